@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 DISTRIBUTION = "batchrun-llm"
-"""The name to install it by; `batchrun` on the package index is another program."""
+"""The name to install; `batchrun` on the package index is another program."""
 
 _PLACES = {
     **dict.fromkeys(("Outcome", "Result", "Run", "open", "run"), "batchrun.api"),
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The Python API, imported when it is first used: the engine takes a third of a second."""
+    """Import the Python API on first use: the engine takes a third of a second."""
     if name not in _PLACES:
         raise AttributeError(f"module 'batchrun' has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415  only where the API is used

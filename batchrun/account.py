@@ -1,12 +1,8 @@
-"""The account of a run: one list of counters, `models.Totals`, and the rules by which they are counted.
+"""The account of a run: the counters of `models.Totals`, and the rules by which they are counted.
 
-A counter is a field of `Totals`. Everything else follows from that list: what the journal keeps with each commit (`Account`), the
-picture that every user interface draws (`progress.Progress` is a `Totals` with more), samples, JSON, metrics. A new one takes its
-field, a line here that counts it, a migration with its column, and its line in the statement `recount` of queries.sql, which
-counts the same from the rows and attempts themselves (a property test holds the two together): four files, and its words in
-docs/events.md.
-
-The journal's writer counts what it commits by these rules, the fold what events tell.
+The journal's totals (`Account`), `progress.Progress`, samples, JSON and metrics follow from them. A new counter is a field, a line
+here, a migration with its column, its line in `recount` of queries.sql (a property test compares the two), and its words in
+docs/events.md. The journal's writer counts what it commits, the fold what events report.
 """
 
 from dataclasses import fields
@@ -17,15 +13,15 @@ from batchrun.models import JUST_DONE, Bill, Outcome, State, Totals, Usage
 NAMES = tuple(field.name for field in fields(Totals))
 TOKENS = tuple(name for name in NAMES if name.endswith("_tokens") and name != "saved_tokens")
 MONEY = (*(name for name in NAMES if name.startswith("cost") or name == "saved"), "cost_input", "projected")
-"""Counters of picodollars, and what is made of them."""
+"""Counters of picodollars, and derived ones."""
 SHOWN = tuple(name for name in NAMES if name not in ("replies", "without_usage", "cost_reserved"))
-"""Counters that events and pages show; the others are the journal's."""
+"""Counters in events and pages; the others are the journal's."""
 OF_ATTEMPTS = ("attempts", "replies", "possibly_billed", *TOKENS, "without_usage")
-"""Counters of attempts, which a session's picture has of this session only."""
+"""Counters that a snapshot has of its session only."""
 
 
 class Account:
-    """`models.Totals`, to add to."""
+    """A mutable `models.Totals`."""
 
     if TYPE_CHECKING:  # a member for each counter
 
@@ -41,7 +37,6 @@ class Account:
             setattr(self, name, 0 if totals is None else getattr(totals, name))
 
     def totals(self) -> Totals:
-        """The account as it stands."""
         return Totals(**{name: getattr(self, name) for name in NAMES})
 
 
@@ -56,8 +51,10 @@ def count_attempt(  # noqa: PLR0913  what counts of an attempt
     invalid: bool,
     possibly_billed: bool,
 ) -> None:
-    """An attempt has ended: `paid` with a reply, which is asked again where it is `invalid`; `possibly_billed` without an
-    answer, though it may be billed. `cost` is picodollars, None where that is not known, `bill` the same by kind."""
+    """Count an attempt: `paid` with a reply, which is requested again if `invalid`; `possibly_billed` without an answer.
+
+    `cost` is in picodollars, None where unknown.
+    """
     if possibly_billed:
         account.possibly_billed += 1
     account.replies += paid
@@ -74,7 +71,6 @@ def count_attempt(  # noqa: PLR0913  what counts of an attempt
 
 
 def count_usage(account: Account, usage: Usage) -> None:
-    """Tokens that a reply states, or several in sum."""
     given, made, cached, reasoning, written, *_ = usage
     account.input_tokens += given
     account.output_tokens += made
@@ -85,7 +81,6 @@ def count_usage(account: Account, usage: Usage) -> None:
 
 
 def count_cost(account: Account, cost: int, bill: Bill | tuple[int, int, int, int, int]) -> None:
-    """What attempts are charged, and the same by kind."""
     _, cached, written, output, other = bill
     account.cost += cost
     account.cost_cached += cached
@@ -95,8 +90,7 @@ def count_cost(account: Account, cost: int, bill: Bill | tuple[int, int, int, in
 
 
 def count_outcome(account: Account, outcome: Outcome, shared: tuple[int, int | None] | None) -> None:
-    """A row has ended; `shared` are the tokens and the cost that it has not used, where the reply to an equal request
-    has answered it."""
+    """`shared` are the tokens and the cost saved by the reply to an equal request."""
     if outcome is JUST_DONE or outcome.state is State.DONE:
         account.done += 1
         if shared is not None:

@@ -110,8 +110,8 @@ class Result:
     def check(self) -> Self:
         """Return this result; raises BatchrunError unless every row is done."""
         if not self.ok:
-            said = self.message or f"{self.totals.failed} of {self.totals.rows} rows failed"
-            raise BatchrunError(said, self.hint or "look at `outcomes`, fix the cause, and call it again")
+            message = self.message or f"{self.totals.failed} of {self.totals.rows} rows failed"
+            raise BatchrunError(message, self.hint or "see `outcomes`, fix the cause, and call it again")
         return self
 
 
@@ -126,10 +126,9 @@ def run(
 ) -> Result:
     """Run a prompt over rows and wait for the end; also works inside a running event loop, as in a notebook.
 
-    `prompt` is a name, a path or the text of one. `options` are those of the command by their names in
-    `batchrun.toml` (docs/configuration.md): `profile="sim"`, `max_cost=5`, `concurrency=8`, `params={"temperature": 0}`,
-    `variables={"language": "German"}` for `--set`. `output` is the file that the run belongs to [default:
-    `rows.PROMPT.jsonl`, or as the command names it for a path]; the same call with the same output continues that run.
+    `prompt` is a name, a path or a text. `options` are the command's by their names in `batchrun.toml` (docs/configuration.md):
+    `profile="sim"`, `max_cost=5`, `concurrency=8`, `params={"temperature": 0}`, `variables={"language": "German"}` for `--set`.
+    `output` [default: `rows.PROMPT.jsonl`, or as the command for a path] identifies the run, which the same call continues.
     `progress` shows a bar.
 
     Raises RefusedError if it is refused before any request, BusyError if another process works on the run, StorageError
@@ -146,13 +145,13 @@ def run(
     found: list[Result] = []
     failure: list[BaseException] = []
 
-    def beside() -> None:
+    def in_thread() -> None:
         try:
             found.append(run_coroutine(call.to_end(progress=progress)))
         except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
             failure.append(error)
 
-    thread = threading.Thread(target=beside, name="batchrun")
+    thread = threading.Thread(target=in_thread, name="batchrun")
     thread.start()
     thread.join()
     if failure:
@@ -186,7 +185,7 @@ class Run:
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self._call.prepare)
-        self._task = asyncio.get_running_loop().create_task(self._call.to_end(progress=False, heard=self._hear))
+        self._task = asyncio.get_running_loop().create_task(self._call.to_end(progress=False, on_event=self._on_event))
         self._task.add_done_callback(lambda _: self._ended.put_nowait(None))
         return self
 
@@ -195,7 +194,7 @@ class Run:
             self._call.stop()
             await asyncio.wait([self._task])
 
-    def _hear(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         for each in single(event):
             if isinstance(each, RowFinished):
                 self._ended.put_nowait(each.seq)
@@ -218,8 +217,6 @@ class Run:
 
 
 class _Call:
-    """One call of the API, from rows to a result."""
-
     def __init__(self, rows: Rows, prompt: str | Path | None, options: Mapping[str, Any]) -> None:
         self._rows = rows
         self._kind = _frame_kind(rows)
@@ -242,7 +239,7 @@ class _Call:
         self._stopped = False
 
     def prepare(self) -> None:
-        """Write the rows, find or make the run, take the rows in. Blocks. Raises RefusedError."""
+        """Write the rows, find or make the run, ingest. Blocks. Raises RefusedError."""
         if self._prepared is not None:
             return
         options = dict(self._options)
@@ -266,8 +263,7 @@ class _Call:
         self._observers = Observers(gathered.settings)
         self._prepared = prepare(gathered, lambda _: None)
 
-    async def to_end(self, *, progress: bool, heard: Callable[[Event], None] = lambda _: None) -> Result:
-        """Run to the end; with `progress` a bar shows how far it is."""
+    async def to_end(self, *, progress: bool, on_event: Callable[[Event], None] = lambda _: None) -> Result:
         await asyncio.to_thread(self.prepare)
         assert self._prepared is not None
         prepared, fold, observers = self._prepared, Fold(), self._observers
@@ -278,7 +274,7 @@ class _Call:
             observers.handle(event)
             if bar is not None and isinstance(event, RunStarted):
                 bar.start(event)
-            heard(event)
+            on_event(event)
 
         def at_hand(run: EngineRun) -> None:
             self._run = run
@@ -303,13 +299,12 @@ class _Call:
         return await asyncio.to_thread(self._result, prepared, ended)
 
     def stop(self) -> None:
-        """Send nothing new and wait for what is in flight; what is left stays pending."""
         self._stopped = True
         if self._run is not None and self._prepared is not None:
             self._run.stop(RunResult(ExitCode.INTERRUPTED, "stopped"), drain=self._prepared.plan.drain)
 
     def outcome(self, seq: int) -> Outcome:
-        """One row that has ended, from the journal. Blocks."""
+        """Blocks."""
         assert self._prepared is not None
         with Reader.open(self._prepared.run.path) as reader:
             record = reader.row(seq=seq)
@@ -359,7 +354,7 @@ def _outcome(plan: Plan, record: Record) -> Outcome:
 
 
 def _frame_kind(rows: Rows) -> Callable[[list[dict[str, Any]]], Any] | None:
-    """What makes a data frame of the given kind of rows again; None for anything else. Nothing is imported for it."""
+    """The class of a data frame, None for other rows; imports nothing."""
     module = type(rows).__module__.partition(".")[0]
     if module == "pandas" and hasattr(rows, "to_dict") and hasattr(rows, "columns"):
         return cast("Callable[[list[dict[str, Any]]], Any]", type(rows))
@@ -369,7 +364,7 @@ def _frame_kind(rows: Rows) -> Callable[[list[dict[str, Any]]], Any] | None:
 
 
 def _records(rows: Rows) -> Iterable[dict[str, Any]]:
-    """The rows as dictionaries of values that JSON has. Raises RefusedError for none, or naming the first that cannot be one."""
+    """The rows as dictionaries of JSON values. Raises RefusedError for none, or a row that cannot be one."""
     if hasattr(rows, "to_dicts"):
         rows = rows.to_dicts()
     elif hasattr(rows, "to_dict") and hasattr(rows, "columns"):
@@ -384,15 +379,15 @@ def _records(rows: Rows) -> Iterable[dict[str, Any]]:
             yield {"text": row}
         else:
             raise RefusedError(
-                f"row {number} is a {type(row).__name__}, and no mapping, dataclass or text",
-                "give dictionaries, dataclasses, texts, or a data frame of pandas or Polars",
+                f"row {number} is of type {type(row).__name__}, not a mapping, dataclass or text",
+                "pass dictionaries, dataclasses, texts, or a data frame of pandas or Polars",
             )
     if not number:
         raise RefusedError("there are no rows", "give at least one")
 
 
 class _Bar:
-    """A progress bar of tqdm, which is a widget in a notebook."""
+    """tqdm makes it a widget in a notebook."""
 
     def __init__(self) -> None:
         self._bar: Any = None

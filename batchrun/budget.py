@@ -1,18 +1,14 @@
-"""Hard caps on what a run may cost, use and send. Pure: `engine` asks before each request and tells what came of it.
+"""Hard caps on a run's money, tokens and requests. Pure.
 
-Theory. Before a request leaves, the worst that it can cost is reserved; when its end is known, the reservation is
-replaced by what is charged for it. So at any moment
+Before a request is sent its worst case is reserved; at its end the charge replaces the reservation. So for each cap at any time
 
     charged + reserved ≤ cap
 
-for each of the three caps (money, tokens, requests), whatever is in flight and in whatever order it ends, as long as
-no charge is larger than its reservation. Where a reply shows that requests in flight may cost more than was reserved for
-them, `raised` reserves that too; nothing is granted until the sum is below the cap again. Charges of earlier sessions count: they are where the budget begins. An
-attempt without an answer may have been billed, so its whole reservation is charged. A request that never left gives all
-of it back; one that left counts against the requests whatever became of it.
+as long as no charge exceeds its reservation. `raised` increases a reservation whose request proves dearer, even over the cap; then
+nothing is granted until the sum is below it. Charges of earlier sessions count. An attempt without an answer is charged its whole
+reservation, as it may have been billed. A request that was not sent is refunded.
 
-When a reservation does not fit, something in flight may still give back a part of what it holds: then the verdict is
-`Later`. When nothing is in flight, or the cap of requests is reached, which never gives back, it is `Reached`.
+A reservation that does not fit is `Later` while something in flight may release a part, else `Reached`, as at the cap of requests.
 """
 
 from dataclasses import dataclass
@@ -22,7 +18,7 @@ from batchrun.models import made
 
 
 class Sum(NamedTuple):
-    """Money in picodollars, tokens, and requests."""
+    """Picodollars, tokens and requests."""
 
     cost: int = 0
     tokens: int = 0
@@ -31,7 +27,7 @@ class Sum(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
-    """What must not be exceeded; None is no cap. `cost` is in picodollars."""
+    """The caps; None is none. `cost` is in picodollars."""
 
     cost: int | None = None
     tokens: int | None = None
@@ -39,29 +35,28 @@ class Caps:
 
     @property
     def any(self) -> bool:
-        """Whether anything is capped."""
         return not (self.cost is None and self.tokens is None and self.requests is None)
 
 
 class Held(NamedTuple):
-    """A reservation that was granted."""
+    """A granted reservation."""
 
     cost: int
     tokens: int
 
 
 class Later(NamedTuple):
-    """It does not fit now; it may when something in flight has ended."""
+    """It may fit once something in flight has ended."""
 
 
 class Reached(NamedTuple):
-    """It does not fit and will not; `cap` names what is in the way: `cost`, `tokens` or `requests`."""
+    """`cap` is the one in the way: `cost`, `tokens` or `requests`."""
 
     cap: str
 
 
 class Budget:
-    """One run's budget, beginning at what earlier sessions were charged."""
+    """A run's budget; `charged` is that of earlier sessions."""
 
     def __init__(self, caps: Caps, charged: Sum = Sum()) -> None:  # noqa: B008  an immutable record
         self._caps = caps
@@ -69,14 +64,14 @@ class Budget:
         self._held_cost = self._held_tokens = self._in_flight = 0
 
     def ask(self, cost: int, tokens: int, requests: int = 1) -> Held | Later | Reached:
-        """Reserve for one request, or so many, that may cost and use so much at worst."""
+        """Reserve the worst case of so many requests."""
         caps = self._caps
         if caps.requests is not None and self._requests + requests > caps.requests:
             return Reached("requests")
         if caps.cost is not None and self._cost + self._held_cost + cost > caps.cost:
-            return self._no("cost")
+            return self._refusal("cost")
         if caps.tokens is not None and self._tokens + self._held_tokens + tokens > caps.tokens:
-            return self._no("tokens")
+            return self._refusal("tokens")
         self._requests += requests
         self._in_flight += requests
         self._held_cost += cost
@@ -84,12 +79,12 @@ class Budget:
         return made(Held, (cost, tokens))
 
     def raised(self, held: Held, cost: int) -> Held:
-        """Reserve another cost for a request in flight, also where that exceeds the cap."""
+        """Change a reservation, even over the cap."""
         self._held_cost += cost - held.cost
         return held._replace(cost=cost)
 
     def charge(self, held: Held, cost: int, tokens: int, requests: int = 1) -> None:
-        """The request has ended, or so many have; this is what they are charged instead of their reservation."""
+        """Replace the reservation of ended requests by the charge."""
         self._in_flight -= requests
         self._held_cost -= held[0]
         self._held_tokens -= held[1]
@@ -97,7 +92,7 @@ class Budget:
         self._tokens += tokens
 
     def adopt(self, cost: int, tokens: int) -> None:
-        """What was charged for a request becomes its reservation again: its end is not known yet."""
+        """Turn a charge back into a reservation: the request's end is not known yet."""
         self._cost -= cost
         self._tokens -= tokens
         self._held_cost += cost
@@ -105,12 +100,12 @@ class Budget:
         self._in_flight += 1
 
     def settle(self, before: Held, cost: int, tokens: int) -> None:
-        """Requests that were charged what is `before` are charged this in the end."""
+        """Correct the charge of ended requests from `before`."""
         self._cost += cost - before.cost
         self._tokens += tokens - before.tokens
 
     def cancel(self, held: Held, requests: int = 1) -> None:
-        """The request never left, or so many."""
+        """Refund requests that were not sent."""
         self._in_flight -= requests
         self._held_cost -= held.cost
         self._held_tokens -= held.tokens
@@ -118,13 +113,12 @@ class Budget:
 
     @property
     def charged(self) -> Sum:
-        """What is charged so far; of the requests, all that left."""
+        """Of requests, all that were sent."""
         return Sum(self._cost, self._tokens, self._requests)
 
     @property
     def reserved(self) -> Sum:
-        """What is held for requests in flight."""
         return Sum(self._held_cost, self._held_tokens, self._in_flight)
 
-    def _no(self, cap: str) -> Later | Reached:
+    def _refusal(self, cap: str) -> Later | Reached:
         return Later() if self._in_flight else Reached(cap)

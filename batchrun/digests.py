@@ -1,26 +1,25 @@
-"""Digests of requests and of the texts of rows: 128 bits in hexadecimal, which tell whether two are equal.
+"""Digests of requests and rows' texts: 128 bits in hexadecimal.
 
-BLAKE3 takes a seventh of the time of BLAKE2b for 2 MB (0.3 ms against 2.1; SHA-256 in hardware takes 1.1), where that was
-half of what reading a row took; for short texts BLAKE2b is the faster one. A journal says by which kind its digests are
-made, since only digests of one kind can be compared: those of earlier builds say nothing, and are BLAKE2b throughout.
+Of 2 MB BLAKE3 takes 0.3 ms, BLAKE2b 2.1, SHA-256 in hardware 1.1; of short texts BLAKE2b is faster. A journal states its kind, as only
+equal kinds compare; earlier ones do not and are BLAKE2b.
 """
 
 from collections.abc import Callable
 from hashlib import blake2b
 
 BLAKE2B = "blake2b"
-"""BLAKE2b-128, whatever the length (RFC 7693)."""
+"""BLAKE2b-128 for any length (RFC 7693)."""
 BLAKE3 = "blake3"
-"""BLAKE2b-128 under `LONG` bytes, and from there on the first 128 bits of BLAKE3 (github.com/BLAKE3-team/BLAKE3-specs)."""
+"""BLAKE2b-128 under `LONG` bytes, else 128 bits of BLAKE3 (github.com/BLAKE3-team/BLAKE3-specs)."""
 KINDS = (BLAKE2B, BLAKE3)
 LONG = 8192
-"""Bytes from which on BLAKE3 is used, so that a run of short rows does not load it either."""
+"""Bytes from which BLAKE3 is used; runs of short rows do not load it."""
 
 
 def digest_of(kind: str, beginning: bytes = b"") -> Callable[[bytes], str]:
-    """What makes the digest of bytes behind `beginning`: 32 hexadecimal characters. Raises ValueError for no kind."""
+    """The digest of bytes after `beginning`. Raises ValueError for an unknown kind."""
     if kind not in KINDS:
-        raise ValueError(f"{kind!r} is no kind of digest")
+        raise ValueError(f"{kind!r} is not a known kind of digest")
     begun, has_long = blake2b(beginning, digest_size=16), kind == BLAKE3
 
     def digest(data: bytes) -> str:

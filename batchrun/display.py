@@ -1,8 +1,7 @@
-"""Foreign text made safe to show: one function for every message, log line, table cell and title.
+"""Foreign text made safe to show: in every message, log line, table cell and title.
 
-Text from rows, replies, error bodies and file names can carry terminal commands (ESC, OSC, C1), overwrite a line (CR,
-backspace), turn the reading direction or hide characters. `printable` shows them instead of letting them act. It is
-for display only: what goes into a file stays exact. `counted` is how many of something, in words.
+It can carry terminal commands (ESC, OSC, C1), overwrite a line, turn the reading direction or hide characters. For display only: files
+stay exact.
 """
 
 import os
@@ -23,11 +22,10 @@ def counted(number: int, noun: str = "row") -> str:
 
 
 def printable(text: str, limit: int | None = None) -> str:
-    """The text on one line with nothing in it that acts or hides; at most `limit` characters, the last then "…".
+    """The text on one line, without effects; at most `limit` characters, the last then "…".
 
-    C0 controls and DEL become their Unicode pictures (ESC is shown as ␛, a line feed as ␊); C1 controls, bidirectional
-    and zero-width characters, line separators and lone surrogates become escapes (`\\x9b`, `\\u202e`). Of more than
-    eight combining marks in a row the rest is left out.
+    C0 controls and DEL become Unicode pictures (ESC ␛, line feed ␊); C1 controls, bidirectional and zero-width characters, line
+    separators and lone surrogates become escapes (`\\x9b`, `\\u202e`). Combining marks in a row are cut after eight.
     """
     cut = text if limit is None else text[: limit + 1]
     if not (cut.isascii() and cut.isprintable()):
@@ -39,7 +37,7 @@ def printable(text: str, limit: int | None = None) -> str:
 
 
 class _Pictures(dict[int, str | int]):
-    """A table for `str.translate` that knows what is to be replaced and looks up the rest as it comes."""
+    """A table for `str.translate`, filled as characters come."""
 
     def __missing__(self, code: int) -> str | int:
         char = chr(code)
@@ -75,5 +73,5 @@ def _bounded_stretch(stretch: str) -> str:
 
 
 def coloured(stream: TextIO) -> bool:
-    """Whether colours are wanted there: a terminal, and neither NO_COLOR nor TERM=dumb."""
+    """Whether to use colours: a terminal, without NO_COLOR and TERM=dumb."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,16 +1,16 @@
-"""Whose fault it is, and how the process ends.
+"""Errors by who can fix them, and exit codes.
 
     BatchrunError                 the message says what, where, and what to do next
-    ├── RefusedError              the user's to mend, before any call: usage, configuration          exit 2
+    ├── RefusedError              the user, before any call: usage, configuration                    exit 2
     │   ├── InputError            the input file or a row of it
     │   ├── PromptError           the prompt file or its variables
     │   └── HostError             the provider cannot be reached or trusted
-    ├── StopError                 the provider's: a fatal answer, everything failing                  exit 4
-    ├── StorageError              the disk's: the journal or the output cannot be written or read     exit 5
-    │   └── DamagedError          a journal is not whole; part of it may still be read
-    └── BusyError                 another process holds the run                                       exit 11
+    ├── StopError                 the provider: a fatal answer, everything failing                   exit 4
+    ├── StorageError              the disk: the journal or the output cannot be written or read      exit 5
+    │   └── DamagedError          a journal is damaged; part of it may still be read
+    └── BusyError                 another process holds the run                                      exit 11
 
-Failures of single rows are not exceptions but outcomes (`models.Outcome`).
+Failures of single rows are outcomes (`models.Outcome`), not exceptions.
 """
 
 from enum import IntEnum
@@ -37,7 +37,7 @@ class ExitCode(IntEnum):
 
 
 class BatchrunError(Exception):
-    """Anything batchrun can explain. `hint` is the next step, shown on a line of its own."""
+    """An error that batchrun explains. `hint` is the next step, shown on its own line."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.UNEXPECTED
 
@@ -50,8 +50,6 @@ class BatchrunError(Exception):
 
 
 class RefusedError(BatchrunError):
-    """Refused before any call."""
-
     exit_code = ExitCode.REFUSED
 
 
@@ -60,7 +58,7 @@ class InputError(RefusedError):
 
 
 class PromptError(RefusedError):
-    """The prompt cannot be loaded, or variables of it are missing. `line` is the line of its file, from 1, if known."""
+    """`line` is that of its file, from 1, if known."""
 
     def __init__(self, message: str, hint: str | None = None, line: int | None = None) -> None:
         super().__init__(message, hint)
@@ -84,7 +82,7 @@ class StorageError(BatchrunError):
 
 
 class DamagedError(StorageError):
-    """A journal is not whole; `batchrun export` may still read part of it. `journal` is where it lies."""
+    """`journal` is damaged; `batchrun export` may still read part of it."""
 
     def __init__(self, message: str, hint: str | None, journal: Path) -> None:
         super().__init__(message, hint)

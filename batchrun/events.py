@@ -1,7 +1,6 @@
-"""What happened, as data. The engine emits events in order; everything that shows a run learns of it through them alone.
+"""Events: the engine emits them in order, after their commit; all that shows a run uses them alone.
 
-A fact is in the journal before its event is emitted. All times are monotonic seconds of the engine's clock unless
-they say otherwise.
+Times are monotonic seconds of the engine's clock unless stated otherwise, costs picodollars (None: unknown).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +17,7 @@ IMPORT_ONLY = "results that were brought"
 
 
 class WaitReason(StrEnum):
-    """Why no request leaves although rows are pending."""
+    """Why no request is sent although rows are pending."""
 
     REQUESTS = "requests per minute"
     TOKENS = "tokens per minute"
@@ -37,7 +36,7 @@ class WaitReason(StrEnum):
 
 
 class LaneState(StrEnum):
-    """How a lane stands: it takes rows, single ones only, or none until it is tried again."""
+    """Whether a lane takes rows, single ones only, or none until it is tried again."""
 
     OPEN = "open"
     DOWN = "down"
@@ -46,17 +45,13 @@ class LaneState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class IntakeProgress:
-    """Rows checked and taken into the journal so far."""
-
     rows: int
 
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The run begins to send. `totals` is the journal's account at this moment; `price` says what tokens cost, None
-    where that is not known; `to_send` is how many rows are sent where this command stops short of all that are left;
-    `lanes` are the names of several places that share the rows. `tiers` are the replies of earlier sessions by service tier,
-    but the standard one, where tiers were chosen: how many, and what they cost in picodollars.
+    """The run begins to send. `totals` is the journal's account; `price` is in words; `to_send` is set if not all rows are sent; `lanes` are
+    the names of several. `tiers` are earlier sessions' replies by non-standard service tier, if tiers were chosen: (number, cost).
     """
 
     run: str
@@ -72,13 +67,13 @@ class RunStarted:
 
     @property
     def goal(self) -> int:
-        """How many rows have an outcome when this command is through."""
+        """Rows with an outcome at the end of this command."""
         totals = self.totals
         return totals.rows if self.to_send is None else totals.done + totals.failed + totals.skipped + self.to_send
 
 
 class AttemptStarted(NamedTuple):
-    """An attempt is in the journal and leaves now. `line` is what users call the row by, as in `models.Row`."""
+    """It is committed and sent now. `line` as in `models.Row`."""
 
     seq: int
     line: int
@@ -87,12 +82,8 @@ class AttemptStarted(NamedTuple):
 
 
 class AttemptEnded(NamedTuple):
-    """An attempt came to its end.
-
-    `cost` is what it is charged, in picodollars, None where the price is not known, `bill` the same by kind. `cause` is None for a paid reply
-    that was accepted, else a short stable phrase; `status` is the HTTP status, 0 for none; `throttled` marks a 429;
-    `retry` is whether the row will be sent again; `paid` whether a reply came. `lane` is where it was sent, in a run with
-    several.
+    """`cause` is a short stable phrase, None for an accepted reply; `status` is the HTTP status, 0 for none; `throttled`: a 429; `retry`: the
+    row will be sent again; `paid`: a reply came; `bill` is `cost` by kind; `lane` is set in a run with several.
     """
 
     seq: int
@@ -113,11 +104,7 @@ class AttemptEnded(NamedTuple):
 
 
 class RowFinished(NamedTuple):
-    """A row's outcome is committed.
-
-    `deduplicated` is whether the reply to an equal request made it done; then `saved_tokens` and `saved` are what its own
-    would have used and cost, in picodollars, None where the price is not known.
-    """
+    """A row's outcome is committed. `deduplicated`: by the reply to an equal request, which saved so many tokens and picodollars."""
 
     seq: int
     line: int
@@ -131,11 +118,10 @@ class RowFinished(NamedTuple):
 
 
 class RowsAnswered(NamedTuple):
-    """Rows of a batch are done, and committed together: how many, with their tokens and money in sum.
+    """Rows of a batch are done and committed together, with their sums.
 
-    `usage` sums the tokens that they state, `without_usage` state none; `cost` and `bill` are picodollars, `unpriced` have a
-    price that is not known. `tiers` are the replies that name a service tier but the standard one: how many, and their
-    picodollars. `each` gives the end of each attempt and the outcome of each row, in order, to whoever tells of single ones.
+    `without_usage` of them state no tokens, `unpriced` have no known price. `tiers` as in `RunStarted`. `each` yields the events of single
+    attempts and rows.
     """
 
     rows: int
@@ -150,7 +136,7 @@ class RowsAnswered(NamedTuple):
 
 
 class RowLost(NamedTuple):
-    """An attempt was given up with no answer known; the row is unknown until the run is resumed. `cost`: at worst."""
+    """An attempt was abandoned; the row is unknown until the run is resumed."""
 
     seq: int
     line: int
@@ -159,7 +145,7 @@ class RowLost(NamedTuple):
 
 
 class RowDivided(NamedTuple):
-    """The reply to a row was cut off: its text is sent once more in so many `pieces`, which are rows of their own."""
+    """The reply was cut off: the text is sent again in so many `pieces`, which are rows."""
 
     seq: int
     line: int
@@ -169,7 +155,7 @@ class RowDivided(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Nothing leaves, and why; `until` is None where the end is not known. `said` is the provider's own sentence."""
+    """No request is sent; `until` is None where unknown. `said` is the provider's message."""
 
     reason: WaitReason
     until: float | None
@@ -179,14 +165,14 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """Requests leave again."""
+    """Requests are sent again."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class LimitsChanged:
-    """What the gate allows now. Rates are per minute, None where no limit is known; `fill` is 0..1 of the bucket left.
+    """Rates are per minute, None without a known limit.
 
     `blocked_by` is what blocks the next request at this moment, even for a millisecond: what limits throughput. `basis` is
     what the rate in force rests on: "stated", "inferred" from how stated figures move, or "learned" from 429s.
@@ -205,8 +191,7 @@ class LimitsChanged:
 
 
 class PostChanged(NamedTuple):
-    """How many rows are in post-processing now, and in how many worker processes; 0 is a thread of this one, or with
-    `on_cluster` that none of a cluster has answered yet."""
+    """Rows in post-processing, and workers; 0 is a thread of this process, or with `on_cluster` none that has answered yet."""
 
     rows: int
     workers: int
@@ -218,7 +203,7 @@ class PostChanged(NamedTuple):
 class Draining:
     """No new request is sent; the run waits for those in flight until `until`.
 
-    `post` rows are in post-processing, which ends soon after the last reply, done or not: resuming does the rest.
+    `post` rows are in post-processing, which ends soon after the last reply; resuming does the rest.
     """
 
     in_flight: int
@@ -229,7 +214,7 @@ class Draining:
 
 
 class LaneChanged(NamedTuple):
-    """A lane of a run with several stands otherwise, and why; `until` is when a closed one is tried again."""
+    """`until` is when a closed lane is tried again."""
 
     lane: str
     state: LaneState
@@ -239,9 +224,7 @@ class LaneChanged(NamedTuple):
 
 
 class SendersChanged(NamedTuple):
-    """The processes that make the requests stand otherwise: how many are starting, ready, suspect (silent for seconds: they
-    get no requests) and, since the session began, were lost; `why` one was, where
-    that is what has changed."""
+    """Numbers of senders; suspect ones are silent and get no requests; `lost` in this session, `why` one was now."""
 
     starting: int
     ready: int
@@ -252,9 +235,9 @@ class SendersChanged(NamedTuple):
 
 
 class BatchChanged(NamedTuple):
-    """A batch is at another state. `remote` is the provider's name for it, `status` what it says of it; `done` and `failed`
-    are its counts, a checksum; `in_batches` are the rows of the run that are in any. `since` (when it was submitted),
-    `expires` and `next` (the next look) are Unix seconds."""
+    """`remote` is the provider's id, `status` its word, `done` and `failed` its counts; `in_batches` are the run's rows in any. `since`
+    (submission), `expires` and `next` (poll) are Unix seconds.
+    """
 
     chunk: int
     state: str
@@ -273,7 +256,7 @@ class BatchChanged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A rare fact worth a line of its own: a breaker opened, a limit was learnt, a retry budget is spent."""
+    """A rare fact with a line of its own."""
 
     message: str
     at: float
@@ -281,10 +264,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The run is over; `totals` is the journal's account, which is shown as the final one. `files` were written.
-
-    `notes` are facts about the whole run that its summary names, a sentence each.
-    """
+    """`totals` is final. `files` were written; `notes` are sentences of the summary."""
 
     exit_code: ExitCode
     totals: Totals
@@ -317,11 +297,11 @@ Event = (
 )
 
 Emit = Callable[[Event], None]
-"""Hears of every event: called in order, on the loop, and returns at once."""
+"""Called with every event, in order, on the loop; returns at once."""
 
 
 def single(event: Event) -> Iterable[Event]:
-    """The event, or the events of single rows that it stands for."""
+    """The event, or the events of single rows in it."""
     return event.each() if isinstance(event, RowsAnswered) else (event,)
 
 

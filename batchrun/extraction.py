@@ -1,7 +1,6 @@
-"""The answer in a model's text: what it thought before, the fences and words around it, the JSON values in it.
+"""The answer in a model's text: thinking, fences and words around it, the JSON values in it. Pure, and linear in its length.
 
-One order wherever JSON is looked for (`candidates`): the text as it is, without the thinking before it, the last
-fenced block, the last whole values. Pure, and linear in the length of the text.
+JSON is searched in one order (`candidates`): the text, without thinking, the last fenced block, the last whole values.
 """
 
 import re
@@ -21,9 +20,9 @@ _CHANNEL = re.compile(r"<\|channel\|>\s*(?P<name>\w+)[^<]*(?:<\|constrain\|>[^<]
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call)\|>(?:<\|start\|>assistant)?|<\|start\|>assistant")
 _BARE_CHANNELS = re.compile(r"\s*analysis(?=[^a-z])(?P<thinking>.*)assistantfinal(?P<answer>.*)", re.DOTALL)
 THINKING_STARTS = ("<", "[", "◁", " ", "\t", "\r", "\n", "analysis")
-"""What a text with thinking before its answer begins with, and a blank one."""
+"""Beginnings of a text with thinking, and of a blank one."""
 THINKING_ENDS = "think>"
-"""What a text has in it whose thinking has no opening mark."""
+"""In any text whose thinking has no opening mark."""
 # A value of its own, unlike a bracket in prose: what can follow its opening.
 _OPENING = re.compile(r"\{(?=\s*[\"}])|\[(?=\s*[\"\[\]{\dtfn-])")
 _ANY_OPENING = re.compile(r"[{\[]")
@@ -31,7 +30,7 @@ _SIGN = re.compile(r"\\.|[{}\[\]\"]", re.DOTALL)
 
 
 class Text(NamedTuple):
-    """A reply's text in two: `thinking` is None where it has none; `closed` is False where it breaks off in it."""
+    """`thinking` is None without any; `closed` is False where the text breaks off in it."""
 
     thinking: str | None
     answer: str
@@ -39,7 +38,7 @@ class Text(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A stretch of a text that begins with a bracket; `closed` is whether the bracket is closed."""
+    """A stretch of text from a bracket; `closed`: to its closing one."""
 
     start: int
     end: int
@@ -47,10 +46,10 @@ class Block(NamedTuple):
 
 
 def split(text: str) -> Text:
-    """The thinking before the answer, told apart by the marks of `providers/thinking.toml`.
+    """Split thinking from the answer, by the marks of `providers/thinking.toml`.
 
-    An opening mark that nothing closes makes all of the rest thinking. A closing mark that nothing opened counts only
-    at the end of a line or at its beginning, since an answer may speak of it.
+    After an unclosed opening mark all is thinking. A closing mark without an opening one counts only at the beginning or end of a line,
+    as an answer may mention it.
     """
     if not text.startswith(THINKING_STARTS) and THINKING_ENDS not in text:
         return Text(None, text)
@@ -76,7 +75,7 @@ def _closing() -> dict[str, str]:
 
 @cache
 def _marks() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """An opening mark at the beginning; and all up to the last closing one that can stand alone."""
+    """An opening mark; and all up to the last closing one that can stand alone."""
     blocks = table("thinking")["block"]
     opening = "|".join(re.escape(block["open"]) for block in blocks)
     alone = "|".join(re.escape(block["close"]) for block in blocks if block.get("lone"))
@@ -98,30 +97,25 @@ def _channels(text: str) -> Text:
     answers: list[str] = []
     found = list(_CHANNEL.finditer(text))
     for here, following in zip(found, [*found[1:], None], strict=True):
-        said = text[here.end() : following.start() if following else len(text)]
-        (answers if here["name"] == "final" else thoughts).append(_CHANNEL_END.split(said)[0])
+        content = text[here.end() : following.start() if following else len(text)]
+        (answers if here["name"] == "final" else thoughts).append(_CHANNEL_END.split(content)[0])
     if not found:
         return Text(None, text)
     return Text(_joined(thoughts) or None, "".join(answers[-1:]).strip(), closed=bool(answers))
 
 
 def last_fence(text: str) -> str | None:
-    """What the last fenced block encloses, None where there is none."""
     found = deque(_FENCE.finditer(text), maxlen=1)
     return found[0]["body"].strip() if found else None
 
 
 def first_fence(text: str) -> str | None:
-    """What the first fenced block encloses, None where there is none."""
     found = _FENCE.search(text)
     return found["body"].strip() if found else None
 
 
 def blocks(text: str, *, loose: bool = False) -> list[Block]:
-    """The outermost stretches in brackets, in order; a bracket that is never closed takes the rest.
-
-    Only brackets that JSON may begin with count; `loose` counts all.
-    """
+    """The outermost stretches in brackets that JSON may begin with (`loose`: all); an unclosed one takes the rest."""
     found: list[Block] = []
     at = 0
     while opening := (_ANY_OPENING if loose else _OPENING).search(text, at):
@@ -133,7 +127,7 @@ def blocks(text: str, *, loose: bool = False) -> list[Block]:
 
 
 def _closed_at(text: str, start: int) -> int:
-    """Behind the bracket that closes the one at `start`, 0 where none does."""
+    """The index after the closing bracket, 0 without one."""
     depth, quoted = 0, False
     for sign in _SIGN.finditer(text, start):
         character = sign[0]
@@ -149,7 +143,7 @@ def _closed_at(text: str, start: int) -> int:
 
 
 def candidates(text: str) -> Iterator[str]:
-    """What may be the JSON that a text answers with, best first."""
+    """What may be the JSON of the answer, best first."""
     yield text
     answer = split(text).answer
     if answer != text:

@@ -1,4 +1,4 @@
-"""What a file is by its content: its media type, and the size of a picture. Pure."""
+"""A file's media type by its content, and the size of a picture. Pure."""
 
 import struct
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 from batchrun.providers import table
 
 HEAD = 256 * 1024
-"""Bytes of a file that are enough to tell: a JPEG has its size behind its metadata and its colour profile."""
+"""Bytes of a file that suffice: a JPEG has its size after metadata and colour profile."""
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""The markers of JPEG that begin a frame and have its size (ITU T.81, table B.1)."""
+"""JPEG markers of a frame, which has the size (ITU T.81, table B.1)."""
 
 
 class Kind(NamedTuple):
-    """A type of file: what a prompt calls such inputs, its media type, its name as audio, its usual suffix."""
+    """Kind of input, media type, name as audio format, usual suffix."""
 
     kind: str
     type: str
@@ -45,12 +45,11 @@ def _magics() -> tuple[_Magic, ...]:
 
 @cache
 def known_types() -> Mapping[str, Kind]:
-    """The types that are recognised, by media type."""
     return {magic.kind.type: magic.kind for magic in _magics()}
 
 
 def type_of(head: bytes) -> Kind | None:
-    """The type of a file that begins like this, None where it is not known."""
+    """None where unknown."""
     for start, at, also, kind in _magics():
         if head.startswith(start) and head.startswith(also, at):
             return kind
@@ -58,12 +57,11 @@ def type_of(head: bytes) -> Kind | None:
 
 
 def is_known(head: bytes) -> bool:
-    """Whether a file that begins like this is a picture, audio or a document that is sent whole."""
     return type_of(head) is not None
 
 
 def pixels(head: bytes, type: str) -> tuple[int, int]:
-    """Width and height of a picture that begins like this, 0 and 0 where they cannot be read."""
+    """(width, height), (0, 0) where unreadable."""
     try:
         return _SIZES[type](head) if type in _SIZES else (0, 0)
     except (struct.error, IndexError):
@@ -79,7 +77,7 @@ def _gif(head: bytes) -> tuple[int, int]:
 
 
 def _jpeg(head: bytes) -> tuple[int, int]:
-    """The size in the first frame; what stands before it is passed over, segment by segment."""
+    """The size in the first frame."""
     at = 2
     while head[at] == 0xFF:
         marker = head[at + 1]
@@ -95,7 +93,7 @@ def _jpeg(head: bytes) -> tuple[int, int]:
 
 
 def _webp(head: bytes) -> tuple[int, int]:
-    """Of its three forms: lossy, lossless, extended (RFC 9649)."""
+    """Its three forms: lossy, lossless, extended (RFC 9649)."""
     form = head[12:16]
     if form == b"VP8X":
         return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")

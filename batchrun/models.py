@@ -1,8 +1,7 @@
-"""What a row is at each stage of its way from the input file to the output file.
+"""Records of a row from input to output.
 
-Frozen records and the enums they use; no behaviour beyond what a record says of itself. A row is read (`Row`),
-rendered (`Request`), sent (`Exchange`), understood (`Reply` or `Defect`) and ended (`Outcome`). Records that are
-made once per row or per attempt are named tuples: they are immutable and cost a third of a frozen dataclass.
+A row is read (`Row`), rendered (`Request`), sent (`Exchange`), parsed (`Reply` or `Defect`) and ended (`Outcome`). Those made once per
+row or attempt are named tuples, at a third of the cost of a frozen dataclass. Money is in picodollars.
 """
 
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 
 class State(StrEnum):
-    """Where a row is. At every end done + failed + skipped + unknown + pending = rows in."""
+    """At the end done + failed + skipped + unknown + pending = rows in."""
 
     PENDING = "pending"
     IN_FLIGHT = "in flight"
@@ -24,8 +23,7 @@ class State(StrEnum):
 
 
 class Flag(StrEnum):
-    """What a done row's reply is, beside done. `odd`: it ended for a reason that is not known; `empty`: no answer; `numbers`: it
-    has other numbers than its source, where that is checked."""
+    """Of a done row's reply. `odd`: unknown finish reason; `empty`: no answer; `numbers`: not those of its source."""
 
     TRUNCATED = "truncated"
     REFUSED = "refused"
@@ -36,7 +34,7 @@ class Flag(StrEnum):
 
 
 class Endpoint(StrEnum):
-    """The endpoints a request can go to, spelled as the `url` of an OpenAI Batch request."""
+    """As in the `url` of an OpenAI Batch request."""
 
     CHAT = "/v1/chat/completions"
     RESPONSES = "/v1/responses"
@@ -46,7 +44,7 @@ class Endpoint(StrEnum):
 
 
 class Kind(StrEnum):
-    """What the rows of an input are: rows for a prompt, OpenAI Batch requests, or bare request bodies."""
+    """What an input's rows are."""
 
     ROWS = "rows"
     BATCH = "batch"
@@ -54,7 +52,7 @@ class Kind(StrEnum):
 
 
 class Blank(StrEnum):
-    """What becomes of a row whose text is blank."""
+    """What is done with a row of blank text."""
 
     SKIP = "skip"
     COPY = "copy"
@@ -62,11 +60,10 @@ class Blank(StrEnum):
 
 
 class File(NamedTuple):
-    """A file that a request has: a picture, audio or a document, as the value of the prompt's variable `input`.
+    """A picture, audio or document of a request, the value of the prompt's variable `input`.
 
-    `path` is absolute; for an address that is sent as it is, that address, and then `sha256` and `type` are empty and
-    `size` is 0. `type` is the media type by content, `size` in bytes, `sha256` in hexadecimal, `modified` in seconds since
-    1970. `width` and `height` are the pixels of a picture, 0 where they are not known.
+    `path` is absolute, or an address that is sent as it is, without `sha256`, `type` and `size`. `type` is the media type by content,
+    `modified` in seconds since 1970; `width` and `height` are pixels, 0 where unknown.
     """
 
     input: str
@@ -80,7 +77,7 @@ class File(NamedTuple):
 
     @property
     def encoded(self) -> int:
-        """Bytes of the file in a body: base64 has four for three."""
+        """Bytes of the file in a body: base64."""
         return 4 * ((self.size + 2) // 3)
 
 
@@ -92,17 +89,15 @@ class _Make(Protocol):
 
 
 made = cast("_Make", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]  it is generic
-"""Makes a named tuple of all its values in half the time that calling its class takes: for what there is a million of."""
+"""Makes a named tuple in half the time of its class."""
 
 
 class Row(NamedTuple):
     """One input record.
 
-    `line` is the 1-based line of a text file, the 1-based element of a JSON array, the 1-based record of a table
-    or the 1-based file of a directory: what an error message names. `key` is the value of the id column as text,
-    None where rows are identified by their content. `text` is the record as one JSON object, for JSONL and JSON
-    arrays the very characters of the input; `fields` is the same, parsed. `files` are those of its request as the journal
-    names them, None where they were not looked for yet. `encoded` is the text as UTF-8 where it was parsed from that.
+    `line` is what messages name, from 1: line of a text file, element of a JSON array, record of a table, file of a directory. `key` is
+    the value of the id column, None where content identifies rows. `text` is the record as a JSON object, of JSONL and JSON arrays to the
+    character; `fields` is it parsed, `encoded` in UTF-8. `files` are None where they were not searched yet.
     """
 
     line: int
@@ -114,10 +109,7 @@ class Row(NamedTuple):
 
 
 class Invalid(NamedTuple):
-    """A record that cannot be a row: its line, all of its text as it was read, and the reason with the column.
-
-    A text that is not UTF-8 is read as Latin-1, which has a character for every byte.
-    """
+    """A record that cannot be a row: its text (Latin-1 where it is not UTF-8), and the reason."""
 
     line: int
     text: str
@@ -125,12 +117,10 @@ class Invalid(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What one row sends: the endpoint and the exact bytes of the body.
+    """What one row sends.
 
-    `output_limit` is the body's own limit of output tokens (all choices), None where it states none. The body names its
-    `files` by their digests, and they are put in when it is sent (`media.filled`); `file_tokens` are the tokens that the
-    vendor counts for them, as far as its formula is known. `named` are `model` and `service_tier` as the body has them, None
-    where they are still to be looked for in it.
+    `output_limit` is the body's limit of output tokens (all choices). The body names `files` by digest; their content is put in when it is
+    sent (`media.filled`). `file_tokens` is by the vendor's formula; `named` are `model` and `service_tier`, None until they are parsed.
     """
 
     endpoint: Endpoint
@@ -142,12 +132,12 @@ class Request(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of the body as it is sent, with its files."""
+        """Bytes of the body as sent, with its files."""
         return len(self.body) + (sum(file.encoded for file in self.files) if self.files else 0)
 
     @property
     def weight(self) -> int:
-        """What its input tokens are estimated by: bytes of text, with four for each token of its files."""
+        """For token estimates: bytes of text, and four per token of files."""
         return len(self.body) + 4 * self.file_tokens
 
 
@@ -158,9 +148,9 @@ PICODOLLARS = 10**12
 class Usage(NamedTuple):
     """Tokens of one reply, as the provider counted them.
 
-    `cached` (read from a prompt cache), `written` (to one; `written_long` of it for an hour), `input_audio` and
-    `input_image` are parts of `input`; `reasoning`, `output_audio` and `output_image` of `output`. `tier` is the service
-    tier that the reply names, `default` for the standard one, None where it names none. `charged` is what the provider says it charged, in picodollars.
+    `cached` (cache reads), `written` (cache writes; `written_long` of it for an hour), `input_audio` and `input_image` are parts of `input`;
+    `reasoning`, `output_audio` and `output_image` of `output`. `tier` is the reply's service tier, `default` for the standard one; `charged`
+    the cost that the provider states.
     """
 
     input: int
@@ -178,7 +168,7 @@ class Usage(NamedTuple):
 
 
 class Bill(NamedTuple):
-    """What one attempt is charged, by kind, in picodollars. `other`: fees, and what no kind is known of."""
+    """The charge of an attempt by kind. `other`: fees, and charges without a known kind."""
 
     input: int = 0
     cached: int = 0
@@ -188,12 +178,11 @@ class Bill(NamedTuple):
 
     @property
     def total(self) -> int:
-        """The whole."""
         return self.input + self.cached + self.written + self.output + self.other
 
 
 class Fault(StrEnum):
-    """Why an exchange has no whole answer. The first five are found before a byte of the request has left."""
+    """Why there is no complete answer. The first five occur before a byte is sent."""
 
     DNS = "name not found"
     REFUSED = "connection refused"
@@ -210,11 +199,10 @@ class Fault(StrEnum):
 
 
 class Exchange(NamedTuple):
-    """One HTTP exchange: what came back, or why nothing did.
+    """One HTTP exchange.
 
-    `status` is 0 when no whole answer came; then `fault` and `detail` say why. `headers` have lower-case names.
-    `left` and `ended` are monotonic seconds; `sent` is whether the request may have reached the provider, so that
-    it may have been billed for.
+    `status` is 0 without a complete answer; then `fault` and `detail` are set. `headers` have lower-case names. `left` and `ended` are
+    monotonic seconds; `sent`: the request may have been billed.
     """
 
     status: int
@@ -228,11 +216,9 @@ class Exchange(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What a 200 body says. `value` is the JSON value for the output column: text, an embedding, or tool calls.
+    """A parsed 200 body. `value` is for the output column: text, an embedding, or tool calls.
 
-    `text` is the model's text where there is any, without what it thought before; `usage` is None where the body states
-    none that can be believed. `thinking` is where an `empty` reply has its thinking: a member of the body, or a block
-    of the text.
+    `text` is without thinking; `usage` is None where none is credible. `thinking` is where an `empty` reply has its thinking.
     """
 
     value: Any
@@ -245,10 +231,7 @@ class Reply(NamedTuple):
 
 
 class Defect(NamedTuple):
-    """Why a 200 body is not a reply; `usage` where it states one all the same, since it may have been billed.
-
-    `unreadable` marks a body that is whole and of no known format: the next one will be alike.
-    """
+    """Why a 200 body is not a reply. `unreadable`: whole, but of an unknown format, as the next one will be."""
 
     reason: str
     usage: Usage | None
@@ -258,11 +241,9 @@ class Defect(NamedTuple):
 class Outcome(NamedTuple):
     """How a row ended.
 
-    `permanent` is False for a retryable failure: resuming sends the row again. `cause` is a short stable
-    phrase to group by, `message` the detail. `value` is the JSON text of the output where it is not simply the
-    value of the reply, else None. `added` is a JSON object whose members post-processing merges into the output row.
-    `post` marks a failure of post-processing, whose reply is safe and need not be paid for again; `trace` is its
-    traceback.
+    `permanent` is False for a retryable failure. `cause` is a short stable phrase, `message` the detail. `value` is the JSON text of the
+    output where it differs from the reply's value. `added` is a JSON object that post-processing merges into the output row. `post`:
+    post-processing failed, and the reply is kept; `trace` is its traceback.
     """
 
     state: State
@@ -281,13 +262,11 @@ JUST_DONE = Outcome(State.DONE, True, None, None, frozenset(), None)
 
 
 class History(NamedTuple):
-    """What the journal knows of a row that is not finished; attempts of a concluded earlier outcome do not count.
+    """The attempts of an unfinished row, without those before an earlier outcome.
 
-    `number` is the number of the row's last attempt ever (0: none), `attempts` how many count against
-    `--max-attempts`, `deadlines` how many of them ended by the deadline, `asks` how many replies were found invalid
-    against the schema, `open` whether the last attempt left and no answer is known, `reply` the body of the last
-    attempt's reply where one was recorded. `gave_up` are the cause and message for which a row was handed to a fallback
-    lane: then only the attempts made there count.
+    `number` is that of its last attempt ever, 0 for none; `attempts` count against `--max-attempts`; `deadlines` of them timed out; `asks`
+    replies did not fit the schema; `open`: the last attempt has no known answer; `reply` is its body. `gave_up`: why the row was handed to a
+    fallback lane; then only attempts there count.
     """
 
     number: int
@@ -300,11 +279,10 @@ class History(NamedTuple):
 
 
 class SharedReply(NamedTuple):
-    """What the exchange of an equal request gives to a row that is not sent itself.
+    """The reply to an equal request, for a row that is not sent.
 
-    `representative` is the row that was sent (its `seq`; 0: in another run), `number` its attempt, `reply` the number of the
-    reply in the journal and `body` its text. The rest is what that exchange used and was charged (picodollars), None
-    where it is not known.
+    `representative` is the `seq` of the row that was sent (0: in another run), `number` its attempt, `reply` the number of the reply in the
+    journal. Tokens and cost are that exchange's, None where unknown.
     """
 
     representative: int
@@ -317,13 +295,11 @@ class SharedReply(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Tokens in and out."""
         return (self.input_tokens or 0) + (self.output_tokens or 0)
 
 
 class Parts(NamedTuple):
-    """The value (JSON) and the body of each reply that a reduce row puts together, in order; how one of them failed, or
-    how many are not there yet."""
+    """(JSON value, body) of each reply that a reduce row combines; or how one failed, or how many are missing."""
 
     replies: tuple[tuple[str | None, str | None], ...]
     failed: Outcome | None = None
@@ -336,11 +312,10 @@ class Parts(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """A row of the journal that still has to be answered. `seq` is its lasting number in the journal.
+    """A row that has to be answered. `seq` is its permanent number in the journal.
 
-    `reused` is the reply to an equal request that answers it; `awaited` is whether other rows wait for what it gets.
-    `target` is the reduce row whose text its own reply is a part of, `parts` are the replies of those that it reduces.
-    `files` is what the journal has of the files of its request (`journal.records.IntakeRow`).
+    `reused` is the reply to an equal request; `awaited`: other rows wait for its result. `target` is the reduce row that it is a part of,
+    `parts` are those that it reduces; `files` is from `media.to_json`.
     """
 
     seq: int
@@ -358,12 +333,11 @@ class Pending(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """Many attempts that were handed over together, such as a provider's batch; kept in the journal (`tickets`).
+    """Attempts handed over together, such as a provider's batch.
 
-    `state` is the executor's word for how far it is. `tag` labels it at the provider, `sha256` is of the file with its
-    requests. `file` and `remote` are the provider's names for the file and for the batch, `status` the last one seen.
-    `asked`, `seen`, `expires` and `next` (when to look again) are Unix seconds. `detail` is JSON: the provider's object
-    as it was last seen, and what the executor has to remember.
+    `state` is the executor's. `tag` is its label at the provider, `sha256` that of the file of requests; `file` and `remote` are the
+    provider's ids of file and batch, `status` the last one seen. `asked`, `seen`, `expires` and `next` (poll) are Unix seconds. `detail` is
+    JSON: the provider's last object, and the executor's own data.
     """
 
     id: int
@@ -390,16 +364,13 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """The sums of a run, as the journal keeps them. Tokens and attempts include replies that were asked again.
+    """The sums of a run. Tokens and attempts include replies that were requested again.
 
-    Money is in picodollars. `cost` is what all attempts that ended are charged. By kind it is `cost_input` (not from a
-    cache), `cost_cached`, `cost_cache_write`, `cost_output` and `cost_other` (fees, attempts without an answer or a usage,
-    and what the provider only states as a whole). Other parts of it are `cost_retries`, for replies that were invalid
-    against the schema, and `cost_possibly_billed`, for attempts without an answer, in full. `cost_reserved`
-    is what open attempts may cost at worst. `unpriced` attempts were or may have been billed, at a price not known.
-    `retryable` and `failed_post`, which failed in post-processing, are part of `failed`. `deduplicated` rows, part of
-    `done`, were answered by the reply to an equal request; `saved_tokens` and `saved` are what they would have used and
-    cost.
+    `cost` is the charge of all ended attempts: `cost_input` (not from a cache), `cost_cached`, `cost_cache_write`, `cost_output` and
+    `cost_other` (fees, attempts without an answer or a usage, totals that a provider states). Parts of it are also `cost_retries` (replies
+    that did not fit the schema) and `cost_possibly_billed` (no answer). `cost_reserved` is the highest cost of open attempts; `unpriced`
+    attempts have no known price. `retryable` and `failed_post` are parts of `failed`; `deduplicated` rows, part of `done`, saved
+    `saved_tokens` and `saved`.
     """
 
     rows: int = 0
@@ -440,10 +411,10 @@ class Totals:
 
     @property
     def cost_input(self) -> int:
-        """What input that was neither read from nor written to a cache was charged."""
+        """The charge for input that was not read from or written to a cache."""
         return self.cost - self.cost_cached - self.cost_cache_write - self.cost_output - self.cost_other
 
     @property
     def pending(self) -> int:
-        """Rows that nothing has been decided about and of which nothing is under way or lost."""
+        """Rows without an outcome that are not in batches or unknown."""
         return self.rows - self.done - self.failed - self.skipped - self.unknown - self.in_batches

@@ -1,9 +1,7 @@
-"""What a reply costs: by the prices of the profile, else by those of the snapshot in the package `genai-prices`.
+"""What a reply costs: by the profile's prices, else by the package `genai-prices`. No network.
 
-A model has a set of rates for each service tier; the tier that the reply names decides. What a provider says it charged
-is believed before any price. Money is counted in whole picodollars (10⁻¹² USD), so that sums are exact: a price of 0.000001 USD per million tokens is
-one picodollar per token, and finer prices are rounded up. Nothing is looked up in the network. A price that is not
-known is None and never guessed: a model is only looked up among those of the host it is sent to.
+The service tier named in the reply decides; a cost stated by the provider comes first. Money is in whole picodollars (10⁻¹² USD), so
+sums are exact; finer prices are rounded up. An unknown price is None: a model is only looked up among those of its host.
 """
 
 import datetime
@@ -22,47 +20,43 @@ USD = PICODOLLARS
 PER_MILLION = USD // 10**6
 
 SLOT = 1800
-"""Seconds for which a price that depends on the time of day holds at least."""
+"""Seconds for which a price by time of day holds at least."""
 STANDARD = "default"
 """The service tier of a reply that names none."""
 CHEAPER = frozenset({"flex", "batch"})
-"""Tiers that cost less than the standard one: where their price is not known, that one's is the most it can be."""
+"""Tiers below the standard price, which is the most where theirs is unknown."""
 _HOSTS = {"api.together.ai": "together"}
-"""Hosts that the snapshot has under another address."""
+"""Hosts with another address in the snapshot."""
 
 
 _LOCAL = re.compile(r"https?://(localhost|127\.|\[::1\])")
-"""No tokens are sold here."""
+"""Hosts without prices."""
 
 
 class Rate(NamedTuple):
-    """Picodollars per token; from more than `start` input tokens on, all tokens of a request cost the tier's rate."""
+    """Picodollars per token; with more than `start` input tokens, a tier's rate holds for all tokens."""
 
     base: int
     tiers: tuple[tuple[int, int], ...] = ()
 
     def at(self, input_tokens: int) -> int:
-        """The rate of a request with so many input tokens."""
         if not self.tiers:
             return self.base
         return next((rate for start, rate in reversed(self.tiers) if input_tokens > start), self.base)
 
     def times(self, factor: Decimal) -> "Rate":
-        """The rate times a factor, rounded up."""
         return Rate(
             math.ceil(self.base * factor), tuple((start, math.ceil(rate * factor)) for start, rate in self.tiers)
         )
 
     @property
     def dearest(self) -> int:
-        """The highest rate whatever the request."""
         return max([self.base, *(rate for _, rate in self.tiers)])
 
 
 class Rates(NamedTuple):
-    """What the kinds of tokens cost in one service tier. Kinds that have no rate cost what their whole costs: `cached`,
-    `written` and media the input's or the output's, `written_long` what `written` does. `output` is None where the model
-    makes none or its price is not known. `request` is a fee, picodollars per request.
+    """Rates of one service tier. Without an own rate `cached`, `written` and media cost what their input or output does, `written_long` what
+    `written` does. `output` is None where unknown. `request` is a fee per request.
     """
 
     input: Rate
@@ -91,7 +85,7 @@ class Rates(NamedTuple):
         return self._replace(**kinds)
 
     def bill(self, usage: Usage) -> Bill | None:
-        """What a reply costs, None where the price of its output is not known."""
+        """None where the output's price is unknown."""
         if self.output is None and usage.output:
             return None
         size = usage.input
@@ -126,12 +120,12 @@ class Rates(NamedTuple):
 
     @property
     def dearest_input(self) -> int:
-        """The most that one token of a request can cost, in picodollars: media are not among its bytes."""
+        """Of text: media are not among a body's bytes."""
         return max(rate.dearest for rate in (self.input, self.cached, self.written, self.written_long) if rate)
 
     @property
     def dearest_output(self) -> int | None:
-        """The most that one token of text or reasoning in a reply can cost, None where that is not known."""
+        """Of text or reasoning, None where unknown."""
         return (
             None if self.output is None else max(self.output.dearest, self.reasoning.dearest if self.reasoning else 0)
         )
@@ -147,11 +141,9 @@ def _at(rate: Rate | None, input_tokens: int, otherwise: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """What one model costs: `rates` by service tier, `default` among them.
+    """The price of a model: `rates` by service tier, with `default`.
 
-    Where that depends on the time of day, `rates` has the highest of the day, and `slots` the rates of each half hour (UTC);
-    else `slots` is empty. `source` says where the prices come from. `context_window` is the most tokens that a request and its reply may
-    have together, None where it is not known.
+    With prices by time of day `rates` are the day's highest, `slots` those of each half hour (UTC). `source` is the origin in words.
     """
 
     rates: Mapping[str, Rates]
@@ -164,25 +156,20 @@ class Price:
 
     @property
     def standard(self) -> Rates:
-        """The rates of the tier that a request gets which names none."""
+        """The rates of a request that names no tier."""
         return self.rates[STANDARD]
 
     def bill(self, usage: Usage, asked: str | None = None, at: float | None = None) -> Bill | None:
-        """What one reply is charged, by kind; None where it cannot be told.
-
-        `asked` is the tier that the request named, `at` the Unix time, None for the highest price of the day.
-        """
+        """The charge for a reply, None where unknown. `asked` is the request's tier; `at` the Unix time, None for the highest price."""
         return billed(self.at(usage.tier or asked or STANDARD, at), usage)
 
     def at(self, tier: str, at: float | None = None) -> Rates | None:
-        """The rates of a service tier at a Unix time, None for the highest of the day; None where they are not known."""
+        """The rates at a Unix time, None for the day's highest; None where unknown."""
         known = self.slots[int(at // SLOT) % len(self.slots)] if self.slots and at is not None else self.rates
         return _of_tier(known, tier)
 
     def worst(self, input_tokens: int, output_tokens: int, tiers: Iterable[str] = (STANDARD,)) -> int | None:
-        """Picodollars that a request with at most so many tokens of text cannot exceed in any of these tiers, whatever it
-        reads from or writes to a cache and however long it is. None where a price is not known.
-        """
+        """The highest cost of so many tokens of text in any of these tiers; None where unknown."""
         most = 0
         for tier in tiers:
             if tier not in self._dearest:
@@ -196,8 +183,7 @@ class Price:
         return most
 
     def tiers(self, asked: str | None, known: "Served") -> Iterable[str]:
-        """The tiers that may serve a request, by what replies have shown of the provider: any as long as none has shown that
-        it serves the one that the request names, and where it names none, since an account can have one set."""
+        """The tiers that may serve a request: any, until a reply has shown that the named one is served. An account can have a default."""
         if asked is None or asked not in known.kept:
             return (asked or STANDARD, *self.rates)
         return (asked, STANDARD, *(tier for tier in known.other if tier in self.rates))
@@ -208,9 +194,9 @@ class Price:
         return self.text_of(STANDARD)
 
     def text_of(self, tier: str) -> str:
-        """The same of a service tier; one whose price is not known costs at most what the standard one does."""
+        """The same for a service tier."""
         if tier not in self.rates:
-            return f"{self.text}, which is the most: the price of {tier} is not known"
+            return f"at most {self.text}: the price of {tier} is unknown"
         rates = self.rates[tier]
         named = ((rates.cached, "cached"), (rates.written, "written to a cache"), (rates.output, "out"))
         parts = [f"{_rate_text(rate)} {name}" for rate, name in named if rate is not None and rate != rates.input]
@@ -220,8 +206,7 @@ class Price:
 
 
 def billed(rates: Rates | None, usage: Usage, extra: int = 0) -> Bill | None:
-    """What a reply is charged at these rates, or what the provider says it charged, and `extra` picodollars; None where neither is
-    known."""
+    """The provider's own figure, else the charge at these rates and `extra` picodollars; None where unknown."""
     if usage.charged is not None:
         return Bill(other=usage.charged + extra)
     bill = None if rates is None else rates.bill(usage)
@@ -237,15 +222,14 @@ def _rate_text(rate: Rate) -> str:
 
 
 class Served(NamedTuple):
-    """What replies have shown of a provider's prices: requests for `kept` service tiers are served in them; `other` ones were
-    named by replies to requests for another; and `excess` is what a reply was charged beyond what was to be expected."""
+    """What replies have shown: `kept` tiers are served, `other` ones were instead, `excess` is the largest charge over the expected."""
 
     kept: frozenset[str] = frozenset()
     other: frozenset[str] = frozenset()
     excess: int = 0
 
     def with_reply(self, asked: str | None, named: str) -> "Served":
-        """The same after a reply that names a tier to a request for `asked`."""
+        """After a reply that names a tier to a request for `asked`."""
         if named not in {STANDARD, asked}:
             return self if named in self.other else self._replace(other=self.other | {named})
         return self if asked is None or asked in self.kept else self._replace(kept=self.kept | {asked})
@@ -255,9 +239,10 @@ NOTHING_SERVED = Served()
 
 
 class Terms(NamedTuple):
-    """What a profile says about prices: US dollars per million tokens, `request_price` per request; factors are of the
-    standard tier's prices. `usual_batch_factor` holds where nothing else is known of batches, `cached_in_batches` is whether
-    cached tokens are cheaper there too."""
+    """A profile's prices: US dollars per million tokens, `request_price` per request; factors of the standard tier.
+
+    `cached_in_batches`: cached tokens are cheaper in batches too.
+    """
 
     input_price: float | None = None
     output_price: float | None = None
@@ -272,10 +257,9 @@ class Terms(NamedTuple):
 
 @dataclass(slots=True)
 class Tariff:
-    """The prices of one run, by model; each model is looked up once.
+    """A run's prices by model. `terms` win over the snapshot.
 
-    `base_url` is where requests go; for the simulated provider it is empty, and a model counts as if it were sent to
-    its own provider. `terms` win over the snapshot.
+    `base_url` is empty for the simulated provider, where a model is priced as at its own.
     """
 
     base_url: str
@@ -283,14 +267,14 @@ class Tariff:
     _known: dict[str, Price | None] = field(default_factory=dict[str, Price | None])
 
     def of(self, model: str | None) -> Price | None:
-        """The price of a model, None where it is not known."""
+        """None where unknown."""
         name = model or ""
         if name not in self._known:
             self._known[name] = self._find(name)
         return self._known[name]
 
     def window(self, model: str | None) -> int | None:
-        """The context window of a model, None where it is not known."""
+        """The context window, None where unknown."""
         price = self.of(model)
         if price is not None:
             return price.context_window
@@ -325,7 +309,6 @@ class Tariff:
 
 
 def _own_rates(terms: Terms) -> dict[str, Any]:
-    """The rates that a profile states, by the name of their kind."""
     stated = {
         "input": terms.input_price,
         "output": terms.output_price,
@@ -341,18 +324,17 @@ def _own_rates(terms: Terms) -> dict[str, Any]:
 
 
 def usd(picodollars: int) -> float:
-    """The same in US dollars."""
     return picodollars / USD
 
 
 def picodollars(dollars: float) -> int:
-    """The same in whole picodollars, rounded down, as the decimal number that the user wrote."""
+    """Rounded down, exact for a decimal number."""
     return int(Decimal(str(dollars)) * USD)
 
 
 @cache
 def _listed(model: str, base_url: str) -> Price | None:
-    """The snapshot's price; where it depends on the time of day, the highest of today."""
+    """With prices by time of day, today's highest."""
     if _LOCAL.match(base_url) or (not base_url and model == "simulated"):
         return None
     from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415  a third of a second: only where a run asks
@@ -385,7 +367,7 @@ _TIERS: Mapping[str, Mapping[str, str]] = {
     "fast": {"service_tier": "fast", "speed": "fast"},
     "batch": {"processing": "batch"},
 }
-"""Service tiers, as the price variants of the snapshot name them (genai-prices 0.2.3)."""
+"""Service tiers by the names of the snapshot's price variants (genai-prices 0.2.3)."""
 _LISTED = {
     "input": "input_mtok",
     "output": "output_mtok",
@@ -398,11 +380,11 @@ _LISTED = {
     "output_image": "output_image_mtok",
     "reasoning": "output_reasoning_mtok",
 }
-"""The kinds of `Rates`, as prices of the snapshot name them."""
+"""The kinds of `Rates` by the snapshot's names."""
 
 
 def _listed_tiers(found: Any, times: Sequence[datetime.datetime]) -> dict[str, Rates]:
-    """The rates by service tier, the highest over these times; only tiers that have prices of their own."""
+    """The highest rates at these times, by service tier with prices of its own."""
     rates = {
         tier: known for tier, context in _TIERS.items() if (known := _listed_rates(found, times, context)) is not None
     }
@@ -424,7 +406,7 @@ def _dearest(prices: Iterable[Any]) -> Rate | None:
 
 
 def _rate(price: Any) -> Rate | None:
-    """A price of the snapshot: a decimal number of USD per million tokens, or one with tiers."""
+    """USD per million tokens, or a price with tiers."""
     if price is None:
         return None
     if isinstance(price, Decimal):

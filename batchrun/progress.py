@@ -1,7 +1,4 @@
-"""One picture of a run, folded from its events; every user interface draws this and counts nothing itself.
-
-`Fold` is fed every event in order and costs about a microsecond each; `snapshot` gives the picture of the moment.
-"""
+"""The state of a run, folded from its events; user interfaces show it and count nothing themselves."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -40,15 +37,14 @@ _NO_END = frozenset(
         *(WaitReason.DOUBT, WaitReason.PAUSED, WaitReason.CAPACITY),
     }
 )
-"""Waits that may be followed by another one of the kind."""
+"""Waits that may be followed by another of the kind."""
 SETTLED = 3.0
-"""Seconds of sending before a rate is believed."""
+"""Seconds of sending before a rate is used."""
 
 
 @dataclass(slots=True)
-class LanePicture:
-    """A lane of a run with several, in this session: how it stands and why, attempts by how they ended, tokens, picodollars
-    (0 where no price is known), and the seconds of a reply on average."""
+class LaneProgress:
+    """A lane in this session; `cost` is 0 without a price, `seconds` the average of a reply."""
 
     name: str
     state: LaneState = LaneState.OPEN
@@ -65,7 +61,6 @@ class LanePicture:
     seconds: float = 0.0
 
     def add(self, event: AttemptEnded) -> None:
-        """One attempt has ended there."""
         self.attempts += 1
         self.throttled += event.throttled
         self.errors += event.cause is not None and not event.throttled
@@ -80,7 +75,7 @@ class LanePicture:
 
 
 class Mark(NamedTuple):
-    """How far the run was at a moment: finished rows, and tokens in and out."""
+    """Finished rows and tokens at a time."""
 
     at: float
     rows: int
@@ -89,19 +84,14 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress(Totals):
-    """The run at one moment: the counters of `models.Totals`, and how it goes. Times are the engine's monotonic seconds, rates
-    per second.
+    """A run at one time. Times are the engine's monotonic seconds, rates per second.
 
-    Counters are of the whole run, earlier sessions included, but those of attempts, replies and tokens (`account.OF_ATTEMPTS`),
-    which are of this session, as are `finished_here`, `retries`, which were sent again after a failure, and `throttled`,
-    which met a 429. `cost` and its parts include what open attempts may cost at worst (`cost_possibly_billed`); `projected` is what the
-    whole run will have cost at this rate; without a known price, and nothing charged, money is not known
-    (`priced`).
+    Counters are of the whole run, but those of attempts, replies and tokens (`account.OF_ATTEMPTS`), `finished_here`, `retries` (sent
+    again after a failure) and `throttled` (429s) of this session. `cost` and its parts include the highest cost of open attempts;
+    `projected` is the whole run's cost at this rate.
 
-    `left_out` are the rows that this command does not send: `--limit`, `--sample`. `eta` is in seconds, None while nothing
-    supports one. `post` rows are in post-processing now, in `post_workers` processes. `tiers` are the replies by service
-    tier, but the standard one: how many, and their picodollars; of earlier sessions too where tiers are chosen. `lanes` are
-    the places of a run that has several, `senders` the processes of `--processes` or `--senders`.
+    `left_out` rows are not sent by this command. `eta` is in seconds, None where unknown. `post` rows are in post-processing. `tiers` as in
+    `RunStarted`, with this session's. `lanes` are set in a run with several, `senders` with `--processes` or `--senders`.
     """
 
     run: str = ""
@@ -123,7 +113,7 @@ class Progress(Totals):
     token_rate: float = 0.0
     eta: float | None = None
     tiers: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
-    lanes: tuple[LanePicture, ...] = ()
+    lanes: tuple[LaneProgress, ...] = ()
     senders: SendersChanged | None = None
     causes: Mapping[str, int]
     waiting: Waiting | None = None
@@ -133,35 +123,29 @@ class Progress(Totals):
 
     @property
     def priced(self) -> bool:
-        """Whether anything is known of what the run costs."""
         return self.price_known or self.cost > 0
 
     @property
     def finished(self) -> int:
-        """Rows with an outcome."""
         return self.done + self.failed + self.skipped
 
     @property
     def goal(self) -> int:
-        """Rows with an outcome when this command is through."""
+        """Rows with an outcome at the end of this command."""
         return self.rows - self.left_out
 
     @property
     def pending(self) -> int:
-        """Rows without an outcome that are neither in flight nor in post-processing."""
+        """Rows without an outcome that are not in flight, in batches or in post-processing."""
         return max(0, self.rows - self.finished - self.in_flight - self.post - self.unknown - self.in_batches)
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the run began to send."""
         return 0.0 if self.started is None else self.now - self.started
 
 
 class Recorded(NamedTuple):
-    """What a journal says of a run of another time or process, at once: in the place of the events that it was made of.
-
-    `marks` are how far it was; `causes` of failures with their rows, `tiers` as in `RunStarted`.
-    """
+    """A run by its journal, in place of its events. `marks` are its progress over time; `causes` of failures by number of rows."""
 
     totals: Totals
     alive: bool
@@ -174,7 +158,7 @@ class Recorded(NamedTuple):
 
 
 class Fold:
-    """Folds events into the picture. Two accounts: what was counted before this session, and what it counts itself."""
+    """Two accounts: what was counted before this session, and in it."""
 
     def __init__(self) -> None:
         self._start: RunStarted | None = None
@@ -182,7 +166,7 @@ class Fold:
         self._here = Account()
         self._causes: Counter[str] = Counter()
         self._tiers: dict[str, tuple[int, int]] = {}
-        self._lanes: dict[str, LanePicture] = {}
+        self._lanes: dict[str, LaneProgress] = {}
         self._senders: SendersChanged | None = None
         self._retries = self._throttled = self._finished = self._in_flight = 0
         self._open: set[int] = set()
@@ -196,13 +180,12 @@ class Fold:
         self._marks: deque[Mark] = deque()
 
     def __call__(self, event: Event | Recorded) -> None:
-        """Take one event in."""
         fold = self._FOLDS.get(type(event))
         if fold is not None:
             fold(self, event)
 
     def snapshot(self, now: float) -> Progress:
-        """The picture at `now`."""
+        """The state at `now`."""
         start, account, mark = self._start, self._account(), self._mark(now)
         rows, tokens = self._rates(mark)
         finished, cost = account["done"] + account["failed"], account["cost"]
@@ -234,7 +217,7 @@ class Fold:
         )
 
     def _account(self) -> dict[str, int]:
-        """Each counter: of the whole run, or of this session. What open attempts may cost counts as charged."""
+        """Of the whole run, or of this session, with the highest cost of open attempts."""
         before, here = self._before, self._here
         counted: dict[str, int] = {
             name: getattr(here, name) + (0 if name in OF_ATTEMPTS else getattr(before, name)) for name in NAMES
@@ -247,7 +230,7 @@ class Fold:
         return counted
 
     def _mark(self, now: float) -> Mark:
-        """Remember how far the run is, and forget what is older than the window, but for the last before it."""
+        """Record the progress, and drop marks older than the window, but the last before it."""
         mark = Mark(now, self._finished, self._here.input_tokens + self._here.output_tokens)
         marks = self._marks
         if not marks or now - marks[-1].at >= 0.5:
@@ -266,7 +249,7 @@ class Fold:
     def _eta(self, rate: float) -> float | None:
         wait = self._waiting
         if wait is not None and (wait.until is None or wait.reason in _NO_END):
-            return None  # nothing leaves, and the rate of before says nothing of when it will
+            return None  # no request is sent, and the earlier rate does not say when one will be
         start, marks = self._start, self._marks
         if start is None or not self._sends or not marks or marks[-1].at - start.at < SETTLED or rate <= 0:
             return None
@@ -279,10 +262,10 @@ class Fold:
         self._in_batches = event.totals.in_batches
         self._marks.clear()
         self._marks.append(Mark(event.at, 0, 0))
-        self._lanes = {name: self._lanes.get(name) or LanePicture(name) for name in event.lanes}
+        self._lanes = {name: self._lanes.get(name) or LaneProgress(name) for name in event.lanes}
 
     def _on_recorded(self, event: Recorded) -> None:
-        """All of a run as this session's: of a journal alone nothing tells sessions apart."""
+        """All of a run as this session's: a journal alone does not separate sessions."""
         totals = event.totals
         self._before, self._here = Totals(), Account(totals)
         self._here.unknown = 0 if event.alive else totals.unknown
@@ -321,7 +304,6 @@ class Fold:
         count_outcome(self._here, event.outcome, (event.saved_tokens, event.saved) if event.deduplicated else None)
 
     def _on_answered(self, event: RowsAnswered) -> None:
-        """The same for many rows of a batch, which are done."""
         here = self._here
         self._in_batches -= event.rows
         self._finished += event.rows
@@ -340,7 +322,7 @@ class Fold:
         self._here.cost_reserved += event.cost or 0
 
     def _on_lane(self, event: LaneChanged) -> None:
-        lane = self._lanes.setdefault(event.lane, LanePicture(event.lane))
+        lane = self._lanes.setdefault(event.lane, LaneProgress(event.lane))
         lane.state, lane.reason, lane.until = event.state, event.reason, event.until
 
     def _on_senders(self, event: SendersChanged) -> None:
@@ -366,7 +348,7 @@ class Fold:
         self._draining = event
 
     def _on_end(self, event: RunEnded) -> None:
-        """The journal has the last word."""
+        """The journal's totals replace the counted ones."""
         self._ended = event
         self._before, self._in_batches = event.totals, event.totals.in_batches
         self._waiting = self._post = None

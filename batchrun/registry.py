@@ -1,14 +1,14 @@
-"""The runs of a directory: where their journals are, which belongs to an output, and which one a user means.
+"""The runs of a directory, and which one an output or a user's reference means.
 
-Journals lie in `.batchrun/` beside the output (in the current directory for a stream, or where `--runs-dir` says).
-There is no index to go stale: a run is its journal, and listing reads each one's meta.
+Journals are in `.batchrun/` beside the output (in the current directory for a stream, or in `--runs-dir`). There is no index: listing
+reads each journal's meta.
 """
 
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -24,33 +24,29 @@ from batchrun.steering import socket_of
 
 DIRECTORY = ".batchrun"
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
-_PATIENCE = 20.0
-_MOMENT = 0.2
-"""Seconds for which a lock that is held is tried again: while another process makes a run, on a slow disk or after a
-kill perhaps, or asks who holds one."""
+_CHOOSING_SECONDS = 20.0
+_HELD_SECONDS = 0.2
+"""Seconds to wait for a lock: while another process makes a run; and while one checks who holds it."""
 
 
 class RunFile(NamedTuple):
-    """A run by its journal; `meta` is what the journal says of it."""
-
     path: Path
     meta: Meta
 
     @property
     def id(self) -> str:
-        """The run's id."""
         return self.meta.run
 
     @property
     def output(self) -> Path | None:
-        """Where its output goes; None for a stream."""
+        """None for a stream."""
         if self.meta.output == STREAM:
             return None
         return Path(os.path.normpath(self.path.parent / self.meta.output))
 
     @property
     def reference(self) -> str:
-        """What a user types to mean this run from the current directory."""
+        """What a user types for this run in the current directory."""
         output = self.output
         if output is None or is_device(output):
             return self.id
@@ -59,13 +55,13 @@ class RunFile(NamedTuple):
 
     @property
     def runs_dir(self) -> str | None:
-        """The `--runs-dir` with which `reference` is found; None where that is the place looked at anyway."""
+        """The `--runs-dir` that `reference` needs, None for the default."""
         usual = directory_for(STREAM if self.output is None else self.reference, None)
         return None if usual.resolve() == self.path.parent.resolve() else os.path.relpath(self.path.parent)
 
 
 class Summary(NamedTuple):
-    """A run as a listing shows it; `running` names the process that works on it, where one does."""
+    """`running` names the process that works on it."""
 
     run: RunFile
     totals: Totals
@@ -75,25 +71,25 @@ class Summary(NamedTuple):
 
 
 def directory_for(output: str, runs_dir: str | None) -> Path:
-    """Where the journal of a run with this output lies; no directory is made among the system's devices."""
+    """Never among the system's devices."""
     if runs_dir is not None:
         return Path(runs_dir)
     return Path(DIRECTORY) if output == STREAM or is_device(output) else patterns.place(output).parent / DIRECTORY
 
 
 def new_id(now: float) -> str:
-    """A run id: the local time to the second, and four letters so that no two are alike."""
+    """The local time to the second, and four random letters."""
     letters = "".join(secrets.choice(_ALPHABET) for _ in range(4))
     return time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + letters
 
 
 def relative_output(output: str, directory: Path) -> str:
-    """The output as the journal stores it: relative to the journal's directory, so that both can be moved."""
+    """To the journal's directory, so that both can be moved."""
     return STREAM if output == STREAM else os.path.relpath(output, directory)
 
 
 def listing(directory: Path) -> list[RunFile]:
-    """The readable runs of a directory, newest first."""
+    """The readable runs, newest first."""
     found: list[RunFile] = []
     for path in directory.glob("*.db"):
         try:
@@ -104,7 +100,7 @@ def listing(directory: Path) -> list[RunFile]:
 
 
 def unreadable(directory: Path) -> dict[Path, StorageError]:
-    """The journals of a directory that cannot be read, and why; not those that another process deletes meanwhile."""
+    """Without journals that another process deletes meanwhile."""
     found: dict[Path, StorageError] = {}
     for path in sorted(directory.glob("*.db")):
         try:
@@ -121,22 +117,21 @@ def _opened(path: Path) -> RunFile:
 
 
 def of_output(output: Path, directory: Path) -> RunFile | None:
-    """The newest run whose output this is."""
+    """The newest run with this output."""
     wanted = output.resolve()
     return next((run for run in listing(directory) if run.output and run.output.resolve() == wanted), None)
 
 
 def refuse_damaged(output: Path, directory: Path) -> None:
-    """Raises StorageError where a journal that cannot be read may be the one of this output: its replies were paid."""
+    """Raise StorageError where a damaged journal may be this output's, as its replies were paid."""
     wanted = output.resolve()
     for path, error in unreadable(directory).items():
-        said = _output_of_damaged(path)
-        if said is None or Path(os.path.normpath(path.parent / said)).resolve() == wanted:
+        named = _output_of_damaged(path)
+        if named is None or Path(os.path.normpath(path.parent / named)).resolve() == wanted:
             raise error
 
 
 def _output_of_damaged(path: Path) -> str | None:
-    """What a damaged journal still says of its output, if anything."""
     try:
         with Reader.open(path, damaged=True) as reader:
             return reader.meta.output or None
@@ -145,9 +140,9 @@ def _output_of_damaged(path: Path) -> str | None:
 
 
 def find(reference: str, runs_dir: str | None) -> RunFile:
-    """The run that is meant by a run id, a unique beginning of one, an output file, or `last`.
+    """The run of an id, its unique beginning, an output file, or `last`.
 
-    Raises RefusedError where it is none or more than one; StorageError where its journal is damaged.
+    Raises RefusedError for none or several; StorageError where its journal is damaged.
     """
     directory = directory_for(STREAM, runs_dir)
     if os.sep in reference or Path(reference).suffix:
@@ -157,7 +152,8 @@ def find(reference: str, runs_dir: str | None) -> RunFile:
         refuse_damaged(Path(reference), directory_for(reference, runs_dir))
     runs = listing(directory)
     if reference == "last":
-        _raise_for_damaged_since(runs[0].id if runs else "", directory)
+        newest = runs[0].id if runs else ""
+        _raise_for_damaged(directory, lambda run: run > newest)  # ids begin with the time: it is the last run
         if runs:
             return runs[0]
     matching = [run for run in runs if run.id.startswith(reference)]
@@ -166,11 +162,11 @@ def find(reference: str, runs_dir: str | None) -> RunFile:
     named = None if matching else of_output(Path(reference), directory)
     if named is not None:
         return named
-    _raise_for_damaged(reference, directory)
+    _raise_for_damaged(directory, lambda run: run.startswith(reference))
     if matching:
         raise RefusedError(
             f"{reference} is the beginning of {len(matching)} runs: {', '.join(run.id for run in matching[:5])}",
-            "give more of the id",
+            "type more of the id",
         )
     where = "no runs here" if not runs else f"no run {reference} here"
     hint = "`batchrun runs` lists them; a run is also found by its output file"
@@ -182,28 +178,20 @@ def find(reference: str, runs_dir: str | None) -> RunFile:
 
 
 def journal_of(reference: str, runs_dir: str | None) -> Path:
-    """The journal that is meant, whole or damaged. Raises RefusedError where it is none or more than one."""
+    """Whole or damaged. Raises RefusedError for none or several."""
     try:
         return find(reference, runs_dir).path
     except DamagedError as error:
         return error.journal
 
 
-def _raise_for_damaged_since(run: str, directory: Path) -> None:
-    """Ids begin with the time, so a damaged journal with a later one is the last run."""
+def _raise_for_damaged(directory: Path, is_meant: Callable[[str], bool]) -> None:
     for path, error in unreadable(directory).items():
-        if path.stem > run:
-            raise error
-
-
-def _raise_for_damaged(reference: str, directory: Path) -> None:
-    for path, error in unreadable(directory).items():
-        if path.stem.startswith(reference):
+        if is_meant(path.stem):
             raise error
 
 
 def summary(run: RunFile) -> Summary:
-    """A run's account, its sessions, and whether a process works on it now."""
     try:
         with Reader.open(run.path) as reader:
             return Summary(run, reader.totals, reader.sessions, _holder(run.path), None)
@@ -212,17 +200,15 @@ def summary(run: RunFile) -> Summary:
 
 
 def summaries(directory: Path) -> list[Summary]:
-    """The runs of a directory, newest first, without those that another process deletes meanwhile."""
+    """Newest first, without those that another process deletes meanwhile."""
     found = map(summary, listing(directory))
     return [each for each in found if each.damage is None or os.path.lexists(each.run.path)]
 
 
-def ended_before(moment: float, directory: Path) -> list[RunFile]:
-    """The runs that no process works on and whose last session ended, or began, before this Unix time."""
+def ended_before(when: float, directory: Path) -> list[RunFile]:
+    """Runs without a working process whose last session ended, or began, before this Unix time."""
     return [
-        each.run
-        for each in summaries(directory)
-        if each.running is None and each.damage is None and _last(each) < moment
+        each.run for each in summaries(directory) if each.running is None and each.damage is None and _last(each) < when
     ]
 
 
@@ -232,7 +218,7 @@ def _last(found: Summary) -> float:
 
 
 def _holder(path: Path) -> str | None:
-    """Who holds the run's lock; asking takes it for a moment."""
+    """The holder of the run's lock; takes it briefly."""
     if not path.with_suffix(".lock").exists():
         return None
     try:
@@ -245,7 +231,7 @@ def _holder(path: Path) -> str | None:
 def remove(run: RunFile) -> None:
     """Delete a run's journal; its output stays.
 
-    Raises BusyError while a process works on it, RefusedError while the provider works on batches of it.
+    Raises BusyError while a process works on it, RefusedError while it has batches.
     """
     with held(run.path) as lock:
         refuse_in_batches(run)
@@ -256,12 +242,12 @@ def remove(run: RunFile) -> None:
 
 
 def batch_folder(run: RunFile) -> Path:
-    """Where a run's files of requests and results are, on their way."""
+    """Of a run's request and result files."""
     return run.path.with_suffix(".batches")
 
 
 def refuse_in_batches(run: RunFile) -> None:
-    """Raises RefusedError where a run has rows in batches: what is paid for them could not be collected any more."""
+    """Raise RefusedError for rows in batches, whose paid results would be lost."""
     count = summary(run).totals.in_batches
     if count:
         raise RefusedError(
@@ -272,8 +258,8 @@ def refuse_in_batches(run: RunFile) -> None:
 
 @contextmanager
 def choosing(directory: Path) -> Generator[None]:
-    """No other process looks for, or makes, a run in this directory meanwhile: two commands must not make two runs."""
-    choice = _locked_soon(directory / "registry.db", _PATIENCE)
+    """Two commands must not make two runs."""
+    choice = _locked_within(directory / "registry.db", _CHOOSING_SECONDS)
     try:
         yield
     finally:
@@ -281,12 +267,12 @@ def choosing(directory: Path) -> Generator[None]:
 
 
 def held(path: Path) -> Lock:
-    """The lock of a run, to work on it; who only asks whether it is held has it for a moment. Raises BusyError."""
-    return _locked_soon(path, _MOMENT)
+    """Raises BusyError."""
+    return _locked_within(path, _HELD_SECONDS)
 
 
-def _locked_soon(path: Path, patience: float) -> Lock:
-    deadline = time.monotonic() + patience
+def _locked_within(path: Path, seconds: float) -> Lock:
+    deadline = time.monotonic() + seconds
     while True:
         try:
             return journal.lock(path)

@@ -1,4 +1,4 @@
-"""Where secrets may go, and how they are kept out of what people read: providers echo them, libraries quote them."""
+"""Keeping secrets out of texts: providers echo them, libraries quote them."""
 
 import base64
 import ipaddress
@@ -6,14 +6,13 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 _SHORTEST = 8
-_SAID = "[key]"
+_REPLACEMENT = "[key]"
 
 
 class Mask:
-    """Takes known secrets out of texts: as they are, as base64, as they stand in a URL, with escaped slashes; also the
-    beginning of one where a text was cut off in the middle of it.
+    """Replaces secrets in texts: plain, as base64, in a URL, with escaped slashes, cut off at the end.
 
-    A secret shorter than eight characters is a placeholder (`EMPTY`, `ollama`) and stays.
+    One under eight characters is a placeholder (`EMPTY`, `ollama`) and stays.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -21,29 +20,26 @@ class Mask:
         self.add(*secrets)
 
     def add(self, *secrets: str) -> None:
-        """Take these out from now on as well."""
         spellings = {form for secret in secrets if len(secret) >= _SHORTEST for form in _spellings(secret)}
         self._spellings = sorted({*self._spellings, *spellings}, key=len, reverse=True)
 
     def also(self, other: "Mask") -> None:
-        """Take out what another takes out as well."""
         self._spellings = sorted({*self._spellings, *other._spellings}, key=len, reverse=True)
 
     def text(self, text: str) -> str:
-        """The text without the secrets."""
         for spelling in self._spellings:
-            text = text.replace(spelling, _SAID)
+            text = text.replace(spelling, _REPLACEMENT)
         for spelling in self._spellings:
             text = _without_beginning(text, spelling)
         return text
 
 
 def _without_beginning(text: str, secret: str) -> str:
-    """The text without the beginning of the secret that it ends with, if it does."""
+    """The text without a cut secret at its end."""
     start = text.find(secret[:_SHORTEST], max(0, len(text) - len(secret)))
     while start >= 0:
         if secret.startswith(text[start:]):
-            return text[:start] + _SAID
+            return text[:start] + _REPLACEMENT
         start = text.find(secret[:_SHORTEST], start + 1)
     return text
 
@@ -59,7 +55,7 @@ def _spellings(secret: str) -> set[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine by name or by address (RFC 6761, RFC 1122, RFC 4291)."""
+    """Whether `host` is this machine (RFC 6761, RFC 1122, RFC 4291)."""
     host = host.rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True

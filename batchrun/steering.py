@@ -1,12 +1,11 @@
 """Steering a run from another process: a Unix socket beside the journal, for its owner alone.
 
-`RUN.sock` is made with mode 0600 when the run begins to send and removed when it ends. One JSON object a line each way:
-a request names a `command` of COMMANDS, for `limits` with any of `concurrency`, `rpm`, `tpm`; the answer has `error`
-(null or a sentence) and `status`. A file that a killed process left behind is replaced by the next one that holds the
-run's lock. Where the system has no such sockets, or the file system takes none, the run has none.
+`RUN.sock` has mode 0600 and exists while the run sends. One JSON object a line each way: a request has a `command` of COMMANDS, for
+`limits` with any of `concurrency`, `rpm`, `tpm`; the answer has `error` (null or a sentence) and `status`. The holder of the run's
+lock replaces the file of a killed process.
 
-`sun_path` has 108 bytes on Linux and 104 elsewhere, with a zero at the end (unix(7)); a longer path is spelled relative
-to the current directory, else through `/proc/self/fd` of its directory.
+`sun_path` has 108 bytes on Linux and 104 elsewhere, with a zero at the end (unix(7)); a longer path is relative to the current
+directory, else through `/proc/self/fd` of its directory.
 """
 
 import asyncio
@@ -30,22 +29,21 @@ LIMITS = ("concurrency", "rpm", "tpm")
 SUPPORTED = sys.platform != "win32" and hasattr(socket, "AF_UNIX")
 _PATH_BYTES = 104
 _LINE_BYTES = 65_536
-_PATIENCE = 10.0
-"""Seconds that either side waits for a line."""
+_LINE_SECONDS = 10.0
+"""Seconds to wait for a line."""
 _DESCRIPTORS = Path("/proc/self/fd")
 
 Handler = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""Performs a request and returns the status after it. Raises ValueError with what is wrong with the request."""
+"""Performs a request and returns the new status. Raises ValueError for an invalid request."""
 
 
 def socket_of(journal: Path) -> Path:
-    """Where the socket of a run lies."""
     return journal.with_suffix(".sock")
 
 
 @contextlib.contextmanager
 def _address(path: Path) -> Generator[str]:
-    """The path as a socket's address, valid inside. Raises OSError where there is no spelling that is short enough."""
+    """Valid inside. Raises OSError where the path is too long."""
     for spelled in (str(path), os.path.relpath(path)):
         if len(os.fsencode(spelled)) < _PATH_BYTES:
             yield spelled
@@ -59,38 +57,39 @@ def _address(path: Path) -> Generator[str]:
         os.close(directory)
 
 
-def ask(journal: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The status of the run of this journal after the request is performed; blocks for up to ten seconds.
+def send(journal: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Perform a request; returns the run's status. Blocks for up to ten seconds.
 
     Raises RefusedError where no process answers or the request is refused.
     """
     run = journal.stem
     if not SUPPORTED:
-        raise RefusedError("this system has no Unix sockets, by which runs are steered")
+        raise RefusedError("runs cannot be steered on this system: it has no Unix sockets")
     try:
         with _address(socket_of(journal)) as address, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_PATIENCE)
+            connection.settimeout(_LINE_SECONDS)
             connection.connect(address)
             connection.sendall(json.dumps(request).encode() + b"\n")
             with connection.makefile("rb") as stream:
                 line = stream.readline(_LINE_BYTES)
     except (FileNotFoundError, ConnectionError):
         raise RefusedError(
-            f"run {run} is not sending requests", f"batchrun show {run}, batchrun resume {run}"
+            f"run {run} is not sending requests",
+            f"see it with `batchrun show {run}`, or continue it with `batchrun resume {run}`",
         ) from None
     except OSError as error:
         raise RefusedError(f"run {run} cannot be steered: {error.strerror or error}") from error
     try:
         answer = cast("dict[str, Any]", json.loads(line))
     except ValueError:
-        raise RefusedError(f"run {run} ended before it answered", f"batchrun show {run}") from None
+        raise RefusedError(f"run {run} ended before it answered", f"see it with `batchrun show {run}`") from None
     if answer["error"] is not None:
-        raise RefusedError(str(answer["error"]), "batchrun steer --help")
+        raise RefusedError(str(answer["error"]), "see `batchrun steer --help`")
     return cast("dict[str, Any]", answer["status"])
 
 
 class Server:
-    """Answers requests to steer a run, from `open` to `close`; on the running loop."""
+    """Answers requests to steer a run, on the running loop."""
 
     def __init__(self, journal: Path, handler: Handler) -> None:
         self._path = socket_of(journal)
@@ -101,7 +100,7 @@ class Server:
         self._node: tuple[int, int] | None = None
 
     async def open(self) -> None:
-        """Begin to listen. The caller holds the run's lock. Where that is not possible the log says why."""
+        """The caller holds the run's lock. Logs why it is not possible."""
         if not SUPPORTED:
             return
         try:
@@ -115,11 +114,11 @@ class Server:
             listening.setblocking(False)
             self._server = await asyncio.start_unix_server(self._connected, sock=listening, limit=_LINE_BYTES)
         except OSError as error:
-            log.warning("the run cannot be steered from elsewhere: %s: %s", self._path, error)
+            log.warning("the run cannot be steered from other processes: %s: %s", self._path, error)
             await self.close()
 
     async def close(self) -> None:
-        """Stop listening and remove the socket; closing twice does nothing."""
+        """Stop listening and remove the socket. Idempotent."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -138,7 +137,7 @@ class Server:
         self._connections.add(task)
         try:
             with contextlib.suppress(OSError, ValueError, asyncio.CancelledError):  # gone, or a line without an end
-                async with asyncio.timeout(_PATIENCE):
+                async with asyncio.timeout(_LINE_SECONDS):
                     while line := await reader.readline():
                         writer.write(json.dumps(self._answer(line)).encode() + b"\n")
                         await writer.drain()

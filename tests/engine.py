@@ -186,7 +186,7 @@ def in_words(event: Event) -> str:  # noqa: PLR0911  a table
             return ""
 
 
-def taken_in(line: int, text: str) -> IntakeRow:
+def ingested(line: int, text: str) -> IntakeRow:
     """The row of this line as intake hands it to the journal."""
     return IntakeRow(line, f"id-{line}", f"request of {text}", f'{{"id": "id-{line}", "text": "{text}"}}')
 
@@ -217,7 +217,7 @@ class Stage:
         )
         journal = Journal.create(self.path, meta)
         texts = [f"row {n}" for n in range(1, rows + 1)] if isinstance(rows, int) else rows
-        journal.ingest(map(taken_in, range(1, len(texts) + 1), texts))
+        journal.ingest(map(ingested, range(1, len(texts) + 1), texts))
         journal.close()
 
     async def play(

@@ -168,7 +168,7 @@ def test_a_path_is_the_input_of_the_command() -> None:
 
 
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [
-    ([1], {}, "row 1 is a int"),
+    ([1], {}, "row 1 is of type int"),
     (ROWS, {"concurency": 3}, "no option concurency; did you mean `concurrency`?"),
     (ROWS, {"profile": "nowhere"}, "nowhere"),
     ([], {}, "no rows"),

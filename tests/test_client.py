@@ -242,7 +242,7 @@ async def test_the_deadline_is_for_the_whole_exchange(connect: Connect, answer: 
     async with FaultServer(whole(), answer) as server, connect(server) as client:
         await client.send(ASK, timeout=60)  # the connection is there
         exchange = await client.send(ASK, timeout=0.3)
-    assert (exchange.fault, exchange.sent, exchange.detail) == (Fault.DEADLINE, True, "no whole answer within 0.3 s")
+    assert (exchange.fault, exchange.sent, exchange.detail) == (Fault.DEADLINE, True, "no complete answer within 0.3 s")
     assert 0.3 <= exchange.ended - exchange.left < 100  # the answer that drips would take over 200
 
 

@@ -218,7 +218,7 @@ async def test_plain_http_on_an_https_address_is_named():
         FaultServer(on_connect=raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server,
         Client(base_url=f"https://localhost:{server.port}", environ={}) as client,
     ):
-        with pytest.raises(HostError, match="does not speak TLS") as caught:
+        with pytest.raises(HostError, match="does not use TLS") as caught:
             await client.preflight()
         exchange = await client.send(ASK, timeout=5)
     assert "http://" in (caught.value.hint or "")

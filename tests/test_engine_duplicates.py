@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 import pytest
-from engine import WITH_SCHEMA, Answer, Provider, Stage, garbage, ok, status, taken_in
+from engine import WITH_SCHEMA, Answer, Provider, Stage, garbage, ingested, ok, status
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -307,7 +307,7 @@ async def test_replies_are_post_processed_again_for_all_rows_without_a_call(tmp_
 def changed(stage: Stage, texts: Sequence[str]) -> None:
     """The input now has these texts."""
     with closing(Journal.open(stage.path)) as journal:
-        journal.compare(map(taken_in, range(1, len(texts) + 1), texts))
+        journal.compare(map(ingested, range(1, len(texts) + 1), texts))
         journal.apply()
 
 

@@ -121,7 +121,7 @@ def test_a_duplicate_id_is_refused_naming_both_lines(journal: Journal) -> None:
     rows = [*numbered(4), IntakeRow(9, "id-2", "r", "{}")]
     with pytest.raises(InputError, match=r"'id-2' is on line 2 and again on line 9"):
         journal.ingest(rows)
-    assert not journal.taken_in
+    assert not journal.ingested
 
 
 def test_equal_rows_without_id_do_not_hide_a_duplicate_id_nor_count_as_one(journal: Journal) -> None:
@@ -154,10 +154,10 @@ def test_an_intake_that_failed_half_way_starts_over(journal: Journal, monkeypatc
 
     with pytest.raises(InputError):
         journal.ingest(broken())
-    assert not journal.taken_in
+    assert not journal.ingested
     heard: list[int] = []
     journal.ingest(numbered(7), heard.append)
-    assert (journal.taken_in, journal.totals.rows, heard) == (True, 7, [7])
+    assert (journal.ingested, journal.totals.rows, heard) == (True, 7, [7])
 
 
 def test_long_rows_are_taken_in_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

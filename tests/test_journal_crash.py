@@ -94,7 +94,7 @@ def test_nothing_that_was_committed_is_lost_by_a_kill(killed: Path, tmp_path: Pa
     directory = shutil.copytree(killed / str(commit), tmp_path / "run")
     journal = Journal.open(directory / "r.db")
     facts = told(directory)
-    assert journal.taken_in == (("in", 0, 0) in facts)
+    assert journal.ingested == (("in", 0, 0) in facts)
     with Reader.open(journal.path) as reader:
         assert reader.check() == []
         for word, row, number in facts[1:]:
@@ -115,7 +115,7 @@ def test_a_killed_run_goes_on_and_pays_for_no_recorded_reply_again(killed: Path,
 
     async def go_on() -> None:
         journal = Journal.open(directory / "r.db")
-        if not journal.taken_in:
+        if not journal.ingested:
             journal.ingest(ROWS)
         journal.start()
         for row in journal.pending():
@@ -148,7 +148,7 @@ def test_a_journal_copied_without_its_log_is_doubted(killed: Path, tmp_path: Pat
     shutil.copy(killed / "12" / "r.db", tmp_path / "r.db")
     journal = Journal.open(tmp_path / "r.db")
     assert journal.doubt is not None
-    assert "would be paid again" in journal.doubt
+    assert "would be sent and billed again" in journal.doubt
     journal.close()
 
 
@@ -452,12 +452,12 @@ def test_an_intake_that_was_killed_leaves_a_journal_that_can_be_read_and_filled(
         with lock(path), pytest.raises(BusyError):
             Reader.open(path)
     with Reader.open(path) as reader:
-        assert (reader.taken_in, reader.meta.run, reader.check()) == (False, "r1", [])
+        assert (reader.ingested, reader.meta.run, reader.check()) == (False, "r1", [])
     journal = Journal.open(path)
     journal.ingest(ROWS)
     journal.close(0)
     with Reader.open(path) as reader:
-        assert (reader.taken_in, reader.check(), len(list(reader.export_rows()))) == (True, [], 3)
+        assert (reader.ingested, reader.check(), len(list(reader.export_rows()))) == (True, [], 3)
 
 
 def test_a_journal_can_be_read_while_rows_are_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -471,11 +471,11 @@ def test_a_journal_can_be_read_while_rows_are_taken_in(tmp_path: Path, monkeypat
         for row in ROWS:
             yield row
             with Reader.open(path) as reader:
-                seen.append(reader.taken_in)
+                seen.append(reader.ingested)
 
     journal.ingest(rows())
     assert seen == [False] * 3
-    assert journal.taken_in
+    assert journal.ingested
     journal.close(0)
 
 

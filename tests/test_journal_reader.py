@@ -150,7 +150,7 @@ def test_sessions_samples_and_totals_are_there(reader: Reader) -> None:
     assert [session.exit_code for session in reader.sessions] == [3]
     assert [sample.state for sample in reader.samples()] == [{"rate": 3}]
     assert reader.totals.rows == COUNT
-    assert reader.taken_in
+    assert reader.ingested
     assert reader.check() == []
 
 

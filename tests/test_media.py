@@ -97,15 +97,15 @@ def test_the_folder_of_the_input_comes_before_the_current_one(alone: None, tmp_p
         ("none.png", "`picture`: there is no file none.png"),
         ("no*.png", "`picture`: no file matches no*.png"),
         ("p", "`picture`: p is a directory"),
-        ("text.png", "text.png is of no type that is known by its content; of kind image is sent: PNG, JPG"),
-        ("a.wav", "a.wav is WAV by its content; of kind image is sent: PNG, JPG"),
+        ("text.png", "text.png is of an unknown type by its content; the provider accepts these image types: PNG, JPG"),
+        ("a.wav", "a.wav is WAV by its content; the provider accepts these image types: PNG, JPG"),
         ("empty.png", "empty.png is empty"),
-        ("http://host/a.png", "`picture` is http://host/a.png, which is not sent"),
-        (7, "`picture` is int, and an input of kind image is a path or an address"),
-        ("p/0.png", "0.png has 0.0 MB, and the provider takes image files of 0.0 MB"),
+        ("http://host/a.png", "`picture` is http://host/a.png, which cannot be sent"),
+        (7, "`picture` is int, but an input of kind image is a path or an address"),
+        ("p/0.png", "0.png has 0.0 MB, but the provider accepts image files of at most 0.0 MB"),
         (
             ["https://h/a", "https://h/b", "https://h/c"],
-            "is 3 files, and the provider takes 2 of kind image in a request",
+            "names 3 files, but the provider accepts 2 of kind image per request",
         ),
     ],
 )
@@ -236,12 +236,12 @@ def test_a_file_that_changed_is_not_sent(tmp_path: Path) -> None:
     file = look("a.png", tmp_path)[0]
     request = rendered(files=(file,), text="x")
     path.write_bytes(png(3, 3, (0, 0, 9)))
-    with pytest.raises(media.ChangedError, match=r"a\.png has another content"):
+    with pytest.raises(media.ChangedError, match=r"a\.png has changed"):
         media.filled(request.body, request.files)
     os.utime(path, (1, file.modified))
     assert (media.why_changed(file) is None) == (path.stat().st_size == file.size)  # size and time are believed here
     os.utime(path, (1, 1))
-    assert "another content" in (media.why_changed(file) or "")
+    assert "has changed" in (media.why_changed(file) or "")
     path.unlink()
     assert "cannot be read" in (media.why_changed(file) or "")
     with pytest.raises(media.ChangedError, match="cannot be read"):
@@ -394,5 +394,5 @@ def test_batches_of_anthropic_have_pictures_and_documents_as_blocks() -> None:
         {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "BBBB"}},
     ]
     content.append({"type": "input_audio", "input_audio": {"data": "CCCC", "format": "wav"}})
-    with pytest.raises(RefusedError, match="take no audio"):
+    with pytest.raises(RefusedError, match="do not accept audio"):
         as_message(chat)

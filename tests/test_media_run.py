@@ -109,7 +109,7 @@ async def test_missing_and_unreadable_files_are_named_with_their_line_before_any
     with pytest.raises(InputError) as refused:
         prepare(gather(flags(server, input="in.csv")), lambda event: None)
     assert "line 3: `path`: there is no file gone.png" in refused.value.message
-    assert "caption.prompty is of no type that is known" in refused.value.message
+    assert "caption.prompty is of an unknown type" in refused.value.message
     assert server.stats.calls == 0
 
 
@@ -137,7 +137,7 @@ async def test_resume_leaves_rows_whose_files_changed_pending_and_names_them(ser
         prepare_resume("last", {}, failed=False)
     assert "2 rows cannot be sent, and stay pending" in refused.value.message
     assert "line 2: " in refused.value.message
-    assert "1.png has another content" in refused.value.message
+    assert "1.png has changed" in refused.value.message
     assert "line 3: " in refused.value.message
     Path("pictures/1.png").write_bytes(whole)
     ended, events = await resumed(server, max_requests=9)
@@ -281,11 +281,11 @@ async def test_recordings_are_refused_for_batches_before_anything_is_sent(server
     Path("a.ogg").write_bytes(b"OggS")
     Path("transcribe.prompty").write_text(SPEECH)
     own = {"input": "a.ogg", "prompt": "transcribe.prompty"}
-    with pytest.raises(RefusedError, match="do not take /v1/audio/transcriptions"):
+    with pytest.raises(RefusedError, match="do not accept /v1/audio/transcriptions"):
         await ran(server, **own, batch=True)
     assert not list(Path(".batchrun").glob("*.db"))
     await ran(server, **own, limit=0)
-    with pytest.raises(RefusedError, match="do not take /v1/audio/transcriptions"):
+    with pytest.raises(RefusedError, match="do not accept /v1/audio/transcriptions"):
         prepare_resume("last", {"batch": True}, failed=False)
     assert server.stats.calls == 0
 
@@ -293,13 +293,15 @@ async def test_recordings_are_refused_for_batches_before_anything_is_sent(server
 async def test_a_recording_of_another_type_is_for_transcriptions_alone(server: Server) -> None:
     Path("a.ogg").write_bytes(b"OggS")
     Path("ask.prompty").write_text(SPEECH.replace("{apiType: transcription, options: {language: en}}", "m"))
-    with pytest.raises(InputError, match=r"a\.ogg is OGG by its content; of kind audio is sent: WAV, MP3"):
+    with pytest.raises(
+        InputError, match=r"a\.ogg is OGG by its content; the provider accepts these audio types: WAV, MP3"
+    ):
         await ran(server, input="a.ogg", prompt="ask.prompty")
 
 
 async def test_a_profile_states_how_large_files_may_be(server: Server) -> None:
     Path("batchrun.toml").write_text("[profiles.openai]\nmedia = {image_bytes = 20}\n")
-    with pytest.raises(InputError, match="the provider takes image files of"):
+    with pytest.raises(InputError, match="the provider accepts image files of"):
         await ran(server)
     Path("batchrun.toml").write_text("[profiles.openai]\nmedia = {request_bytes = 100}\n")
     with pytest.raises(InputError, match="the request has"):

@@ -188,7 +188,7 @@ def test_the_value_of_one_function_is_what_the_next_one_sees(functions: Path) ->
         ("a_date", "post: not JSON", "date is not JSON"),
         ("odd_name", "post: not JSON", "name is 1"),
         ("circle", "post: not JSON", "list is not JSON"),
-        ("clash", "post: column exists", "'text' is a column"),
+        ("clash", "post: column exists", "'text' is already a column"),
         ("never", "post: timed out", r"no result after 0\.2 s"),
         ("cancelled", "post: CancelledError", "CancelledError"),
         ("Unmade", "post: OSError", r"no model here \(functions\.py:\d+ in __init__\)"),
@@ -239,7 +239,7 @@ def test_members_of_a_batch_line_cannot_be_replaced(functions: Path) -> None:
         ("{}:none_at_all", "wrong signature"),
         ("{}:stream", "generator"),
         ("{}:NotCalled", "cannot be called"),
-        ("{}:WantsMore", "made without arguments"),
+        ("{}:WantsMore", "must take no arguments"),
         ("{}/missing.py:upper", "there is no file"),
         ("no_such_package.module:upper", "No module named"),
         ("jsn", "did you mean json?"),
@@ -341,7 +341,7 @@ def test_json_fails_where_there_is_none(text: str) -> None:
     ],
 )
 def test_json_never_makes_one_value_of_two_and_never_takes_a_thought(text: str) -> None:
-    with pytest.raises(ValueError, match=r"nothing tells which is meant|there is no JSON"):
+    with pytest.raises(ValueError, match=r"it is unclear which one is meant|there is no JSON"):
         BUILT_IN["json"](Reply(text))
 
 

@@ -77,13 +77,13 @@ def test_of_the_current_directory_only_code_is_taken(
 
 def test_a_file_that_holds_the_key_is_refused(functions: Path, target: Path) -> None:
     write(functions, sub__note_txt="the key is sk-canary-1")
-    with pytest.raises(RefusedError, match=r"note\.txt holds the key"):
+    with pytest.raises(RefusedError, match=r"note\.txt contains the API key"):
         bundle.fill(target, [f"{functions}/score.py:score"], ["", "sk-canary-1"])
 
 
 def test_too_much_is_refused(functions: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle, "MOST", 3)
-    with pytest.raises(RefusedError, match="too much to send to a cluster"):
+    with pytest.raises(RefusedError, match="too many or too large to send to a cluster"):
         bundle.fill(target, [f"{functions}/score.py:score"])
 
 

@@ -13,7 +13,7 @@ from test_post_queue import Outlet
 
 from batchrun.post import Failure, Item, Result, Value
 from batchrun.post.async_worker import MOST, AsyncWorker
-from batchrun.post.event_loop import EventLoopWorker, StrangerError, worker
+from batchrun.post.event_loop import EventLoopWorker, UnknownRowsError, worker
 from batchrun.post.load import load
 from batchrun.post.pool import LostError, Pool
 from batchrun.post.reply import KEPT, Done, Shard, Task
@@ -191,7 +191,7 @@ def test_a_row_in_flight_does_not_hold_back_what_comes_later(flight: EventLoopWo
 
 def test_a_worker_refuses_to_answer_for_rows_that_it_was_not_given(flight: EventLoopWorker) -> None:
     flight.run(Shard([item(7)], first=3))
-    with pytest.raises(StrangerError):
+    with pytest.raises(UnknownRowsError):
         flight.run(Shard([item(1)], first=9, held=5))
     assert flight.run(Shard([item(2)], first=10)).results == [Value("2", None)]
 

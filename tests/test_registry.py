@@ -40,7 +40,7 @@ def test_a_beginning_of_two_runs_names_both() -> None:
     made("20260101-000000-bbbb")
     with pytest.raises(RefusedError, match=r"2 runs: .*aaaa") as caught:
         registry.find("20260101", None)
-    assert caught.value.hint == "give more of the id"
+    assert caught.value.hint == "type more of the id"
 
 
 @pytest.mark.parametrize("reference", ["last", "nope", "nope.jsonl", "a/nope.jsonl"])
@@ -130,7 +130,7 @@ def test_a_summary_says_who_works_on_a_run() -> None:
 
 
 def test_only_one_at_a_time_chooses_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchrun.registry._PATIENCE", 0.05)
+    monkeypatch.setattr("batchrun.registry._CHOOSING_SECONDS", 0.05)
     journal.prepare(Path(".batchrun"))
     with registry.choosing(Path(".batchrun")), pytest.raises(BusyError), registry.choosing(Path(".batchrun")):
         pass

@@ -15,8 +15,8 @@ from batchrun.client import UnsentError
 from batchrun.client.senders.frames import SLICE, Frame, Frames, Kind, boot_time, divided, encoded
 from batchrun.client.senders.hub import Hub, Kept
 from batchrun.client.senders.sender import VALID, Sender
-from batchrun.client.senders.states import Beat, State, passed, pause, shares, stands
-from batchrun.client.senders.transport import PACE, Hears
+from batchrun.client.senders.states import Beat, State, counted_silence, next_state, pause, shares
+from batchrun.client.senders.transport import PACING, Receiver
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.events import Notice, SendersChanged, Waiting, WaitReason
 from batchrun.models import Endpoint, Exchange, Fault, Request
@@ -46,12 +46,12 @@ REQUEST = Request(Endpoint.CHAT, b'{"messages": []}', None)
     ],
 )
 def test_a_sender_stands_as_long_as_it_is_heard(state: State, silent: float, opened: bool, then: State) -> None:
-    assert stands(state, silent, opened=opened, beat=BEAT) is then
+    assert next_state(state, silent, opened=opened, beat=BEAT) is then
 
 
 def test_the_time_in_which_the_driver_stood_still_is_no_silence() -> None:
-    assert passed(1.1, BEAT) == 1.1
-    assert passed(3600.0, BEAT) == 2.0
+    assert counted_silence(1.1, BEAT) == 1.1
+    assert counted_silence(3600.0, BEAT) == 2.0
 
 
 def test_senders_that_die_at_once_are_replaced_ever_more_slowly() -> None:
@@ -82,8 +82,8 @@ def test_a_head_that_is_longer_than_its_frame_is_refused() -> None:
 class Wire:
     """A transport without a process: the test is the sender."""
 
-    def __init__(self, hears: Hears) -> None:
-        self.hears = hears
+    def __init__(self, receiver: Receiver) -> None:
+        self.receiver = receiver
         self.frames: list[Frame] = []
         self.opens = True
         self.killed = False
@@ -96,11 +96,11 @@ class Wire:
                 self.says(Kind.OPENED, one.head[1])
 
     def says(self, kind: Kind, head: Any, *bodies: bytes) -> None:
-        self.hears.received(encoded(kind, head, bodies))
+        self.receiver.received(encoded(kind, head, bodies))
 
     def kill(self) -> None:
         self.killed = True
-        asyncio.get_running_loop().call_soon(self.hears.gone, "killed")
+        asyncio.get_running_loop().call_soon(self.receiver.gone, "killed")
 
     async def close(self) -> None:
         self.killed = True
@@ -123,14 +123,14 @@ class Scene:
         self.told: list[SendersChanged] = []
         self.hub = Hub(self.start, count, beat=BEAT)
 
-    async def start(self, hears: Hears) -> Wire:
-        self.wires.append(Wire(hears))
+    async def start(self, receiver: Receiver) -> Wire:
+        self.wires.append(Wire(receiver))
         return self.wires[-1]
 
     async def __aenter__(self) -> "Scene":
         await self.hub.__aenter__()
         self.hub.add({})
-        self.hub.tell(self.told.append)
+        self.hub.subscribe(self.told.append)
         await self.hub.ready()
         await asyncio.sleep(0)
         return self
@@ -173,7 +173,7 @@ async def test_a_sender_that_dies_loses_what_it_had_and_another_one_is_started()
     async with Scene() as scene:
         tasks = await scene.sends(4)
         first, second = scene.wires
-        first.hears.gone("process 1: killed by SIGKILL")
+        first.receiver.gone("process 1: killed by SIGKILL")
         await asyncio.sleep(0)
         lost = [task.result() for task in tasks if task.done()]
         assert [(one.fault, one.sent, one.status) for one in lost] == [(Fault.LOST, True, 0)] * 2
@@ -202,7 +202,7 @@ async def test_a_silent_sender_gets_nothing_new_after_five_seconds_and_is_lost_a
         await scene.lives(3, first)
         assert (task.result().fault, task.result().detail) == (
             Fault.LOST,
-            "sender 1 was lost: said nothing for 30 s",
+            "sender 1 was lost: no message for 30 s",
         )
         assert first.killed
         assert not other.done()
@@ -301,7 +301,7 @@ async def test_requests_of_a_rate_leave_their_sender_at_the_distance_that_the_ga
         began = loop.time() - 3 * SLICE / 4
         await asyncio.sleep(2 * SLICE)
         departs = [lease[4] for frame in scene.wires[0].frames if frame.kind == Kind.LEASES for lease in frame.head[2:]]
-        assert departs == pytest.approx([began + PACE.ahead + n * SLICE / 4 for n in range(3)])
+        assert departs == pytest.approx([began + PACING.ahead + n * SLICE / 4 for n in range(3)])
         for task in tasks:
             task.cancel()
 
@@ -313,7 +313,7 @@ async def test_an_exchange_that_nobody_waits_for_is_cancelled_at_the_sender() ->
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert scene.wires[0].frames[-1][:2] == (Kind.CANCEL, [1])
-        scene.wires[0].answers(1)  # it was on its way: nobody hears of it
+        scene.wires[0].answers(1)  # it was on its way: nobody receiver of it
 
 
 @pytest.mark.looptime
@@ -329,14 +329,14 @@ async def test_a_bug_in_a_sender_is_one_of_the_row_as_it_is_in_the_driver() -> N
 async def test_senders_that_do_not_start_refuse_the_run() -> None:
     dead: list[Callable[[], None]] = []
 
-    async def start(hears: Hears) -> Wire:
-        wire = Wire(hears)
-        dead.append(lambda: hears.gone("process 1: exit 1, No module named aiohttp"))
+    async def start(receiver: Receiver) -> Wire:
+        wire = Wire(receiver)
+        dead.append(lambda: receiver.gone("process 1: exit 1, No module named aiohttp"))
         return wire
 
     async with Hub(start, 2) as hub:
         asyncio.get_running_loop().call_later(0.1, lambda: [die() for die in dead])
-        with pytest.raises(RefusedError, match="do not start: process 1: exit 1, No module named aiohttp"):
+        with pytest.raises(RefusedError, match="No sender starts: process 1: exit 1, No module named aiohttp"):
             await hub.ready()
 
 
@@ -383,7 +383,7 @@ async def test_a_run_without_a_sender_says_so_and_stops_after_the_time_of_a_prov
 
 
 class Driver:
-    """The driver of a sender whose client is a `Provider`: what it says, and what it hears."""
+    """The driver of a sender whose client is a `Provider`: what it says, and what it receiver."""
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider

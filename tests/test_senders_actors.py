@@ -29,7 +29,7 @@ class Echo:
 
     def received(self, data: bytes) -> None:
         self.heard += data
-        self._actor._says(data)  # pyright: ignore[reportPrivateUsage]  as its sender does
+        self._actor._queue(data)  # pyright: ignore[reportPrivateUsage]  as its sender does
 
 
 class Made:
@@ -175,11 +175,11 @@ async def test_where_nobody_is_the_run_is_refused() -> None:
 def test_two_clocks_differ_by_the_smallest_delay_seen_lately() -> None:
     offset = Offset()
     for now, delay in ((0, 5.3), (1, 5.1), (2, 5.2)):
-        offset.heard(delay, now)
+        offset.update(delay, now)
     assert offset.seconds == 5.1
-    offset.heard(5.4, 62)
+    offset.update(5.4, 62)
     assert offset.seconds == 5.1, "what was seen a minute ago still counts"
-    offset.heard(5.4, 123)
+    offset.update(5.4, 123)
     assert offset.seconds == 5.4, "clocks drift"
 
 

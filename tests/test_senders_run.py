@@ -19,7 +19,7 @@ from batchrun.client.senders.children import Child, Children
 from batchrun.client.senders.hub import Hub
 from batchrun.client.senders.remote import RemoteClient
 from batchrun.client.senders.states import Beat
-from batchrun.client.senders.transport import Hears
+from batchrun.client.senders.transport import Receiver
 from batchrun.engine.connect import connected
 from batchrun.models import Endpoint, Exchange, Fault, Request
 from batchrun.plan.keys import Key
@@ -37,8 +37,8 @@ class Started:
         self.children: list[Child] = []
         self._start = Children({"PATH": os.environ["PATH"]}).start
 
-    async def __call__(self, hears: Hears) -> Child:
-        self.children.append(await self._start(hears))
+    async def __call__(self, receiver: Receiver) -> Child:
+        self.children.append(await self._start(receiver))
         return self.children[-1]
 
 

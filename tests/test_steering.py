@@ -55,7 +55,7 @@ def journal(folder: Path = Path(".batchrun")) -> Path | None:
 
 
 def status_of(path: Path) -> dict[str, Any]:
-    return steering.ask(path, {"command": "status"})
+    return steering.send(path, {"command": "status"})
 
 
 def attempts(path: Path) -> int:
@@ -108,7 +108,7 @@ def test_a_run_is_paused_goes_on_under_other_limits_and_stops(running: tuple[Pro
 
 def test_stop_now_waits_for_nothing(running: tuple[Process, Path]) -> None:
     process, path = running
-    assert steering.ask(path, {"command": "stop-now"})["state"] == "stopping"
+    assert steering.send(path, {"command": "stop-now"})["state"] == "stopping"
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert not Path("out.jsonl.partial").exists()
@@ -126,7 +126,7 @@ def test_the_socket_is_the_owners_alone_and_refuses_what_it_does_not_know(runnin
         ({"command": "limits", "rpm": "many"}, "must be a number above 0"),
     ):
         with pytest.raises(RefusedError, match=why):
-            steering.ask(path, request)
+            steering.send(path, request)
     with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rwb") as stream:
         connection.connect(str(steering.socket_of(path)))
         for line, why in ((b"[]\n", "a request is a JSON object"), (b"{\n", "not performed")):
@@ -156,7 +156,7 @@ def test_a_socket_left_by_a_killed_process_is_replaced(running: tuple[Process, P
 
     try:
         until(answered)
-        steering.ask(path, {"command": "stop-now"})
+        steering.send(path, {"command": "stop-now"})
     finally:
         again.communicate(timeout=PATIENCE)
     assert not steering.socket_of(path).exists()
@@ -184,9 +184,9 @@ def test_a_path_too_long_for_a_socket_is_steered_where_descriptors_have_paths(tm
 def test_a_run_in_which_no_socket_can_be_made_goes_on_without_one(running: tuple[Process, Path]) -> None:
     """A directory stands where the socket of a resumed run would be."""
     process, path = running
-    steering.ask(path, {"command": "stop-now"})
+    steering.send(path, {"command": "stop-now"})
     process.communicate(timeout=PATIENCE)
     steering.socket_of(path).mkdir()
     code, text = said("resume", "last", "--limit", "20", "--verbose")
     assert code == 0, text
-    assert "cannot be steered from elsewhere" in text
+    assert "cannot be steered from other processes" in text

@@ -55,7 +55,7 @@ def steer(ctx: click.Context, ref: str, action: str | None, json: bool, runs_dir
     if action is not None or not requests:
         requests.append({"command": action or "status"})
     for request in requests:
-        status = steering.ask(journal, request)
+        status = steering.send(journal, request)
     pages.show_status(status, as_json=json)  # pyright: ignore[reportPossiblyUnboundVariable]  there is a request
     return ExitCode.OK
 

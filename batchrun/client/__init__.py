@@ -1,8 +1,4 @@
-"""One HTTP exchange with the provider: addresses, trust, the wire, and what went wrong on it.
-
-It sends a request once and tells what came back. It knows nothing of rows, limits or retries, and it does not judge
-an answer: that is for `replies` and `retry`.
-"""
+"""One HTTP exchange with the provider: addresses, trust, the connection, and its errors. No judging, no retries."""
 
 from batchrun.client.calls import Calls
 from batchrun.client.exchange import Client

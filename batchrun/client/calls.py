@@ -1,8 +1,4 @@
-"""Calls beside the rows' own exchanges: files and batches of a provider. Each is tried once, on a connection of its own.
-
-Nothing here is on the fast path, and nothing is retried: whether a call that got no answer was carried out is for the
-caller to find out. Files go up and come down in pieces.
-"""
+"""Calls about files and batches, each tried once on its own connection: without an answer the caller finds out what was done."""
 
 import asyncio
 import json
@@ -40,10 +36,9 @@ class _Call(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
-    """Calls to one provider with one key; made by `Client.calls`. Whatever happens on the wire is in the Exchange.
+    """Calls to one provider with one key, made by `Client.calls`; failures of the wire are in the Exchange.
 
-    Paths are relative to the base URL and may have a query; an address on another host is refused, since it would get
-    the key. `headers` gives those of every call.
+    Paths are relative to the base URL; an address on another host is refused, as it would get the key.
     """
 
     base_url: URL
@@ -56,7 +51,6 @@ class Calls:
     async def call(
         self, method: str, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None
     ) -> Exchange:
-        """One call with a JSON body, or none."""
         sent = dict(headers or {})
         if body is None:
             return await self._tried(_Call(method, path, None, sent))
@@ -64,20 +58,20 @@ class Calls:
         return await self._tried(_Call(method, path, data, {"content-type": "application/json", **sent}))
 
     async def upload(self, path: str, fields: Mapping[str, str], file: Path, name: str) -> Exchange:
-        """Post a form with these fields and a file under that name."""
+        """Post a form with these fields and a file of that name."""
         with file.open("rb") as stream:
             form = aiohttp.FormData(fields)
             form.add_field("file", stream, filename=name, content_type="application/jsonl")
             return await self._tried(_Call("POST", path, form, {}, None, _LONG))
 
     async def send_file(self, path: str, file: Path, headers: Mapping[str, str]) -> Exchange:
-        """Post a file as the whole body, which is JSON."""
+        """Post a JSON file as the body."""
         with file.open("rb") as stream:
             sent = {"content-type": "application/json", **headers}
             return await self._tried(_Call("POST", path, stream, sent, None, _LONG))
 
     async def download(self, path: str, to: Path, *, headers: Mapping[str, str] | None = None) -> Exchange:
-        """Get a file; where the status is 200 its content is in `to`, whole, and the exchange has no body."""
+        """Get a file; with status 200 it is whole in `to` instead of the body."""
         return await self._tried(_Call("GET", path, None, dict(headers or {}), to, _LONG))
 
     async def _tried(self, call: _Call) -> Exchange:
@@ -86,7 +80,7 @@ class Calls:
             async with asyncio.timeout(call.seconds):
                 status, found, body = await self._exchange(call)
         except TimeoutError:
-            fault, detail, sent = Fault.DEADLINE, f"no whole answer within {call.seconds:g} s", True
+            fault, detail, sent = Fault.DEADLINE, f"no complete answer within {call.seconds:g} s", True
         except WIRE_ERRORS as error:
             fault, detail, sent = explain(error)
         else:

@@ -1,4 +1,4 @@
-"""Bodies that are compressed though no header says so. What a header says, aiohttp undoes."""
+"""Compressed bodies without a header that says so; the others aiohttp decompresses."""
 
 import sys
 import zlib
@@ -10,12 +10,11 @@ else:
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 COMPRESSED = frozenset({_GZIP[:1], _ZSTD[:1]})
-"""First bytes of bodies that `undone` has to look at; of JSON only blank ones, braces, brackets and quotes are."""
+"""First bytes of bodies for `undone`; JSON never starts with them."""
 
 
 def undone(body: bytes, most: int) -> bytes:
-    """The body decompressed, by its first bytes: gzip or zstd. As it is where it is neither, broken, or grows over
-    `most` bytes."""
+    """The body decompressed (gzip, zstd); unchanged where it is broken or grows over `most` bytes."""
     try:
         if body.startswith(_GZIP):
             unpacker = zlib.decompressobj(wbits=31)

@@ -1,4 +1,4 @@
-"""The client: one request out, one exchange back, and the questions to answer before the first of them."""
+"""The client: one request sent, one exchange returned, and the checks before the first."""
 
 import asyncio
 import math
@@ -28,23 +28,21 @@ _NO_HEADERS: Mapping[str, str] = CIMultiDict()
 PREFLIGHT_SECONDS = 20.0
 
 LATE = 0.25
-"""Seconds by which a deadline fires late where the process stood still; a busy loop is late by hundredths."""
-MOMENT = 1.0
-"""Seconds to read then what came meanwhile, for all requests in flight."""
+"""Seconds by which a deadline fires late if the process was suspended; a busy loop is late by hundredths."""
+GRACE = 1.0
+"""Seconds to read then what arrived meanwhile, for all requests in flight."""
 
 
 class Client:
     """Sends requests to one provider with one key; an async context manager.
 
-    `api_key` is None for a server that needs none; `token` gives tokens that are renewed on the way instead.
-    `headers` go with every request and win over the client's own. The proxy and the certificates are resolved here,
-    from `environ` (the process's own by default), and never again. How many requests are in flight is the caller's
-    to limit: the pool of connections has no limit of its own.
+    `token` gives tokens that expire. `headers` win over the client's own. Proxy and certificates are resolved here, from `environ`
+    (default: the process's). The caller limits the requests in flight.
 
     Raises RefusedError for a key, a header, an address or a CA file that cannot work or must not be used.
     """
 
-    def __init__(  # noqa: PLR0913 # what a profile may say, each by name
+    def __init__(  # noqa: PLR0913 # settings of a profile, each by name
         self,
         *,
         base_url: str,
@@ -68,8 +66,8 @@ class Client:
         self._tls = trust.tls_context(ca_file) if self._url.scheme == "https" else None
         self._clock = clock
         self._max_reply_bytes = max_reply_bytes
-        of_proxy = [] if self._proxy is None else [self._proxy.raw_password or "", self._proxy.password or ""]
-        self._mask = Mask([self._api_key or "", *secret_values(self._headers.items()), *of_proxy])
+        proxy_secrets = [] if self._proxy is None else [self._proxy.raw_password or "", self._proxy.password or ""]
+        self._mask = Mask([self._api_key or "", *secret_values(self._headers.items()), *proxy_secrets])
         self._wire: Wire | None = None
         self._deadlines = _Deadlines()
 
@@ -81,7 +79,6 @@ class Client:
         trust.check_plain_http(self._url, secret=secret, allowed=allow_insecure_http)
 
     def describe(self) -> Target:
-        """The effective host and proxy, to be shown before the start."""
         proxy = None if self._proxy is None else f"{self._proxy.scheme}://{trust.authority(self._proxy)}"
         return Target(trust.authority(self._url), proxy)
 
@@ -90,7 +87,7 @@ class Client:
         return self._mask.text(text)
 
     def prepare(self) -> None:
-        """Find addresses and headers, once; about 0.4 s where that takes the SDK, so it may run in a thread."""
+        """Make the wire, once; importing the SDK takes 0.4 s."""
         if self._wire is not None:
             return
         if self._token is None:
@@ -126,14 +123,13 @@ class Client:
         await self._wire.close()
 
     async def preflight(self, *, seconds: float = PREFLIGHT_SECONDS) -> None:
-        """Connect to the host, through the proxy if there is one, and hang up: nothing is asked and nothing billed.
+        """Connect to the host, through the proxy if there is one, and close; sends no request.
 
-        Raises HostError that names the cause: name, connection, proxy, certificate, or HTTP where TLS was expected.
+        Raises HostError with the cause: name, connection, proxy, certificate, or HTTP instead of TLS.
         """
         await reach(self._url, self._proxy, self._tls, seconds=seconds)
 
     async def reachable(self, *, seconds: float) -> bool:
-        """Whether the host accepts a connection now, through the proxy if there is one; nothing is asked."""
         try:
             await self.preflight(seconds=seconds)
         except HostError:
@@ -141,22 +137,19 @@ class Client:
         return True
 
     def renew(self) -> None:
-        """From now on use no connection that was in use before."""
+        """Reuse no connection that is open now."""
         if self._wire is not None:
             self._wire.renew()
 
     def end(self, *, before: float) -> int:
-        """End every exchange that left before that moment, as `Fault.OUTAGE`; how many there were."""
+        """End every exchange sent before that time, as `Fault.OUTAGE`; returns how many."""
         old = [deadline for deadline in self._deadlines.under_way if deadline.left < before]
         for deadline in old:
             deadline.fire(Fault.OUTAGE)
         return len(old)
 
     def calls(self, key_header: str | None = None) -> Calls:
-        """Calls about files and batches, with the same key, proxy and certificates.
-
-        `key_header` is where the key belongs instead of a bearer.
-        """
+        """Calls about files and batches; the key is sent in `key_header`, else as a bearer."""
         token = None if self._token is None else self._masked(self._token)
         common = recipe(str(self._url), self._api_key, self._headers).headers
         lasting = {name: value for name, value in common.items() if name.lower() != "content-type"}
@@ -179,11 +172,11 @@ class Client:
 
     @property
     def is_own_server(self) -> bool:
-        """Whether the provider is a server of the user's: on this machine, in a private network, or without TLS."""
+        """Whether the provider is a server of the user's: in a private network, or without TLS."""
         return trust.is_private(self._url)
 
     def open_calls(self) -> Calls:
-        """Calls to the provider's host, from its root, that carry no key and no header of the user's."""
+        """Calls to the root of the host, without a key or the user's headers."""
 
         async def nothing() -> Mapping[str, str]:
             return _NO_HEADERS
@@ -198,13 +191,12 @@ class Client:
         )
 
     def space(self, spaced: Callable[[], bool]) -> None:
-        """`spaced` tells whether requests leave at a distance from each other that is to be kept: here they leave at once."""
+        """Only senders keep a distance between requests; here each is sent at once."""
 
     async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109 # one timer is cheaper than asyncio.timeout by a tenth of a request
-        """Send `request` once; `timeout` seconds are the deadline for everything, from the name to the last byte.
+        """Send `request` once; `timeout` is the total in seconds, from resolving the name to the last byte.
 
-        Whatever happens on the wire is in the Exchange. Cancellation passes through, and so does what a source of
-        tokens raises. Must be called from a task, between `__aenter__` and `__aexit__`.
+        Failures of the wire are in the Exchange; what a source of tokens raises passes through. Needs a task and `__aenter__`.
         """
         wire = self._wire
         assert wire is not None, "the client was entered"
@@ -221,7 +213,7 @@ class Client:
         return made(Exchange, (status, headers, body, left, self._clock(), None, "", True))
 
     def _without_answer(self, error: BaseException, deadline: "_Deadline", left: float) -> Exchange:
-        if deadline.passed(error):
+        if deadline.caused(error):
             fault, detail, sent = _late(error, deadline)
         elif isinstance(error, asyncio.CancelledError):
             raise error
@@ -233,16 +225,16 @@ class Client:
 def _late(error: BaseException, deadline: "_Deadline") -> Verdict:
     sent = UNSENT not in error.args
     if deadline.fault is Fault.OUTAGE:
-        return Verdict(Fault.OUTAGE, "the provider was down since, and this connection is from before", sent=sent)
+        return Verdict(Fault.OUTAGE, "the provider was down, and this request was sent before", sent=sent)
     if not sent:
         return Verdict(Fault.CONNECT, f"no connection within {deadline.seconds:g} s", sent=False)
-    return Verdict(Fault.DEADLINE, f"no whole answer within {deadline.seconds:g} s", sent=True)
+    return Verdict(Fault.DEADLINE, f"no complete answer within {deadline.seconds:g} s", sent=True)
 
 
 class _Deadline:
-    """When one exchange has to be over. Cancels its task, and tells its own cancellation from another's."""
+    """Cancels the task of one exchange, and tells its own cancellation from another's."""
 
-    __slots__ = ("_before", "_task", "due", "fault", "left", "seconds", "spared")
+    __slots__ = ("_before", "_task", "due", "extended", "fault", "left", "seconds")
 
     def __init__(self, task: asyncio.Task[Any], seconds: float, due: float, left: float) -> None:
         self._task = task
@@ -251,16 +243,15 @@ class _Deadline:
         self.due = due
         self.left = left
         self.fault: Fault | None = None
-        self.spared = False
+        self.extended = False
 
     def fire(self, fault: Fault) -> None:
-        """End the exchange with that fault, once."""
         if self.fault is None:
             self.fault = fault
             self._task.cancel()
 
-    def passed(self, error: BaseException) -> bool:
-        """Whether `error` is this deadline's doing; raises it if somebody else cancelled the task as well."""
+    def caused(self, error: BaseException) -> bool:
+        """Whether this deadline caused `error`; raises it if something else cancelled the task as well."""
         if self.fault is None:
             return False
         if self._task.uncancel() > self._before:
@@ -269,10 +260,9 @@ class _Deadline:
 
 
 class _Deadlines:
-    """The deadlines of all exchanges under way, behind one timer: one for each would cost several times as much.
+    """The deadlines of all exchanges behind one timer, several times cheaper than one each.
 
-    A deadline that is met late finds a process that stood still: stopped, suspended, or on a machine with too much to
-    do. An answer that came meanwhile waits in the socket and is paid for, so there is a moment to read it, once.
+    One that is late by `LATE` was delayed by a suspended process: as a paid answer may wait in the socket, the exchange gets `GRACE`, once.
     """
 
     def __init__(self) -> None:
@@ -282,7 +272,6 @@ class _Deadlines:
         self._next = math.inf  # when the timer goes off, in the loop's time
 
     def begin(self, seconds: float, left: float) -> _Deadline:
-        """An exchange of the current task begins, at `left` of the client's clock, and may take so many seconds."""
         loop = self._loop = self._loop or asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         assert task is not None, "an exchange runs in a task"
@@ -293,7 +282,6 @@ class _Deadlines:
         return deadline
 
     def end(self, deadline: _Deadline) -> None:
-        """The exchange is over."""
         del self.under_way[deadline]
         if not self.under_way and self._timer is not None:
             self._timer.cancel()
@@ -302,19 +290,18 @@ class _Deadlines:
     def _arm(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._next, self._timer = due, loop.call_at(due, self._look, loop)
+        self._next, self._timer = due, loop.call_at(due, self._fire_due, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """End what is due, and come back for what is due next."""
+    def _fire_due(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         self._timer, self._next = None, math.inf
         for deadline in self.under_way:
             if deadline.due > now:
                 continue
-            if deadline.spared or now - deadline.due <= LATE:
+            if deadline.extended or now - deadline.due <= LATE:
                 deadline.fire(Fault.DEADLINE)
             else:
-                deadline.spared, deadline.due = True, now + MOMENT
+                deadline.extended, deadline.due = True, now + GRACE
         due = min((deadline.due for deadline in self.under_way if deadline.fault is None), default=math.inf)
         if due < math.inf:
             self._arm(loop, due)

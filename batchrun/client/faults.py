@@ -1,8 +1,4 @@
-"""Which fault an error of the wire is, and whether the request may have reached the provider.
-
-The rules are a table, most specific first: aiohttp's classes overlap (a refused connection is also an `OSError`, a
-name that is not found is also a connector error).
-"""
+"""Errors of the wire as faults, and whether the request may have reached the provider."""
 
 import ssl
 from typing import NamedTuple
@@ -14,7 +10,7 @@ from batchrun.client.wire import TooLargeError
 from batchrun.models import Fault
 
 WIRE_ERRORS = (aiohttp.ClientError, OSError, HttpProcessingError, TooLargeError)
-"""Everything an exchange on the wire may end with, apart from cancellation."""
+"""All that an exchange may raise, apart from cancellation."""
 
 _LONGEST_DETAIL = 500
 
@@ -40,7 +36,7 @@ _BEFORE_SENDING = frozenset({Fault.DNS, Fault.REFUSED, Fault.TLS, Fault.PROXY, F
 
 
 class Verdict(NamedTuple):
-    """What went wrong on the wire; `sent` is False only where the request certainly did not leave."""
+    """`sent` is False only where the request certainly did not leave."""
 
     fault: Fault
     detail: str
@@ -48,7 +44,7 @@ class Verdict(NamedTuple):
 
 
 def explain(error: BaseException) -> Verdict:
-    """Classify one of `WIRE_ERRORS`. The detail may quote the server and is not yet masked."""
+    """Classify one of `WIRE_ERRORS`. The detail may quote the server and is not masked."""
     fault = _fault(error)
     detail = " ".join(str(error).split()) or type(error).__name__
     return Verdict(fault, detail[:_LONGEST_DETAIL], fault not in _BEFORE_SENDING)

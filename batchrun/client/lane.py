@@ -1,9 +1,7 @@
-"""Prepared requests over aiohttp's connections, without a request object and a response object for each exchange.
+"""Prepared requests over aiohttp's connections, without a request and a response object for each.
 
-Names, TLS and parsing stay aiohttp's. What is the same for every request to one address, which is all but the length and
-the body, is written down once, and a connection that was used goes to the next request without a way through aiohttp's
-pool: both save a good part of the CPU of an exchange. The classes used for it are public, but their use is not documented: a lane is only taken with versions of aiohttp under which the tests of
-the wire pass on it, and with any other the session posts by itself, to the same effect.
+Name resolution, TLS and parsing stay aiohttp's. The head of a request is built once, and a used connection goes directly to the
+next one: both save much CPU. This use of aiohttp is undocumented, so versions that are not in `TRIED` post by the session.
 """
 
 import asyncio
@@ -24,11 +22,10 @@ from yarl import URL
 from batchrun.client.wire import Answer, TooLargeError
 
 TRIED = ("3.14.",)
-"""Versions of aiohttp that a lane was tried with."""
+"""Versions of aiohttp that a lane was tested with."""
 
 GIVEN_UP = 408
-"""The server was tired of waiting (RFC 9110, section 15.5.9). It may have said so before the request came, and answer
-that one next: such a connection is not used again."""
+"""Request Timeout (RFC 9110, 15.5.9): may have crossed the request, whose answer follows, so the connection is not reused."""
 
 _SWITCHING = 101
 
@@ -39,14 +36,14 @@ KEEP_ALIVE_SECONDS = 4.0
 PIECE = 256 * 1024
 """Bytes of a body that are written at once."""
 SMALL = 16 * 1024
-"""Bytes of a body that is copied behind its head: that takes less than handing two pieces over."""
+"""Bytes of a body that is copied behind its head, cheaper than two writes."""
 
 
 class Protocol(ResponseHandler):
-    """Hands data to the parser without what only web sockets, and time-outs between two pieces, need."""
+    """Parses without what only web sockets and read time-outs need."""
 
     def data_received(self, data: bytes) -> None:
-        """What the parser makes of the data goes to the one that waits for it; everything unusual goes aiohttp's way."""
+        """Parses whole messages; anything unusual is left to aiohttp."""
         parser: Any = self._parser
         if parser is None or self._upgraded or self._read_timeout or self._payload_parser is not None:
             super().data_received(data)
@@ -66,15 +63,13 @@ class Protocol(ResponseHandler):
             super().data_received(tail)
 
     def is_free(self) -> bool:
-        """Whether the next request can go here, after a whole answer: the same as that it is connected and not to close."""
+        """Whether the next request can be sent here."""
         transport = self.transport
         used = self._buffer or self._should_close or self._tail or self._upgraded or self._exception is not None
         return not used and transport is not None and not transport.is_closing()
 
 
 class _Failing:
-    """A parser that fails as another one did."""
-
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
@@ -114,7 +109,7 @@ class Lane:
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def post(self, body: bytes) -> Answer:
-        """One exchange; the connection is kept only after a whole answer to a whole request."""
+        """One exchange; the connection is reused after a whole answer to a whole request."""
         connection, renewed = self._take() or await self._connected(), self._renewed
         protocol, writing = connection.protocol, None
         transport = protocol.transport
@@ -156,7 +151,6 @@ class Lane:
         return message.code, message.headers, body
 
     async def _connected(self) -> Any:
-        """A new connection, whose parser reads one answer after the other."""
         try:
             connection = await self._connector.connect(self._request, [], self._timeout)
         except TimeoutError as error:
@@ -166,22 +160,20 @@ class Lane:
         return connection
 
     def renew(self) -> None:
-        """Use no connection again that was in use before: behind it may be a server that is gone."""
+        """Reuse no open connection: its server may be gone."""
         self._renewed += 1
         while self._idle:
             self._idle.popleft()[0].close()
 
     def close(self) -> None:
-        """Close what is idle."""
         self.renew()
         if self._sweeping is not None:
             self._sweeping.cancel()
 
     def _take(self) -> Any:
-        """A connection that was used before; None where there is none.
+        """An idle connection, or None.
 
-        One on which something has arrived since is closed: it would pass for the answer to the next request, and the
-        answer to that one for the answer to the request after it.
+        One on which data has arrived is closed: it would be taken for the next request's answer.
         """
         now = monotonic()
         while self._idle:
@@ -193,7 +185,6 @@ class Lane:
         return None
 
     def _sweep(self) -> None:
-        """Close what has been idle too long, and come back while anything is idle."""
         self._sweeping, now = None, monotonic()
         while self._idle and now - self._idle[0][1] >= KEEP_ALIVE_SECONDS:
             self._idle.popleft()[0].close()
@@ -203,7 +194,7 @@ class Lane:
 
 
 async def _write(protocol: Any, transport: Any, body: bytes) -> None:
-    """Write a large body a piece at a time, no faster than the connection takes it; one that is lost fails the reading."""
+    """Write a large body in pieces, as fast as the connection takes it; a lost connection fails the reading."""
     with memoryview(body) as whole:
         for start in range(0, len(whole), PIECE):
             if transport.is_closing():
@@ -216,11 +207,7 @@ async def _write(protocol: Any, transport: Any, body: bytes) -> None:
 
 
 def whole(content: aiohttp.StreamReader, most: int) -> bytes | None:
-    """The body where all of it is there: taken at once, which spares the way through the reader. None where it is not, is
-    empty, or is no body that is read without a word.
-
-    Raises TooLargeError.
-    """
+    """The body if all has arrived, else None. Raises TooLargeError."""
     if not content.is_eof() or content.at_eof() or content.exception() is not None:
         return None
     chunks: deque[bytes] = content._buffer  # pyright: ignore[reportPrivateUsage] - what has come
@@ -232,9 +219,9 @@ def whole(content: aiohttp.StreamReader, most: int) -> bytes | None:
 
 
 async def read_whole(content: aiohttp.StreamReader, most: int) -> bytes:
-    """The whole body; raises TooLargeError when it grows over `most` bytes, and what aiohttp raises for one cut off.
+    """The whole body. Raises TooLargeError over `most` bytes, and aiohttp's errors.
 
-    One that is cut off behind a JSON object or the last event of a stream lacks nothing but the end of its wrapping.
+    A body cut off after a JSON object or a stream's last event is complete.
     """
     size = 0
     chunks: list[bytes] = []
@@ -265,7 +252,7 @@ def _is_complete(body: bytes) -> bool:
 
 
 def _head(request: aiohttp.ClientRequest) -> bytes:
-    """The request line and the headers as far as the value of Content-Length, which stands last."""
+    """The request line and the headers up to the value of Content-Length, the last."""
     headers = CIMultiDict(request.headers)
     del headers["content-length"]
     lines = [f"POST {request.url.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]

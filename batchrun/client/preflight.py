@@ -1,4 +1,4 @@
-"""Connecting once before the first call, so that a wrong address is one clear line and not a thousand failed rows."""
+"""Connecting once before the first request: a wrong address is one error, not a thousand failed rows."""
 
 import asyncio
 import base64
@@ -13,7 +13,7 @@ from batchrun.errors import HostError
 
 
 async def reach(url: URL, proxy: URL | None, tls: ssl.SSLContext | None, *, seconds: float) -> None:
-    """Open and close one connection to `url`, with TLS where it is https. Raises HostError."""
+    """Open and close one connection to `url`, with TLS for https. Raises HostError."""
     try:
         async with asyncio.timeout(seconds):
             await _connect(url, proxy, tls)
@@ -38,16 +38,16 @@ async def _connect(url: URL, proxy: URL | None, tls: ssl.SSLContext | None) -> N
 
 
 async def _dial(url: URL, *, is_proxy: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    who = "The proxy" if is_proxy else "The host"
+    peer = "The proxy" if is_proxy else "The host"
     try:
         return await asyncio.open_connection(url.host, url.port)
     except socket.gaierror as error:
         raise HostError(
-            f"{who} {url.host} is not found: {error.strerror}.",
+            f"{peer} {url.host} is not found: {error.strerror}.",
             "Check HTTPS_PROXY." if is_proxy else "Check the spelling of base_url, and the network.",
         ) from error
     except OSError as error:
-        raise HostError(f"{who} {authority(url)} cannot be reached: {_reason(error)}.", _dial_hint(url)) from error
+        raise HostError(f"{peer} {authority(url)} cannot be reached: {_reason(error)}.", _dial_hint(url)) from error
 
 
 def _reason(error: OSError) -> str:
@@ -71,7 +71,7 @@ def _dial_hint(url: URL) -> str:
 
 
 async def _tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, url: URL, proxy: URL) -> None:
-    """Ask the proxy for a tunnel (RFC 9110, section 9.3.6)."""
+    """Request a tunnel (RFC 9110, section 9.3.6)."""
     host = f"{url.host_subcomponent}:{url.port}"
     writer.write(f"CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n{_proxy_authorization(proxy)}\r\n".encode())
     try:
@@ -80,9 +80,13 @@ async def _tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ur
         raise HostError(f"The proxy {authority(proxy)} does not answer in HTTP.", "Check HTTPS_PROXY.") from error
     status = answer.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
     if len(status) < 2 or status[1] != "200":
-        said = " ".join(status[1:])[:80]
-        hint = "The proxy asks for a name and a password: http://NAME:PASSWORD@host:port." if "407" in status else None
-        raise HostError(f"The proxy {authority(proxy)} refuses to connect to {host}: {said}", hint)
+        answered = " ".join(status[1:])[:80]
+        hint = (
+            "The proxy requires a user name and a password: HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT."
+            if "407" in status
+            else None
+        )
+        raise HostError(f"The proxy {authority(proxy)} refuses to connect to {host}: {answered}", hint)
 
 
 def _proxy_authorization(proxy: URL) -> str:
@@ -99,9 +103,11 @@ async def _start_tls(writer: asyncio.StreamWriter, url: URL, tls: ssl.SSLContext
         message, hint = _certificate(error)
         raise HostError(f"The certificate of {authority(url)} cannot be trusted: {message}.", hint) from error
     except ssl.SSLError as error:
-        raise HostError(f"TLS with {authority(url)} failed: {_tls_reason(error)}.", _tls_hint(error)) from error
+        reason = _tls_reason(error)
+        hint = _NOT_TLS if reason == _NO_TLS_HERE else None
+        raise HostError(f"TLS with {authority(url)} failed: {reason}.", hint) from error
     except OSError as error:
-        raise HostError(f"{authority(url)} closed the connection when TLS began.", _NOT_TLS) from error
+        raise HostError(f"{authority(url)} closed the connection at the start of TLS.", _NOT_TLS) from error
 
 
 _CA_HINT = "If you trust whoever signed it, name their certificate with --ca-file or SSL_CERT_FILE."
@@ -121,14 +127,11 @@ def _certificate(error: ssl.SSLCertVerificationError) -> tuple[str, str]:
             return error.verify_message, _CA_HINT
 
 
+_NO_TLS_HERE = "it does not use TLS on this port"
 _NOT_TLS = "Is it an http server? Then write http:// in base_url."
 
 
 def _tls_reason(error: ssl.SSLError) -> str:
     if error.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"}:
-        return "it does not speak TLS on this port"
+        return _NO_TLS_HERE
     return (error.reason or str(error)).replace("_", " ").lower()
-
-
-def _tls_hint(error: ssl.SSLError) -> str | None:
-    return _NOT_TLS if _tls_reason(error) == "it does not speak TLS on this port" else None

@@ -1,7 +1,6 @@
-"""What every request of a run has in common, as the OpenAI SDK has it: an address per endpoint, and the headers.
+"""The addresses and headers of all requests, as the OpenAI SDK sends them.
 
-Where the SDK would send nothing but the ordinary, which is known, it is not imported: that takes 0.4 s of CPU, more than
-all the rest of a start. tests/test_client_recipe.py holds what is known here to what the SDK sends.
+Known ones do without the SDK, whose import takes 0.4 s of CPU; tests/test_client_recipe.py compares the two.
 """
 
 import os
@@ -18,12 +17,12 @@ from batchrun.models import Endpoint
 NO_KEY = "none"
 
 TRIED = ("3.",)
-"""Versions of the SDK whose requests were compared with what is known here; with any other it is asked."""
+"""Versions of the SDK that were compared; any other is imported."""
 
 _PLAIN = re.compile(
     r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:(?!80\b|443\b)[0-9]{1,5})?(/[A-Za-z0-9_~][A-Za-z0-9._~-]*)*/?"
 )
-"""Addresses of which nothing has to be normalized."""
+"""Addresses that need no normalization."""
 
 _PER_MESSAGE = frozenset({"host", "connection", "content-length", "accept-encoding", "transfer-encoding"})
 _OF_OPENAI_ONLY = frozenset({"openai-organization", "openai-project"})
@@ -32,10 +31,7 @@ _AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.
 
 
 def recipe(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Recipe:
-    """The recipe, without the SDK where it is known, else from it.
-
-    Azure's own hosts get the key in `api-key`, as its reference has it for keys; a bearer is a token there.
-    """
+    """The recipe, by the SDK where it is not known. Azure's hosts get a key in `api-key`, as a bearer is a token there."""
     if (found := known(base_url, api_key, headers)) is not None:
         return found
     from batchrun.client import sdk  # noqa: PLC0415 # imports the SDK
@@ -44,7 +40,7 @@ def recipe(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Re
 
 
 def known(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Recipe | None:
-    """What the SDK would send; None where that is not known: another version, an unusual address, headers of its own."""
+    """What the SDK would send; None for another version, an unusual address, or headers from its environment."""
     number = version("openai")
     if not number.startswith(TRIED) or "OPENAI_CUSTOM_HEADERS" in os.environ or not _PLAIN.fullmatch(base_url):
         return None
@@ -59,12 +55,12 @@ def known(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Rec
 
 
 def sdk_path(endpoint: Endpoint) -> str:
-    """The endpoint as the SDK names it: the version belongs to the base URL."""
+    """The endpoint without `/v1`, which the base URL has."""
     return endpoint.value.removeprefix("/v1")
 
 
 def lasting(sent: CIMultiDict[str], host: str, api_key: str | None, chosen: Mapping[str, str]) -> Mapping[str, str]:
-    """Of the headers of one request those that every request has; `chosen` are the user's."""
+    """The headers that every request has; `chosen` are the user's."""
     kept = CIMultiDict((name, value) for name, value in sent.items() if belongs(name.lower(), host))
     own = {name.lower() for name in chosen}
     if "authorization" not in own:
@@ -80,7 +76,7 @@ def lasting(sent: CIMultiDict[str], host: str, api_key: str | None, chosen: Mapp
 
 
 def belongs(name: str, host: str) -> bool:
-    """Whether a header of the SDK is sent on: not those about one message, nor about this machine, nor about OpenAI."""
+    """Whether to send a header of the SDK: none of one message, of this machine, or of OpenAI."""
     if name in _OF_OPENAI_ONLY:
         return host == "openai.com" or host.endswith(".openai.com")
     return name not in _PER_MESSAGE and not name.startswith("x-stainless-")

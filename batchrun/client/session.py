@@ -18,7 +18,7 @@ from batchrun.client.wire import MAX_REPLY_BYTES, UNSENT, Answer, Recipe, TooLar
 from batchrun.models import Endpoint
 
 CONNECT_SECONDS = 20.0
-"""How long one address may take to accept a connection, TLS included."""
+"""Seconds for one address to accept a connection, TLS included."""
 
 _BYTES = 256 * 1024
 """Of a header line, and read ahead."""
@@ -26,8 +26,7 @@ _LARGE_BODY_BYTES = 1024 * 1024
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Gives out no idle connection on which something has arrived since: it would pass for the answer to the next
-    request, and the answer to that one for the answer to the request after it."""
+    """Hands out no idle connection with data on it, which would be taken for the next request's answer."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] - aiohttp leaves a type open
@@ -53,12 +52,12 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
     def renew(self) -> None:
-        """Give out no connection that was in use before: behind it may be a server that is gone."""
+        """Reuse no open connection: its server may be gone."""
         self._stale |= self._used
 
 
 class _Response(aiohttp.ClientResponse):
-    """Leaves no connection to the next request on which another answer may be on its way."""
+    """Reuses no connection on which another answer may follow."""
 
     async def start(self, connection: Any) -> Self:
         protocol = connection.protocol
@@ -69,7 +68,7 @@ class _Response(aiohttp.ClientResponse):
 
 
 def headers_of(body: bytes) -> dict[str, str]:
-    """The headers that differ from those of every request: a form says by what its parts are divided (RFC 7578, 4.1)."""
+    """The boundary of a form (RFC 7578, 4.1)."""
     if not body.startswith(b"--"):
         return {}
     boundary = body[2 : body.index(b"\r\n")].decode()
@@ -77,10 +76,9 @@ def headers_of(body: bytes) -> dict[str, str]:
 
 
 class SessionWire:
-    """Posts over one pool of connections; how many are open at once is the caller's to limit.
+    """Posts over one pool of connections, which the caller limits.
 
-    Ordinary requests go by a `Lane`, those through a proxy and those that the SDK builds through the session's own
-    `post`.
+    A `Lane` sends ordinary requests; the session those through a proxy and the SDK's.
     """
 
     def __init__(
@@ -141,7 +139,7 @@ class SessionWire:
         return self.carry(self._urls[endpoint], CIMultiDict(headers_of(body)), body)
 
     async def carry(self, url: URL, headers: CIMultiDict[str] | None, body: bytes) -> Answer:
-        """Post `body` to any address over the same connections; `headers` win over those of every request."""
+        """Post `body` to any address; `headers` win over the common ones."""
         assert self._session is not None, "the wire is open"
         # aiohttp writes bytes in one piece and warns from 1 MB on; a file object it writes piece by piece.
         data = body if len(body) < _LARGE_BODY_BYTES else io.BytesIO(body)

@@ -1,7 +1,4 @@
-"""Whom the client trusts and how it gets there: the address, the proxy and the certificates, resolved once.
-
-Nothing here is asked again per request; the environment is read when the client is made and never after.
-"""
+"""The address, the proxy and the certificates, resolved once."""
 
 import ipaddress
 import ssl
@@ -15,7 +12,7 @@ from batchrun.secrecy import is_loopback
 
 
 class Target(NamedTuple):
-    """The effective host, and the proxy on the way to it, both without credentials."""
+    """The effective host and proxy, without credentials."""
 
     host: str
     proxy: str | None
@@ -25,10 +22,7 @@ class Target(NamedTuple):
 
 
 def parse_base_url(base_url: str) -> URL:
-    """The provider's address.
-
-    Raises RefusedError for anything but an http or https URL with a host and without credentials.
-    """
+    """Raises RefusedError for anything but an http or https URL with a host and without credentials."""
     try:
         url = URL(base_url)
     except ValueError as error:
@@ -40,11 +34,11 @@ def parse_base_url(base_url: str) -> URL:
     return url
 
 
-_URL_HINT = "Give it like https://api.openai.com/v1, with scheme, host and path."
+_URL_HINT = "Write it with scheme, host and path, such as https://api.openai.com/v1."
 
 
 def check_key(key: str) -> None:
-    """Refuse a key that no header can carry or that was pasted with its surroundings; the key is not quoted."""
+    """Raise RefusedError for a key that no header can carry, or with quotes, without quoting it."""
     if not key.isascii():
         raise RefusedError("The API key contains characters outside ASCII.", _KEY_HINT)
     if any(character.isspace() or not character.isprintable() for character in key):
@@ -57,16 +51,16 @@ _KEY_HINT = "Copy the key again, without quotes and without a line break."
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Refuse header names and values that HTTP cannot carry (RFC 9110, section 5); the value is not quoted."""
+    """Raise RefusedError for headers that HTTP cannot carry (RFC 9110, section 5), without quoting the value."""
     for name, value in headers.items():
         if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
-            raise RefusedError(f"The header name {name!r} is not one.", "Use letters, digits, - and _ only.")
+            raise RefusedError(f"{name!r} is not a valid header name.", "Use letters, digits, - and _ only.")
         if not value.isascii() or not value.isprintable():
             raise RefusedError(f"The value of the header {name} contains a control or non-ASCII character.")
 
 
 def check_plain_http(url: URL, *, secret: bool, allowed: bool) -> None:
-    """Refuse to send a secret in the clear to another machine."""
+    """Raise RefusedError for a secret in plain HTTP to another machine."""
     if url.scheme == "http" and secret and not allowed and not is_loopback(url.host or ""):
         raise RefusedError(
             f"The key would cross the network unencrypted to {authority(url)}.",
@@ -75,9 +69,9 @@ def check_plain_http(url: URL, *, secret: bool, allowed: bool) -> None:
 
 
 def proxy_for(url: URL, environ: Mapping[str, str]) -> URL | None:
-    """The proxy for `url`, from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY in either case; never for loopback.
+    """The proxy by HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY in either case; none for loopback.
 
-    A lower-case name wins over the upper-case one, as in curl. Raises RefusedError for a proxy that is not HTTP.
+    A lower-case name wins, as in curl. Raises RefusedError for a proxy that is not HTTP.
     """
     host = url.host or ""
     if is_loopback(host):
@@ -90,7 +84,7 @@ def proxy_for(url: URL, environ: Mapping[str, str]) -> URL | None:
 
 
 def _goes_direct(host: str, port: int | None, exceptions: str) -> bool:
-    """Whether NO_PROXY names the host: as a name, a domain with or without its dot, an address, a network or `*`."""
+    """Whether NO_PROXY has the host: a name, a domain, an address, a network or `*`."""
     for entry in exceptions.lower().replace(",", " ").split():
         name = entry.removesuffix(f":{port}").lstrip(".")
         if entry == "*" or host == name or host.endswith(f".{name}") or _in_network(host, name):
@@ -127,9 +121,9 @@ _PROXY_HINT = "Set HTTPS_PROXY to http://host:port, or name the provider's host 
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """Certificates of the system, or of SSL_CERT_FILE and SSL_CERT_DIR, and those of `ca_file` besides.
+    """Certificates of the system, or of SSL_CERT_FILE and SSL_CERT_DIR, and of `ca_file`. Verification is always on.
 
-    Verification cannot be switched off. Raises RefusedError if `ca_file` cannot be read.
+    Raises RefusedError if `ca_file` cannot be read.
     """
     context = ssl.create_default_context()
     if ca_file is not None:
@@ -142,8 +136,7 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
 
 
 def is_private(url: URL) -> bool:
-    """Whether the host is not one of the public internet: plain HTTP, a private address or a name that no public host
-    has (RFC 1918, RFC 4193, RFC 6762, RFC 8375, ICANN on `.internal`)."""
+    """Whether the host is not public: plain HTTP, a private address or name (RFC 1918, 4193, 6762, 8375, ICANN on `.internal`)."""
     host = (url.host or "").rstrip(".")
     if url.scheme == "http" or is_loopback(host) or ("." not in host.removeprefix("[") and ":" not in host):
         return True
@@ -154,7 +147,7 @@ def is_private(url: URL) -> bool:
 
 
 def authority(url: URL) -> str:
-    """Host and, where it is not the scheme's own, port."""
+    """The host, and a port that is not the scheme's default."""
     return url.host_port_subcomponent or ""
 
 

@@ -1,4 +1,4 @@
-"""One JSON document posted to an address of the user's: certificates, proxy and size limits as for the provider."""
+"""Posting a JSON document to the user's address, with certificates, proxy and limits as for the provider."""
 
 import os
 
@@ -15,10 +15,7 @@ _MAX_ANSWER_BYTES = 1024 * 1024
 
 
 async def deliver(address: str, body: bytes, *, ca_file: str | None) -> str | None:
-    """Post the document; None if it was taken, else what went wrong, without the address, which may be a secret.
-
-    There is no time limit here, and a redirect is a failure.
-    """
+    """Post the document; returns the error, without the address, which may be secret, or None. A redirect is an error."""
     try:
         url = URL(address)
         tls, proxy = tls_context(ca_file), proxy_for(url, os.environ)

@@ -1,4 +1,4 @@
-"""The seam to the provider: one request out, one whole answer back."""
+"""The interface of the connection to the provider."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -8,21 +8,21 @@ from yarl import URL
 from batchrun.models import Endpoint
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-"""The largest reply that is read, counted after decompression."""
+"""The largest reply that is read, decompressed."""
 
 UNSENT = "there was no connection yet"
-"""What a cancellation says that came before anything could leave."""
+"""The message of a cancellation before anything was sent."""
 
 Token = Callable[[], Awaitable[str]]
-"""Gives a token that is valid now; asked before every request, so it keeps the token while it can."""
+"""Gives a valid token; called before every request."""
 
 
 Answer = tuple[int, Mapping[str, str], bytes]
-"""A whole HTTP answer: its status, headers that are looked up without regard to case, and the body, decompressed."""
+"""Status, case-insensitive headers, decompressed body."""
 
 
 class Recipe(NamedTuple):
-    """What is the same for every request: an address per endpoint, and the headers."""
+    """What all requests share: an address per endpoint, and the headers."""
 
     urls: Mapping[Endpoint, URL]
     headers: Mapping[str, str]
@@ -36,15 +36,14 @@ class TooLargeError(Exception):
 
 
 class UnsentError(Exception):
-    """A request that was handed to a sender and never left it."""
+    """A request that never left its sender."""
 
 
 class Wire(Protocol):
-    """Carries a request body to an endpoint; knows nothing of rows, retries or deadlines.
+    """Sends a request body to an endpoint.
 
-    `open` and `close` frame its life on one running loop. `post` returns every answer there is, whatever its
-    status, follows no redirect and tries once; it raises the errors that `faults.explain` knows. A caller that
-    wants a deadline cancels it. After `renew` no connection is used again that was in use before.
+    `open` and `close` run on one loop. `post` tries once, follows no redirect, returns every answer, and raises errors that
+    `faults.explain` classifies; cancel it for a deadline. After `renew` no open connection is reused.
     """
 
     async def open(self) -> None: ...

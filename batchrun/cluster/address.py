@@ -1,4 +1,4 @@
-"""Where a Ray cluster is, and why it cannot be joined, in words for the user."""
+"""The address of a Ray cluster, and errors where it cannot be joined."""
 
 import errno
 import importlib.util
@@ -13,19 +13,19 @@ from batchrun.errors import RefusedError
 AUTO = "auto"
 """The cluster that this machine is a node of."""
 JOIN = 30.0
-"""Seconds that joining may take, once something listens at the address."""
+"""Seconds to join, once something listens at the address."""
 CONNECT = 3.0
-"""Seconds for a first connection to the address, and again for its first words."""
+"""Seconds for the first connection to the address, and for its answer."""
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""What a client of HTTP/2, and so of gRPC, says first: its preface and empty SETTINGS (RFC 9113, section 3.4)."""
+"""What an HTTP/2 client, such as gRPC's, sends first: its preface and empty SETTINGS (RFC 9113, section 3.4)."""
 _SETTINGS = 4
-"""The type of the frame that such a server begins with; the fourth byte of a frame is its type (section 4.1)."""
+"""The type, in its fourth byte, of the first frame of such a server (section 4.1)."""
 _CURRENT = Path("/tmp/ray/ray_current_cluster")  # noqa: S108  where Ray keeps it
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
 
 def found(address: str) -> str:
-    """The address that this one means. Raises RefusedError where it is `auto`, and this machine is a node of no cluster."""
+    """Raises RefusedError for `auto` on a machine that is not a node."""
     if address != AUTO:
         return address
     address = os.environ.get("RAY_ADDRESS", "")
@@ -34,14 +34,16 @@ def found(address: str) -> str:
     if address and address != AUTO:
         return address
     raise RefusedError(
-        "--ray auto: this machine is no node of a Ray cluster",
+        "--ray auto: this machine is not a node of a Ray cluster",
         "start one with `ray start --head`, or name one that this machine has joined: --ray HOST:PORT",
     )
 
 
 def check_address(address: str) -> None:
-    """Raises RefusedError where Ray is not installed, or no head of a cluster listens at the address: one speaks gRPC. Ray
-    itself would try for many minutes where nothing listens, and for half of one where it is something else."""
+    """Raise RefusedError where Ray is not installed, or no cluster's head, which uses gRPC, listens at the address.
+
+    Ray itself would try for minutes where nothing listens, and for half a minute with another server.
+    """
     if importlib.util.find_spec("ray") is None:
         raise RefusedError(
             'a Ray cluster needs ray (the extra "ray"), which is not installed.',
@@ -56,17 +58,16 @@ def check_address(address: str) -> None:
             connection.settimeout(CONNECT)
             connection.sendall(_PREFACE)
             if connection.makefile("rb").read(9)[3:4] != bytes([_SETTINGS]):
-                raise OSError(errno.EPROTO, "what listens there is no Ray")
+                raise OSError(errno.EPROTO, "the server there is not Ray")
     except (OSError, ValueError, OverflowError) as error:
-        said = "it is not HOST:PORT" if isinstance(error, ValueError | OverflowError) else error.strerror or error
+        reason = "it is not HOST:PORT" if isinstance(error, ValueError | OverflowError) else error.strerror or error
         raise RefusedError(
-            f"no Ray cluster at {printable(address, 100)}: {said}",
+            f"no Ray cluster at {printable(address, 100)}: {reason}",
             "name the address of its head, as `ray start --head` prints it, such as --ray HOST:6379",
         ) from error
 
 
 def refusal_of(address: str, error: Exception) -> RefusedError:
-    """Why the cluster cannot be joined, in words for the user."""
     text = str(error)
     where = f"the Ray cluster at {printable(address, 100)}"
     versions = _VERSIONS.findall(text)
@@ -80,11 +81,9 @@ def refusal_of(address: str, error: Exception) -> RefusedError:
         (ray, python), (own_ray, own_python) = versions
         return RefusedError(
             f"{where} has Ray {ray} on Python {python}, and batchrun runs Ray {own_ray} on Python {own_python}",
-            "both must be equal to the last number: install batchrun under the cluster's Python, with its ray",
+            "both versions must match exactly: install batchrun under the cluster's Python, with its ray",
         )
     if "uthenticat" in text:
-        return RefusedError(
-            f"{where} asks for a token", "put it where Ray looks for it: RAY_AUTH_TOKEN, or ~/.ray/auth_token"
-        )
-    said = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    return RefusedError(f"{where} cannot be joined: {printable(said, 300)}", "its head's log says more")
+        return RefusedError(f"{where} requires a token", "set RAY_AUTH_TOKEN, or write the token to ~/.ray/auth_token")
+    reason = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return RefusedError(f"{where} cannot be joined: {printable(reason, 300)}", "see the log of the cluster's head")

@@ -1,8 +1,7 @@
-"""The folder that actors of a cluster work in: the functions of the user and batchrun itself, in a copy of a moment.
+"""The folder that actors work in: copies of the user's functions and of batchrun.
 
-What lies beside a function goes along, but nothing that may hold replies or keys: no hidden files (`.batchrun`, `.env`),
-no `batchrun.toml`. From a directory that runs are kept in, and from the current one, only Python files are taken. batchrun
-goes along so that the cluster need not have it, and has no other version.
+Files beside a function go along, but none that may hold replies or keys: no hidden ones, no `batchrun.toml`; from a directory with
+runs, and the current one, only Python files.
 """
 
 import importlib.util
@@ -19,15 +18,14 @@ LARGEST = 100_000_000
 MOST = 10_000
 """Their number at most."""
 _JOURNAL = b"BRJL"
-"""What a journal has at byte 68: the application of an SQLite file."""
+"""At byte 68 of a journal: the application id of an SQLite file."""
 _LEFT_OUT = ("__pycache__", "node_modules", "site-packages", "batchrun.toml")
 
 
 def fill(folder: Path, specs: Sequence[str], hidden: Sequence[str] = ()) -> tuple[str, ...]:
-    """Put into the folder what these functions need; their names there. What is installed is not taken along: a cluster
-    has packages of its own.
+    """Copy what these functions need, without installed packages; returns the functions' names there.
 
-    Raises RefusedError for files that are too many or too large, and for one that holds a value of `hidden`.
+    Raises RefusedError for files that are too many or too large, or hold a value of `hidden`.
     """
     own = Path(batchrun.__file__).parent
     shutil.copytree(own, folder / own.name, ignore=shutil.ignore_patterns("__pycache__", "_prompts", "tui"))
@@ -55,7 +53,7 @@ def fill(folder: Path, specs: Sequence[str], hidden: Sequence[str] = ()) -> tupl
 
 
 def _package(name: str) -> Path | None:
-    """Where the outermost package of a module is, or the module; None where it is installed, or Python's own."""
+    """The outermost package's path; None where it is installed, or Python's own."""
     found = importlib.util.find_spec(name.partition(".")[0])
     place = found and (next(iter(found.submodule_search_locations or ()), None) or found.origin)
     if not place or not os.path.exists(place):
@@ -66,37 +64,35 @@ def _package(name: str) -> Path | None:
 
 
 class _Budget:
-    """Copies users' files as long as they are few and small."""
-
     def __init__(self, hidden: Sequence[str]) -> None:
         self._hidden = [value.encode() for value in hidden if value]
         self._bytes = 0
         self._files = 0
 
     def copy(self, source: Path, target: Path) -> None:
-        """Copy one file."""
+        """Journals are left out."""
         self._files += 1
         self._bytes += source.stat().st_size
         if self._files > MOST or self._bytes > LARGEST:
             raise RefusedError(
-                f"{source.parent}: what lies beside the function is too much to send to a cluster "
+                f"{source.parent}: the files beside the function are too many or too large to send to a cluster "
                 f"(more than {LARGEST // 1_000_000} MB or {MOST:,} files)",
-                "put the function, and what it needs, into a folder of its own",
+                "move the function, and the files it needs, to a directory of their own",
             )
         data = source.read_bytes()
         if data[68:72] == _JOURNAL:
             return
         if any(value in data for value in self._hidden):
             raise RefusedError(
-                f"{source} holds the key, and would be sent to the cluster with the function",
-                "put the function into a folder of its own",
+                f"{source} contains the API key, and would be sent to the cluster with the function",
+                "move the function to a directory of its own",
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
 
 
 def _copy(source: Path, target: Path, budget: _Budget) -> None:
-    """Copy the files in a folder and below it, without hidden ones, environments, and links to other folders."""
+    """Without hidden files, environments, and links to other folders."""
     only_code = [Path.cwd()]
     for at, folders, files in os.walk(source):
         here = Path(at)

@@ -1,4 +1,4 @@
-"""The process with Ray's driver (`ray_main`), as batchrun sees it: operations that are awaited."""
+"""Ray's driver process (`ray_main`) as awaitable operations."""
 
 import asyncio
 import os
@@ -14,30 +14,28 @@ from batchrun.child_processes import into_log
 from batchrun.cluster import messages
 
 LEAVE = 4.0
-"""Seconds that the process gets to take leave of the cluster."""
+"""Seconds for the process to leave the cluster."""
 _OWN = {
-    "PYTHONDONTWRITEBYTECODE": "1",  # its code is a copy of a moment
+    "PYTHONDONTWRITEBYTECODE": "1",  # its code is a temporary copy
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` Ray would send the current directory along, with replies in it
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""Variables of the process."""
 
 
 def driver_environ(harmless: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the process: without secrets, but for what Ray itself is told by (RAY_AUTH_TOKEN)."""
+    """`harmless` and Ray's own variables (RAY_AUTH_TOKEN)."""
     return {**harmless, **{name: value for name, value in environ.items() if name.startswith("RAY_")}, **_OWN}
 
 
 class Node(NamedTuple):
-    """A machine of the cluster, and its whole processors."""
+    """A machine and its whole processors."""
 
     id: str
     processors: int
 
 
 class ActorLostError(Exception):
-    """An actor did not answer; `by_node` where its node is gone or out of reach, which no row is to blame for. `unavailable`
-    is whether it may be there all the same, and may have done what it was asked for."""
+    """An actor did not answer. `by_node`: its node is gone, so no row caused it; `unavailable`: it may still run, and its call too."""
 
     def __init__(self, message: str, *, by_node: bool, unavailable: bool = False) -> None:
         super().__init__(message)
@@ -46,19 +44,15 @@ class ActorLostError(Exception):
 
 
 class DriverLostError(ActorLostError):
-    """The driver itself has ended, and all its actors with it."""
-
     def __init__(self) -> None:
         super().__init__("the process with Ray's driver has ended", by_node=True)
 
 
 class DriverProcess:
-    """A member of a cluster, as a process of its own. Actors have numbers, which the caller gives and never uses again. Where it
-    has ended, whatever is awaited raises DriverLostError."""
+    """A member of a cluster. The caller numbers actors, each number once. After its end calls raise DriverLostError."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str], loop: asyncio.AbstractEventLoop) -> None:
-        """`folder` is what actors work in, and holds batchrun as well; it is removed in the end. The environment must be
-        without secrets."""
+        """Actors work in `folder`, which is removed at the end; `environ` must hold no secret."""
         self._folder = folder
         self._environ = environ
         self._loop = loop
@@ -68,10 +62,9 @@ class DriverProcess:
         self._reading: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.ended = False
-        """Whether the process is no more."""
 
     async def join(self, address: str) -> None:
-        """Start the process and have it join. Raises OSError, or RuntimeError with what Ray says."""
+        """Raises OSError, or RuntimeError with Ray's message."""
         process = self._process = await asyncio.to_thread(self._start)
         threading.Thread(target=_log, args=(process.stderr,), name="ray output", daemon=True).start()
         self._orders, _ = await self._loop.connect_write_pipe(asyncio.Protocol, process.stdin)
@@ -127,28 +120,29 @@ class DriverProcess:
         return await answer
 
     def _order(self, operation: str, arguments: tuple[Any, ...]) -> None:
-        if self._orders is not None and not self._orders.is_closing():  # else it has ended, as its answers tell
+        if self._orders is not None and not self._orders.is_closing():  # else it has ended, and answers raise that
             self._orders.write(messages.packed((self._number, operation, arguments)))
 
     async def nodes(self) -> list[Node]:
-        """The nodes that are there."""
         return [Node(*node) for node in await self._call("nodes")]
 
     async def make(self, number: int, node: str, kind: str, processors: int, arguments: tuple[Any, ...]) -> Any:
-        """Have an actor of the class `MODULE:NAME` on a node, with so many processors of its own; returns what its `load` does
-        with these arguments. Where the node is full it waits. Raises ActorLostError."""
+        """Start an actor of the class `MODULE:NAME` with so many processors; returns its `load(*arguments)`. Waits where the node is full.
+
+        Raises ActorLostError.
+        """
         return await self._call("make", number, node, kind, processors, arguments)
 
     async def call(self, number: int, method: str, *arguments: Any) -> Any:
-        """What a method of an actor returns. Raises ActorLostError."""
+        """Raises ActorLostError."""
         return await self._call("call", number, method, *arguments)
 
     async def carry(self, number: int, data: bytes) -> bytes:
-        """What the `run` of an actor makes of these bytes, however many there are. Raises ActorLostError."""
+        """An actor's `run` for bytes of any length. Raises ActorLostError."""
         return await self._call("run", number, data)
 
     def kill(self, number: int) -> None:
-        """End an actor, whatever it is doing, without waiting for it."""
+        """Does not wait."""
         self._number += 1
         self._order("kill", (number,))
 

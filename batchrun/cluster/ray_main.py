@@ -1,8 +1,7 @@
-"""The process that is Ray's driver for a run: it joins the cluster and does what batchrun asks of it, one message each.
+"""The process that is Ray's driver. Only this module imports Ray.
 
-A process of its own, since Ray takes over signals, changes the environment, writes to standard output and error
-whatever it is told, and ends the process where it loses the cluster. Its environment has no secrets, so that none can
-reach the cluster. Only this module knows Ray.
+A process of its own, since Ray takes over signals, changes the environment, writes to standard output, and ends the process where it
+loses the cluster. Its environment holds no secret, so none reaches the cluster.
 
 `python -m batchrun.cluster.ray_main`: messages (number, operation, arguments) on standard input, answers (number, None or the
 name of an error, value) on what was standard output. It ends when its input does.
@@ -28,22 +27,19 @@ _ray: Any = ray
 _exceptions: Any = exceptions
 _strategies: Any = scheduling_strategies
 _LEAVE = 2.0
-"""Seconds for taking leave of the cluster."""
 _CONNECT = 0.5
 """Seconds for a connection to a node."""
 _BY_ACTOR = ("run", "call")
-"""Operations whose first argument is an actor that is at work."""
+"""Operations whose first argument is an actor."""
 
 
 class Operations:
-    """What batchrun asks for. Actors have numbers that it gives them."""
-
     def __init__(self) -> None:
         self._actors: dict[int, Any] = {}
         self._nodes: dict[int, str] = {}
 
     async def join(self, address: str, folder: str) -> None:
-        """Join the cluster, in another thread than the main one, where Ray would take over SIGTERM."""
+        """Off the main thread, where Ray would take over SIGTERM."""
         await asyncio.to_thread(
             _ray.init,
             address=address,
@@ -53,12 +49,11 @@ class Operations:
         )
 
     async def nodes(self) -> list[tuple[str, int]]:
-        """The nodes that are there, each with its whole processors."""
         found = await asyncio.to_thread(_ray.nodes)
         return [(node["NodeID"], int(node["Resources"].get("CPU", 0))) for node in found if node["Alive"]]
 
     async def make(self, number: int, node: str, kind: str, processors: int, arguments: tuple[Any, ...]) -> Any:
-        """Have an actor of the class MODULE:NAME on this node; comes back when it has been loaded."""
+        """Returns when the actor is loaded."""
         module, _, name = kind.partition(":")
         options = {
             "num_cpus": processors,
@@ -73,11 +68,10 @@ class Operations:
         return await actor.load.remote(*arguments)
 
     async def call(self, number: int, method: str, *arguments: Any) -> Any:
-        """What a method of an actor returns."""
         return await getattr(self._actors[number], method).remote(*arguments)
 
     async def run(self, number: int, data: bytes) -> bytes:
-        """What an actor makes of these bytes, which come and go in pieces."""
+        """Bytes travel in pieces."""
         actor = self._actors[number]
         result = await actor.run.remote(*messages.pieces(data))
         if isinstance(result, int):
@@ -85,15 +79,13 @@ class Operations:
         return result
 
     async def kill(self, number: int) -> None:
-        """End an actor, whatever it is doing."""
         actor = self._actors.pop(number, None)
         self._nodes.pop(number, None)
         if actor is not None:
             await asyncio.to_thread(_ray.kill, actor)  # it waits for the node, also for one that is not there any more
 
     async def is_gone(self, number: int) -> bool:
-        """Whether the node of this actor has left the cluster, or accepts no connection: the cluster itself notices the death of
-        a node after a quarter of a minute only."""
+        """Whether the node has left or refuses connections; the cluster takes 15 s to notice."""
         found = await asyncio.to_thread(_ray.nodes)
         for node in found:
             if node["NodeID"] == self._nodes.get(number) and node["Alive"]:
@@ -102,7 +94,7 @@ class Operations:
 
 
 async def _refuses(host: str, port: int) -> bool:
-    """Whether nobody listens there any more; one that does not answer in time may only be slow."""
+    """A time-out may only be slow."""
     try:
         async with asyncio.timeout(_CONNECT):
             _, writer = await asyncio.open_connection(host, port)
@@ -115,7 +107,7 @@ async def _refuses(host: str, port: int) -> bool:
 
 
 async def _answered(operations: Operations, operation: str, arguments: tuple[Any, ...]) -> tuple[str | None, Any]:
-    """What an operation comes to: the name of an error and its text, or None and the value."""
+    """The error's name and text, or None and the value."""
     try:
         return None, await getattr(operations, operation)(*arguments)
     except (_exceptions.ActorUnavailableError, _exceptions.ActorDiedError) as error:
@@ -128,7 +120,6 @@ async def _answered(operations: Operations, operation: str, arguments: tuple[Any
 
 
 def _reason(error: Exception) -> str:
-    """The sentence of what Ray says that tells something."""
     lines = [line for line in str(error).splitlines() if not line.startswith("\t")]
     return lines[-1].partition(" Some common causes")[0] if lines else type(error).__name__
 
@@ -162,7 +153,7 @@ def _read(
 
 
 def main() -> NoReturn:
-    """Serve until the input ends; what anything prints goes to standard error."""
+    """Anything printed goes to standard error."""
     orders, answers = sys.stdin.buffer, open(os.dup(1), "wb")  # noqa: SIM115  it is open as long as the process
     os.dup2(2, 1)
     asyncio.run(_serve(orders, answers))

@@ -237,7 +237,12 @@ class BatchRows:
         """A row that its batch did not answer is pending again, or has failed, retryable, where its attempts are used up."""
         lost = completion.came is Came.LOST
         end = End(
-            0, 0.0, "lost in a batch" if lost else "not processed", completion.said, counted=lost, possibly_billed=lost
+            0,
+            0.0,
+            "lost in a batch" if lost else "not processed",
+            completion.message,
+            counted=lost,
+            possibly_billed=lost,
         )
         if lost:
             end = end._replace(cost=lease.cost, charged_tokens=lease.tokens)
@@ -246,7 +251,7 @@ class BatchRows:
         self._at.journal.end(lease.row, lease.number, end, None, lease)
         tries_left = state.attempts + 1 < self._plan.max_attempts
         if next_step(completion.came, Source.BATCH, lambda _: tries_left) is Step.FAIL:
-            await self._runner.give_up(state, GiveUp("lost in a batch", completion.said, permanent=False))
+            await self._runner.give_up(state, GiveUp("lost in a batch", completion.message, permanent=False))
         else:
             self.leave_pending(state)
 

@@ -79,14 +79,12 @@ async def _senders(plan: Plan, access: Access, stack: contextlib.AsyncExitStack)
     visible = {name: value for name, value in os.environ.items() if access.mask.text(value) == value}
     environ = without_secrets(visible)
     if plan.senders is None:
-        made = hub.Hub(
-            children.Children(environ).start, plan.processes, hint="leave --processes out, or look at the log"
-        )
+        made = hub.Hub(children.Children(environ).start, plan.processes, hint="leave --processes out, or see the log")
         return await stack.enter_async_context(made)
     count = None if plan.senders == NODE else int(plan.senders)
     cluster = actors.Actors(plan.senders_ray or AUTO, count, driver_environ(environ, os.environ))
     await stack.enter_async_context(cluster)
-    made = hub.Hub(cluster.start, cluster.count, beat=actors.BEAT, pace=actors.PACE, hint=actors.HINT)
+    made = hub.Hub(cluster.start, cluster.count, beat=actors.BEAT, pacing=actors.PACING, hint=actors.HINT)
     cluster.watch(made.resize)
     return await stack.enter_async_context(made)
 

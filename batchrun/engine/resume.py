@@ -140,7 +140,7 @@ def _opened(reference: str, flags: dict[str, Any], undo: ExitStack) -> tuple[Pre
     undo.callback(lock.release)
     journal = Journal.open(found.path)
     undo.callback(journal.close)
-    if not journal.taken_in:
+    if not journal.ingested:
         raise RefusedError(f"run {found.id} was ended while its input was read", "give its first command again")
     old = plan_from_json(journal.meta.plan)
     gathered = gather_for_resume(old, flags)

@@ -121,7 +121,7 @@ class Run:
             timer = self._loop.call_later(self._plan.stop_after, self._time_is_up)
         try:
             if self._hub is not None:
-                self._hub.tell(self._emit)
+                self._hub.subscribe(self._emit)
             await self._post.start()
             self._pool.start()
             self._queue.recall(await asyncio.to_thread(self._journal.failed))

@@ -119,7 +119,7 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
         journals.prepare(registry.directory_for(plan.output, settings.runs_dir))
         other = reused_run(settings, plan)
         prepared = _claimed(plan, source, gathered, undo, targets, other)
-        if other is not None and not prepared.journal.taken_in:
+        if other is not None and not prepared.journal.ingested:
             prepared.journal.note_reuse(other.path)
         _fill(prepared, source, gathered, emit)
         if isinstance(source, DocumentInput):
@@ -341,7 +341,7 @@ def _fill(prepared: Prepared, source: Input, gathered: Gathered, emit: Emit) -> 
     def told(count: int) -> None:
         emit(IntakeProgress(count))
 
-    if not journal.taken_in:
+    if not journal.ingested:
         journal.ingest(_refusing(found, problems, source, gathered), told)
         journal.amend(_amended(prepared))
         tell_rows(source, problems, emit)

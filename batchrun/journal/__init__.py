@@ -1,17 +1,10 @@
-"""The journal: the SQLite file that proves what happened in a run. Only this package touches SQLite.
+"""The journal: the SQLite file of a run. Only this package imports sqlite3.
 
-Theory. A row is in one of three places: without attempt and outcome (pending), with an attempt that has not ended
-(in flight, or unknown after a kill), or with an outcome. Every step from one to the next is one commit, and the next
-step of the world waits for it: `begin` is committed before the first byte leaves, a reply before it is judged,
-an outcome before its event. So a kill at any moment loses at most the answers of attempts that are open, and
-those are named.
+A row is pending, has an open attempt (in flight, or unknown after a kill), or has an outcome. Every step is one commit that the
+next step waits for: `begin` is committed before the first byte leaves, a reply before it is judged, an outcome before its event.
+So a kill loses at most the answers of open attempts, which are recorded.
 
-    Journal      one run's journal, open for writing by the holder of its Lock
-    Reader       the same file to look at, with or without a writer
-    lock         one process per run
-    IntakeRow    a row on its way in; End, how an attempt ended; Meta, what the run is; Drift, a changed input
-
-Copies of a journal in use are made with `Reader.copy`: the file alone lacks what is still in its log.
+To copy a journal in use, call `Reader.copy`: the file alone lacks what is in its log.
 """
 
 from batchrun.journal.database import prepare

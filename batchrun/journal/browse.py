@@ -1,7 +1,6 @@
-"""Looking through the rows of a journal: which rows, in which order, and what a list shows of them.
+"""Lists of rows for a table: which rows, in which order, and their fields.
 
-No index serves this, so that none has to be kept while a run writes. Rows in the order of the input are found in
-stretches, which keeps each query short beside the writer; another order needs all rows at once.
+No index is kept for them while a run writes: rows in input order are found in stretches, another order reads all rows.
 """
 
 import json
@@ -14,7 +13,7 @@ from batchrun.journal.records import Line, Order, Wanted
 from batchrun.models import State
 
 STRETCH = 20_000
-"""Rows that one query looks through."""
+"""Rows that one query scans."""
 
 _PAGE = sql("listed_page")
 _CHOSEN = sql("listed_at")
@@ -23,19 +22,16 @@ _NO_FLAGS: frozenset[str] = frozenset()
 
 
 def lines(connection: sqlite3.Connection, after: int, limit: int) -> list[Line]:
-    """The rows behind the position `after`, in the order of the input."""
     return [_line(row) for row in connection.execute(_PAGE, (after, after + limit))]
 
 
 def lines_at(connection: sqlite3.Connection, positions: Iterable[int]) -> list[Line]:
-    """The rows at these positions, in the order given."""
     order = {position: number for number, position in enumerate(positions)}
     found = [_line(row) for row in connection.execute(_CHOSEN, (json.dumps(list(order)),))]
     return sorted(found, key=lambda line: order[line.position])
 
 
 def positions(connection: sqlite3.Connection, wanted: Wanted, rows: int) -> Iterator[list[int]]:
-    """The positions of the rows that are wanted, in the wanted order, in lists as they are found."""
     state = None if wanted.state is None else str(wanted.state)
     values: dict[str, Any] = {"state": state, "cause": wanted.cause, "order": str(wanted.order)}
     if wanted.text:

@@ -1,12 +1,10 @@
-"""The file: made, opened, migrated and checked; and whose fault it is when it cannot be.
+"""Creating, opening, migrating and checking the file, and its errors.
 
-`migrations/000N.sql` is the step from schema N-1 to N, and the last of them the present schema. `schema.sql` is a whole
-schema and states which; a new journal is built by it and by the steps behind it. An older journal is brought up to date by
-all its steps in one transaction, so that a kill leaves the old or the new schema whole.
+`migrations/000N.sql` migrates schema N-1 to N; the last N is the present one. A new journal is `schema.sql`, which states its version,
+and the later migrations. An older one is migrated in one transaction, so that a kill leaves it or the new one whole.
 
-WAL with `synchronous=FULL`, during the first intake a rollback journal: what was committed survives a kill and a power
-cut. A new journal is built under another name and renamed, so that no kill leaves half a schema. Never open the database
-file with `open()` while SQLite may have it open in the same process: closing that descriptor would drop SQLite's locks.
+WAL with `synchronous=FULL` (a rollback journal during the first intake): commits survive a kill and a power cut. Never `open()` the
+file where SQLite may have it open in this process: closing that descriptor drops SQLite's locks.
 """
 
 import contextlib
@@ -34,47 +32,45 @@ _NETWORK = re.compile(
     r"|fuse\.(sshfs|glusterfs|ceph.*|s3fs|rclone|gcsfuse|goofys|mount-s3|davfs2?|smbnetfs|curlftpfs)"
 )
 _MOUNTS = Path("/proc/self/mounts")
-_NONSENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What values of a damaged page lead to where they are understood: SQLite's columns hold whatever is there."""
+_VALUE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""Errors that values of a damaged page cause: SQLite's columns hold any type."""
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-"""The last is what a statement meets whose table or column is not there."""
+"""The last is of a statement whose table or column is missing."""
 
 
 @contextlib.contextmanager
 def translated(path: Path, doing: str = "read") -> Generator[None]:
-    """Turn SQLite's errors and the system's into StorageError, and what cannot be understood into DamagedError."""
+    """Raise SQLite's and the system's errors as StorageError, and unreadable values as DamagedError."""
     try:
         yield
     except sqlite3.ProgrammingError:
         raise
     except (sqlite3.Error, OSError) as error:
         raise storage_error(path, error, doing) from error
-    except _NONSENSE as error:
+    except _VALUE_ERRORS as error:
         if doing == "write":
             raise
-        raise damaged(path, f"a value of it cannot be understood ({error})") from error
+        raise damaged(path, f"it contains an invalid value ({error})") from error
 
 
 class GoneError(OSError):
-    """The file that is written is not the one at its path any more: SQLite would write on into a file without a name."""
+    """The file at the path is another one than is written: SQLite would go on writing to an unlinked file."""
 
 
 def identity(path: Path) -> tuple[int, int]:
-    """Which file is at `path`. Raises OSError."""
     status = path.stat()
     return status.st_dev, status.st_ino
 
 
 def storage_error(path: Path, error: Exception, doing: str) -> StorageError:
-    """Say what is wrong with the journal at `path`, with the space that is left, and what to do."""
     if isinstance(error, GoneError):
         return StorageError(
             f"{path}: the journal was deleted, moved or replaced while the run wrote it.",
-            "Nothing more is sent. If it was moved, put it back with its -wal file and give the same command again.",
+            "No more requests are sent. If it was moved, move it back with its -wal file and run the same command again.",
         )
     if doing == "read" and not path.exists():
         return StorageError(
-            f"{path}: the journal was deleted or moved while it was read.", "`batchrun runs` lists what there is."
+            f"{path}: the journal was deleted or moved while it was read.", "`batchrun runs` lists the existing runs."
         )
     code = getattr(error, "sqlite_errorcode", None)
     no_text = code is None and "decode" in str(error)
@@ -82,12 +78,11 @@ def storage_error(path: Path, error: Exception, doing: str) -> StorageError:
         return damaged(path, str(error))
     return StorageError(
         f"{path}: the journal cannot be {'written' if doing == 'write' else 'read'}: {error} ({_free(path)} free).",
-        "What was committed is safe. Make room or repair the disk, then give the same command again.",
+        "Committed data is safe. Free space or repair the disk, then run the same command again.",
     )
 
 
 def damaged(path: Path, why: str) -> DamagedError:
-    """Say that the journal at `path` is not whole, and what can still be done."""
     return DamagedError(
         f"{path}: the journal is damaged: {why}.",
         f"Nothing was changed. `batchrun export {path.stem}` writes the part that can be read; "
@@ -104,7 +99,7 @@ def _free(path: Path) -> str:
 
 
 def prepare(directory: Path) -> None:
-    """Make the directory of journals, 0700 whatever the umask, that git ignores. Raises RefusedError if it cannot."""
+    """Make the directory of journals, 0700 whatever the umask, ignored by git. Raises RefusedError if it cannot."""
     refuse_network(directory)
     try:
         if not directory.is_dir():
@@ -115,18 +110,18 @@ def prepare(directory: Path) -> None:
             ignore.write_text("*\n", encoding="ascii")
     except OSError as error:
         raise RefusedError(
-            f"{directory}: the journal's directory cannot be made: {error.strerror}.",
-            "Name a directory that can be written with --runs-dir.",
+            f"{directory}: the journal's directory cannot be created: {error.strerror}.",
+            "Choose a writable directory with --runs-dir.",
         ) from error
 
 
 def refuse_network(directory: Path, mounts: Path = _MOUNTS) -> None:
-    """Refuse a network file system, where locks and shared memory cannot be trusted (sqlite.org/wal.html)."""
+    """Raise RefusedError for a network file system, whose locks and shared memory are unreliable (sqlite.org/wal.html)."""
     kind = _file_system(directory.resolve(), mounts)
     if kind is not None and _NETWORK.fullmatch(kind):
         raise RefusedError(
-            f"{directory}: journals cannot be kept on a network file system ({kind}).",
-            "Name a directory on a local disk with --runs-dir.",
+            f"{directory}: journals cannot be stored on a network file system ({kind}).",
+            "Choose a directory on a local disk with --runs-dir.",
         )
 
 
@@ -145,17 +140,20 @@ def _file_system(directory: Path, mounts: Path) -> str | None:
 
 
 def create(path: Path, meta: dict[str, str | None], *, long_rows: bool = False) -> None:
-    """Make an empty journal, with pages of 32 KiB for long rows, which take half the CPU to write. Raises RefusedError where the directory cannot be written or the name is taken."""
+    """Make an empty journal; pages of 32 KiB for `long_rows` take half the CPU to write.
+
+    Raises RefusedError where the directory cannot be written or the name is taken.
+    """
     prepare(path.parent)
     if os.path.lexists(path):
-        raise RefusedError(f"{path}: there is a journal already.", "Resume it, or use --fresh.")
+        raise RefusedError(f"{path}: a journal exists already.", "Resume it, or use --fresh.")
     building = path.with_suffix(".new")
     try:
         _make_private(building)
     except OSError as error:
         raise RefusedError(
-            f"{building}: the journal cannot be made: {error.strerror}.",
-            "Name a directory that can be written with --runs-dir.",
+            f"{building}: the journal cannot be created: {error.strerror}.",
+            "Choose a writable directory with --runs-dir.",
         ) from error
     with translated(path, "write"):
         _build(building, meta, 32768 if long_rows else 4096)
@@ -164,7 +162,7 @@ def create(path: Path, meta: dict[str, str | None], *, long_rows: bool = False) 
 
 
 def _make_private(path: Path) -> None:
-    """An empty file that only its owner can read, whatever the umask; SQLite gives its side files the same mode."""
+    """Make an empty file for its owner alone, whatever the umask; SQLite's side files inherit the mode."""
     path.unlink(missing_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     path.chmod(0o600)
@@ -183,7 +181,7 @@ def _build(path: Path, meta: dict[str, str | None], page_size: int) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make a rename in `directory` last; not needed, and not possible, on Windows."""
+    """Make a rename in `directory` durable; not possible on Windows."""
     if os.name != "posix":
         return
     descriptor = os.open(directory, os.O_RDONLY)
@@ -194,12 +192,11 @@ def sync_directory(directory: Path) -> None:
 
 
 def has_log(path: Path) -> bool:
-    """Whether there is a write-ahead log: somebody has the journal open, or had when he was killed."""
+    """Whether there is a write-ahead log: a process has the journal open, or was killed."""
     return _beside(path, "-wal").exists()
 
 
 def salvage(path: Path) -> sqlite3.Connection:
-    """Open a damaged journal to read what can be read."""
     _check_file(path)
     with translated(path):
         connection = _raw(path, "ro")
@@ -210,9 +207,9 @@ def salvage(path: Path) -> sqlite3.Connection:
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
     """Open and check an existing journal. The connection may move between threads, but serves one at a time.
 
-    A journal of an older schema is migrated first, and an intake that was killed is taken back; with `write` the caller
-    holds its lock, else it is taken for that. Raises StorageError for anything that is not a whole journal of a schema
-    that can be migrated, BusyError where a reader would have to write what another process works on.
+    An older journal is migrated first, and a killed intake rolled back: with `write` the caller holds the lock, else it is taken for
+    that. Raises StorageError for anything but a whole journal of a known schema, BusyError where another process works on one that
+    would have to be written.
     """
     _check_file(path)
     with translated(path):
@@ -234,8 +231,7 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
 
 
 def _needs_writing(path: Path) -> bool:
-    """Whether a journal can only be read once it was written: its schema is an older one, or an intake was killed and
-    what it left is still to be taken back."""
+    """Whether it has an older schema, or a killed intake to roll back."""
     try:
         with contextlib.closing(_open_read_only(path)) as connection:
             return _check_version(path, connection) < SCHEMA_VERSION
@@ -246,7 +242,7 @@ def _needs_writing(path: Path) -> bool:
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:
-    """Bring the schema from `version` to the present one, in one transaction. Raises sqlite3.Error and changes nothing."""
+    """Migrate the schema in one transaction. Raises sqlite3.Error and changes nothing."""
     if version == SCHEMA_VERSION:
         return
     texts = [(_STEPS / f"{number:04}.sql").read_text("utf-8") for number in range(version + 1, SCHEMA_VERSION + 1)]
@@ -286,7 +282,7 @@ def _check_file(path: Path) -> None:
         found = path.lstat()
     except OSError as error:
         raise StorageError(
-            f"{path}: the journal cannot be opened: {error.strerror}.", "`batchrun runs` lists what there is."
+            f"{path}: the journal cannot be opened: {error.strerror}.", "`batchrun runs` lists the existing runs."
         ) from error
     if not stat.S_ISREG(found.st_mode):
         raise StorageError(f"{path}: the journal is not a regular file; links are not followed.", "Move it away.")
@@ -295,7 +291,7 @@ def _check_file(path: Path) -> None:
 
 
 def _refuse_lost_log(path: Path) -> None:
-    """A killed process leaves the write-ahead log beside its index; the index alone means that the log was removed."""
+    """Raise DamagedError after a kill whose log was removed: its index is still there."""
     if not _beside(path, "-shm").exists() or has_log(path):
         return
     with contextlib.closing(_raw(path, "ro&immutable=1")) as connection:
@@ -305,13 +301,12 @@ def _refuse_lost_log(path: Path) -> None:
 
 
 def was_killed(connection: sqlite3.Connection) -> bool:
-    """Whether the last session is under way or did not end as it should."""
+    """Whether the last session is running or was killed."""
     last = connection.execute("SELECT ended IS NULL FROM sessions ORDER BY id DESC LIMIT 1").fetchone()
     return last is not None and last[0] == 1
 
 
 def _check_version(path: Path, connection: sqlite3.Connection) -> int:
-    """The schema version of a journal that can be used, if need be after a migration."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
@@ -339,7 +334,6 @@ def _other_version(path: Path, connection: sqlite3.Connection, version: int) -> 
 
 
 def _writer(connection: sqlite3.Connection) -> str | None:
-    """The version of batchrun that made the journal, where it says one that can stand in a command."""
     try:
         (version,) = connection.execute("SELECT value FROM meta WHERE name = 'batchrun'").fetchone()
     except (sqlite3.Error, TypeError):
@@ -348,9 +342,9 @@ def _writer(connection: sqlite3.Connection) -> str | None:
 
 
 def remove(path: Path) -> None:
-    """Remove a journal and what SQLite keeps beside it; the caller holds the lock.
+    """Remove a journal and its side files; the caller holds the lock.
 
-    The journal goes first: no process ever finds one without its log, and one that fails to read it finds it gone.
+    The journal goes first: no process ever finds one without its log.
     """
     with translated(path, "write"):
         path.unlink(missing_ok=True)
@@ -360,12 +354,9 @@ def remove(path: Path) -> None:
 
 
 def copy(connection: sqlite3.Connection, path: Path, target: Path, moved: Callable[[str], str] | None = None) -> None:
-    """Write a whole, single-file copy. The target appears under its name only when complete.
-
-    `moved` makes what the copy has of the files of a row from what this journal has of them.
-    """
+    """Write a whole, single-file copy, which gets its name only when it is complete; `moved` converts `rows.files`."""
     if os.path.lexists(target):
-        raise RefusedError(f"{target}: there is such a file already.", "Name a file that does not exist.")
+        raise RefusedError(f"{target}: the file exists already.", "Name a file that does not exist.")
     building = target.with_name(f"{target.name}.partial")
     with translated(path):
         _make_private(building)

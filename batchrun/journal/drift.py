@@ -1,7 +1,6 @@
-"""An input that is read again, against the journal: what differs, and making the journal follow it.
+"""Comparing an input that is read again with the journal, and updating the journal to it.
 
-While the input is what the journal has, row by row, nothing is staged. From the first difference on, the rest goes
-into a temporary table, and SQL compares by identity.
+Up to the first difference nothing is staged; the rest goes into a temporary table, and SQL compares by identity.
 """
 
 import sqlite3
@@ -27,11 +26,11 @@ _FOLLOW = (
     "move_rows",
     "add_rows",
 )
-"""The statements that make the journal follow, in order."""
+"""The statements that update the journal, in order."""
 
 
 class Comparison:
-    """One reading of the input against the journal on `connection`; `apply` makes the journal follow it."""
+    """Compares the input with the journal on `connection`; `apply` updates the journal to it."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -89,7 +88,7 @@ class Comparison:
         )
 
     def apply(self, now: float, before_commit: Callable[[], None], amend: Callable[[], None]) -> None:
-        """Make the journal follow, in one transaction that touches only rows that differ, together with `amend`."""
+        """Update the journal, only in rows that differ, and `amend`, in one transaction."""
         with transaction(self._connection, before_commit):
             amend()
             if self._staged:
@@ -107,7 +106,7 @@ class Comparison:
         sums.write(sums.recount(self._connection), self._connection)
 
     def discard(self) -> None:
-        """Forget what was read."""
+        """Forget the input."""
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         self._connection.execute(sql("drop_changed"))

@@ -1,20 +1,18 @@
-"""Rows of equal requests: which of them is sent, and which are answered by its reply (`--dedupe`, `--reuse`).
+"""Rows with equal requests: which is sent, and which share its reply (`--dedupe`, `--reuse`).
 
-Theory. Requests are equal when their hashes are: endpoint and body, to the byte. `pair` settles, at the beginning of a
-session and by SQL alone, which rows are sent and which wait, so that each row belongs to exactly one of three streams:
+Requests are equal when their hashes are: endpoint and body, to the byte. At the start of a session `pair` assigns each row:
 
-1.  A row whose request was answered already, in this journal, *shares* that reply and never sent.
-2.  Of equal rows that nothing has answered, the first is sent; one whose own reply is here but was not concluded goes
-    before others, since it needs no call. The others *wait* for it, and are handed out when it has its outcome.
-3.  All other rows are sent as they are.
+1.  A row whose request has a reply in this journal shares it and is not sent.
+2.  Of other equal rows the first is sent, or one whose own reply is not judged yet, as it needs no call. The others wait for
+    its outcome.
+3.  All other rows are sent.
 
-Only rows that the session is to send take part: a row outside of `--limit` or `--sample` neither leads nor waits. What
-is shared is kept, as a reply is; which rows wait is settled anew by the next session from what the journal has then, but for
-rows that waited for one that has failed permanently: they still wait for it, and are handed out with its failure
-(`Journal.failed`) before anything is sent. So nothing that a kill can leave behind needs mending.
+Only rows that the session sends take part: one outside of `--limit` or `--sample` neither represents nor waits. The next session
+pairs anew; rows that wait for a row that failed permanently keep waiting, and fail with it (`Journal.failed`) before anything is
+sent. So a kill leaves nothing to repair.
 
-`take_replies` copies replies to equal requests out of the journal of another run. Each of them answers one row, so that rows
-that were repeated to get several replies get several; under `--dedupe` `pair` gives it to all rows of its request.
+`take_replies` copies replies from another run's journal. Each answers one row, so that repeated rows get several replies; under
+`--dedupe` `pair` gives it to all rows of its request.
 """
 
 import sqlite3
@@ -25,15 +23,15 @@ from batchrun.journal.ingest import BATCH, transaction
 from batchrun.journal.queries import sql
 
 
-def anybody_waits(connection: sqlite3.Connection) -> bool:
-    """Whether a row still waits as an earlier session settled it."""
+def has_followers(connection: sqlite3.Connection) -> bool:
+    """Whether a row waits by an earlier session's pairing."""
     return connection.execute(sql("any_follower")).fetchone() is not None
 
 
 def pair(connection: sqlite3.Connection, *, dedupe: bool, wanted: Callable[[int], bool] | None) -> None:
-    """Settle which rows wait for which representative in this session, in the present transaction; without `dedupe` none do.
+    """Assign rows to the representatives that they wait for, in the present transaction; none without `dedupe`. Reads all rows.
 
-    `wanted` is whether the row at a position is to be sent, None for all. Reads all rows.
+    `wanted` is whether the row at a position is to be sent, None for all.
     """
     if not dedupe:
         connection.execute(sql("forget_followers"))
@@ -51,11 +49,9 @@ def _any(_: int) -> bool:
 
 
 def take_replies(connection: sqlite3.Connection, other: Path, *, once: bool, before_commit: Callable[[], None]) -> int:
-    """Copy to rows the replies to equal requests in the journal `other`, in transactions of some thousand rows. Returns
-    how many.
+    """Copy replies to equal requests from the journal `other`, in transactions of `BATCH` rows; returns how many.
 
-    With `once` a request is answered once, with the first reply to it. No reply is shared twice: rows of a request take
-    its replies in turn, those that are answered already included.
+    Rows of a request, answered ones included, take its replies in turn. With `once` each request gets its first reply only.
     """
     connection.execute("ATTACH DATABASE ? AS other", (f"{other.absolute().as_uri()}?mode=ro",))
     try:

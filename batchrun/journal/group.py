@@ -1,7 +1,7 @@
-"""What one commit writes: gathered kind by kind, each kind written by a few statements for many rows.
+"""The writes of one commit, gathered by kind: a few statements for many rows each.
 
-Every statement gives the interpreter's lock away, and on a busy loop taking it back is what costs. An attempt is
-begun before it ends, and ends before its row is finished, so the order of kinds is the order of life.
+Each statement releases the interpreter's lock, which is slow to win back from a busy loop. An attempt begins before it ends,
+and ends before its row finishes, so kinds are written in that order.
 """
 
 import re
@@ -22,14 +22,13 @@ _VALUES = re.compile(r"VALUES (\(.*?\))", re.DOTALL)
 
 
 class Insert:
-    """A statement for many rows at once: the one of that name with its one row of values repeated, in a few sizes."""
+    """The named statement with its one row of values repeated, in a few sizes."""
 
     def __init__(self, name: str, *, sizes: Sequence[int] = (64, 8, 1)) -> None:
         head, one, tail = _VALUES.split(sql(name))
         self._sizes = [(size, f"{head}VALUES {', '.join([one] * size)}{tail}") for size in sizes]
 
     def run(self, connection: sqlite3.Connection, rows: list[Params]) -> None:
-        """Carry it out for all rows."""
         start, count = 0, len(rows)
         for size, statement in self._sizes:
             while count - start >= size:
@@ -51,7 +50,7 @@ _SAMPLE = Insert("insert_sample")
 
 
 class Last(NamedTuple):
-    """What an outcome takes over from the last attempt of its row."""
+    """What an outcome copies from its row's last attempt."""
 
     number: int
     reply: int | None
@@ -66,19 +65,13 @@ _ACCEPTED = End(200, 0.0)[2:9]  # from `cause` to `possibly_billed`
 
 
 def storable(text: str | None) -> str | None:
-    """Text that SQLite can hold: lone surrogates become the escapes that JSON has for them."""
+    """Text that SQLite can hold: lone surrogates as JSON escapes."""
     if text is None or text.isascii():
         return text
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _cut(excerpt: str | None) -> str | None:
-    return excerpt and excerpt.encode("utf-8", "backslashreplace")[:EXCERPT].decode("utf-8", "ignore")
-
-
 class Group:
-    """What one transaction writes."""
-
     def __init__(self) -> None:
         self.begun: list[Params] = []
         self.reserved: list[Params] = []
@@ -96,7 +89,7 @@ class Group:
         self.tickets: list[Params] = []
 
     def end(self, begun: Params, now: float, end: End, reply: int | None) -> None:
-        """An attempt ended. `begun` is its row, number and session."""
+        """An attempt ended; `begun` is (row, number, session)."""
         status, seconds, *_, usage, request_id, excerpt, cost, tokens, bill = end
         used, tier = (_NO_USAGE, None) if usage is None else (usage[:5], usage.tier)
         tier = None if tier == "default" else tier
@@ -109,11 +102,12 @@ class Group:
                 self.in_tier.append((*paid, storable(tier)))
             return
         flags = (end.throttled, end.counted and not end.throttled, end.deadline, end.invalid, end.possibly_billed)
-        texts = (storable(end.cause), storable(end.message), _cut(end.excerpt))
+        excerpt = excerpt and excerpt.encode("utf-8", "backslashreplace")[:EXCERPT].decode("utf-8", "ignore")
+        texts = (storable(end.cause), storable(end.message), excerpt)
         self.ended.append((*paid, storable(tier), *flags, *texts))
 
     def finish(self, row: int, now: float, last: Last, outcome: Outcome, reused: SharedReply | None) -> None:
-        """A row ended with the attempt `last`, its own or that of the row whose reply is `reused` for it."""
+        """A row ended with the attempt `last`; with `reused` that of another row."""
         done = (row, now, *last)
         if reused is None and (outcome is JUST_DONE or outcome == JUST_DONE):
             self.done.append(done)
@@ -124,8 +118,7 @@ class Group:
         self.finished.append((*done, state, permanent, *texts, post, storable(trace), representative, saved))
 
     def answer(self, now: float, reply: int, answers: Answers, tier: str) -> None:
-        """Attempts that were in a batch have ended, each with a reply that is accepted as it is, and so have their rows; the
-        replies have the numbers behind `reply`, those that state a usage are of this service tier."""
+        """Attempts in a batch ended with accepted replies, and so did their rows; replies are numbered from `reply` + 1."""
         rows, numbers, values, *columns, bodies = answers
         given, output, *_ = columns
         replies = range(reply + 1, reply + 1 + len(rows))
@@ -140,7 +133,6 @@ class Group:
             self.finish(row, now, Last(*last), JUST_DONE._replace(value=value), None)
 
     def write(self, connection: sqlite3.Connection) -> None:
-        """Put everything into the present transaction."""
         _BEGIN.run(connection, self.begun)
         _BEGIN_BATCHED.run(connection, self.batched)
         if self.reserved:

@@ -1,10 +1,8 @@
-"""Taking the input in: the first time, and again.
+"""Writing the input's rows into the journal: the first intake.
 
-A row is told by its key and, among rows of the same content, by its occurrence. The first intake loads in transactions
-of some ten thousand rows or 64 MB, straight into the file (`written_once`), makes the index of identities at the end, and
-is complete only when `meta` says so; one that was killed starts over. While a thread of its own writes some rows, the next
-are read, checked and hashed.
-An input that is read again is compared by identity: nothing is trusted but the identity and the request's hash.
+A row is identified by its key, or its content, and among equal rows by its occurrence. The first intake loads in transactions
+of 64 MB straight into the file (`written_once`), indexes the identities at the end, and is complete only when `meta` has
+"intake"; one that was killed starts over. One thread writes rows while the next are read and hashed.
 """
 
 import sqlite3
@@ -23,15 +21,15 @@ from batchrun.journal.queries import sql
 from batchrun.journal.records import IntakeRow
 
 BATCH = 8192
-"""Rows that are handed over at once, at most."""
+"""Rows handed over at once, at most."""
 ROOM = 4_000_000
-"""Characters after which a batch ends, so that memory does not grow with the length of rows."""
+"""Characters after which a batch ends: bounds memory with long rows."""
 AHEAD = 5
-"""Batches of `ROOM` that wait while one is written, so that reading goes on during a commit."""
+"""Batches of `ROOM` that wait while one is written: reading goes on during a commit."""
 TOGETHER = 16
-"""Batches in one transaction: each commit waits for the disk several times, and nothing is written meanwhile."""
+"""Batches in one transaction: each commit waits for the disk several times."""
 CACHE = 8_000
-"""KiB of pages: from when it is full until the commit readers are locked out; the sort needs few passes."""
+"""KiB of pages: once they are full, readers are locked out until the commit."""
 
 Params = tuple[int, int, str, str, str, str]
 
@@ -43,10 +41,7 @@ _SKIP = sql("skip_row")
 
 
 class Feed:
-    """Rows on their way into a table: numbered from 1, with their identity; remembers what SQL cannot see.
-
-    That of a row without an id is the digest of its text, of the kind `digest`.
-    """
+    """Rows as parameters of the INSERT: numbered from 1, with their identity (the digest of the text where there is no id)."""
 
     def __init__(self, rows: Iterable[IntakeRow], digest: str) -> None:
         self.position = 0
@@ -55,7 +50,7 @@ class Feed:
         """Characters of the rows that were taken last."""
         self.skipped: list[tuple[int, str]] = []
         self.parts: list[tuple[int, int]] = []
-        """The positions of rows, each with that of the reduce row it is a part of; taken like `skipped`."""
+        """(position, position of the reduce row it is a part of); taken like `skipped`."""
         self._rows = iter(rows)
         self._digest = digest_of(digest)
 
@@ -82,19 +77,19 @@ class Feed:
         return taken
 
     def take_skipped(self) -> list[tuple[int, str]]:
-        """Position and reason of the rows that are skipped, since the last time."""
+        """(position, reason) of the rows skipped since the last call."""
         taken, self.skipped = self.skipped, []
         return taken
 
     def take_parts(self) -> list[tuple[int, int]]:
-        """`parts` since the last time."""
+        """`parts` since the last call."""
         taken, self.parts = self.parts, []
         return taken
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, before_commit: Callable[[], None]) -> Generator[None]:
-    """All of it or nothing."""
+    """Commit all of it or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -108,10 +103,10 @@ def transaction(connection: sqlite3.Connection, before_commit: Callable[[], None
 
 @contextmanager
 def written_once(connection: sqlite3.Connection) -> Generator[None]:
-    """Write into the file itself meanwhile, not into a log that is copied into it later.
+    """Write into the file itself, without a log that is copied into it later.
 
-    What is new at the end of the file needs no copy in SQLite's rollback journal, which restores after a kill what was
-    there before; so the disk gets each row once (sqlite.org/lockingv3.html). While somebody reads it stays as it is.
+    SQLite's rollback journal copies nothing that is new at the end of the file, so the disk gets each row once
+    (sqlite.org/lockingv3.html). Does nothing while another process reads the journal.
     """
     with suppress(sqlite3.OperationalError):
         connection.execute("PRAGMA journal_mode = TRUNCATE")
@@ -119,14 +114,13 @@ def written_once(connection: sqlite3.Connection) -> Generator[None]:
     try:
         yield
     finally:
-        with suppress(sqlite3.Error):  # of a full disk is told where it was met; who opens it next tries again
+        with suppress(sqlite3.Error):  # a full disk was reported before; the next to open it tries again
             connection.execute("PRAGMA cache_size = -2000")
             connection.execute("PRAGMA journal_mode = WAL")
 
 
 class FirstIntake:
-    """The first load of a journal whose digests are of the kind `digest`. `now` stamps the skipped rows, `before_commit`
-    is the seam for faults."""
+    """The first intake of a journal with digests of the kind `digest`. `now` stamps skipped rows; `before_commit` may inject faults."""
 
     def __init__(
         self, connection: sqlite3.Connection, now: float, before_commit: Callable[[], None], digest: str
@@ -138,7 +132,7 @@ class FirstIntake:
         self._written = 0
 
     def run(self, rows: Iterable[IntakeRow], progress: Callable[[int], None]) -> None:
-        """Take all rows in and say after each batch how many there are. Raises InputError for duplicate ids."""
+        """Write all rows; `progress` gets their number after each batch. Raises InputError for duplicate ids."""
         feed = Feed(rows, self._digest)
         with written_once(self._connection):
             self._clear()
@@ -147,7 +141,7 @@ class FirstIntake:
             self._index(feed, skipped)
 
     def _load(self, feed: Feed, progress: Callable[[int], None]) -> int:
-        """Write all rows; how many are skipped."""
+        """Write all rows; returns how many are skipped."""
         skipped = 0
         waiting: deque[tuple[Future[None], int]] = deque()
         held = 0
@@ -189,7 +183,6 @@ class FirstIntake:
         parts: list[tuple[int, int]],
         progress: Callable[[int], None],
     ) -> None:
-        """A fresh journal numbers its rows as they come: seq and position are the same."""
         (_INSERT if len(batch) >= _FEW else _INSERT_LONG).run(self._connection, batch)
         self._connection.executemany(_SKIP, [(position, why, self._now) for position, why in skipped])
         self._connection.executemany(sql("insert_reduction"), parts)
@@ -208,7 +201,7 @@ class FirstIntake:
 
 
 class Identified(NamedTuple):
-    """The names of the statements that identify the rows of one table."""
+    """The statements that identify the rows of one table."""
 
     index_identity: str
     number_equal: str
@@ -220,7 +213,7 @@ STAGED = Identified("index_stage", "number_equal_staged", "equal_staged")
 
 
 def identify(connection: sqlite3.Connection, table: Identified, digest: str, *, keyed: bool) -> None:
-    """Number equal rows and index the identity; `digest` is the kind of the journal's digests. Raises InputError for a duplicate id, naming both lines."""
+    """Number equal rows and index the identity. Raises InputError for a duplicate id, naming both lines."""
     index = sql(table.index_identity)
     try:
         connection.execute(index)
@@ -232,7 +225,7 @@ def identify(connection: sqlite3.Connection, table: Identified, digest: str, *, 
 
 
 def duplicate_id(key: str, first: int, line: int) -> InputError:
-    """Two rows with one id."""
+    """The error for two rows with one id."""
     return InputError(
         f"The id {key[:80]!r} is on line {first} and again on line {line}.",
         "Make the ids unique, or name another column with --id-column (`none`: identify rows by content).",
@@ -240,7 +233,7 @@ def duplicate_id(key: str, first: int, line: int) -> InputError:
 
 
 def _refuse_duplicate_ids(connection: sqlite3.Connection, table: Identified, digest: str) -> None:
-    """Rows without an id may be equal; two rows with the same id may not."""
+    """Raise InputError for two rows with one id; rows without an id may be equal."""
     last, first, digest_of_text = None, 0, digest_of(digest)
     for key, line, text, request in connection.execute(sql(table.find_equal)):
         if request == "" or digest_of_text(text.encode()) == key:

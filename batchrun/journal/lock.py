@@ -1,9 +1,7 @@
-"""One process per run: an advisory lock on a file beside the journal.
+"""One process per run: an advisory lock (`flock`) on a file beside the journal, which ends with its process.
 
-The lock is the kernel's (`flock`), so that it ends with its process however that dies, and it is never on the
-database itself, whose own locks SQLite drops when any descriptor of the file is closed. The content of the file,
-process id and host, is only there to be named. The file is not unlinked while a process may wait for it, except by
-`Lock.remove` in the hands of the holder.
+It is not on the database itself, whose locks SQLite drops when any descriptor of the file is closed. The file's content, process
+id and host, is only shown. Only `Lock.remove` unlinks the file, as another process may wait for it.
 """
 
 import contextlib
@@ -43,7 +41,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_
 
 
 class Lock:
-    """The right to work on one run; a context manager. Made by `lock`."""
+    """The lock of one run; a context manager. Made by `lock`."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -51,14 +49,14 @@ class Lock:
         _held.add(self)
 
     def release(self) -> None:
-        """Let others work on the run. The file stays. Releasing twice does nothing."""
+        """Release the lock; the file stays. Idempotent."""
         _held.discard(self)
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
     def remove(self) -> None:
-        """Release the lock and remove its file, for a run that is deleted."""
+        """Release the lock and remove its file, of a deleted run."""
         if os.name == "posix":
             self.path.unlink(missing_ok=True)
         self.release()
@@ -86,23 +84,25 @@ if hasattr(os, "register_at_fork"):
 
 
 def lock(journal: Path) -> Lock:
-    """Take the lock of the run whose journal is, or will be, at `journal`, without waiting.
+    """Take the lock of the run whose journal is at `journal`, without waiting.
 
-    Raises BusyError with process id and host while another process holds it, StorageError where the lock file
-    cannot be made. The lock of a dead process is free.
+    Raises BusyError while another process holds it, StorageError where the lock file cannot be made.
     """
     path = journal.with_suffix(".lock")
     while True:
         descriptor = _open(path)
         if not _try_lock(descriptor):
-            holder = _holder(descriptor)
+            words = os.read(descriptor, 512).decode("utf-8", "replace").split()
+            holder = f"process {words[0]} on {words[1]}" if len(words) == 2 else "another process"
             os.close(descriptor)
             raise BusyError(
                 f"The run {journal.stem} is locked by {holder}.",
-                "Wait until it ends or stop it; `batchrun show` and `batchrun export` work all the same.",
+                "Wait until it ends or stop it; `batchrun show` and `batchrun export` work meanwhile.",
             )
         if _is_current(path, descriptor):
-            _sign(descriptor)
+            with contextlib.suppress(OSError):  # a full disk must not prevent locking
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
             return Lock(path, descriptor)
         os.close(descriptor)  # removed with its run between opening and locking it
 
@@ -113,7 +113,7 @@ def _open(path: Path) -> int:
     except OSError as error:
         raise StorageError(
             f"{path}: the lock file cannot be opened: {error.strerror}.",
-            "Check the permissions of the directory, or name another one with --runs-dir.",
+            "Check the permissions of the directory, or choose another one with --runs-dir.",
         ) from error
 
 
@@ -122,17 +122,3 @@ def _is_current(path: Path, descriptor: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
-
-
-def _sign(descriptor: int) -> None:
-    """Name the holder; a full disk must not prevent locking."""
-    with contextlib.suppress(OSError):
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
-
-
-def _holder(descriptor: int) -> str:
-    words = os.read(descriptor, 512).decode("utf-8", "replace").split()
-    if len(words) != 2:
-        return "another process"
-    return f"process {words[0]} on {words[1]}"

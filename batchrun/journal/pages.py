@@ -1,4 +1,4 @@
-"""Pages of rows: bounded in number by the statement, and in bytes here, so that memory does not grow with long rows."""
+"""Pages of rows: limited in number by the statement, in bytes here, so that memory does not grow with long rows."""
 
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ Found = tuple[Any, ...]
 
 
 class Page(list[Pending]):
-    """Rows that are still to be answered; `full` is whether the page ended for want of room, so that more may follow."""
+    """Pending rows; `full`: it ended at a limit, so more may follow."""
 
     def __init__(self, rows: Iterable[Pending], *, full: bool) -> None:
         super().__init__(rows)
@@ -21,7 +21,7 @@ class Page(list[Pending]):
 
 
 def page(cursor: sqlite3.Cursor, size: Callable[[Found], int]) -> tuple[list[Found], bool]:
-    """What the cursor finds until it is larger than `PAGE_BYTES` together, one row at least; and whether it is."""
+    """The cursor's rows until they exceed `PAGE_BYTES`, at least one; and whether they do."""
     found: list[Found] = []
     room = PAGE_BYTES
     for row in cursor:

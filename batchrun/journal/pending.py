@@ -1,4 +1,4 @@
-"""The rows that still have to be answered, in the order of the input, with what the journal knows of each."""
+"""The rows that still have to be answered, with their history; `Journal` documents the functions of the same names."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -29,18 +29,14 @@ _PART_FAILED = "a part of the text failed: "
 FRESH = History(0, 0, 0, 0, open=False, reply=None)
 EVERYTHING = (1 << 63) - 1
 Fallbacks = frozenset[int]
-"""The lanes (lanes.id) that take rows which have failed elsewhere."""
+"""Lanes (lanes.id) for rows that have failed elsewhere."""
 _FAILED_ELSEWHERE = "failed before the fallback", "it could not be sent there"
-"""Of a row that no attempt was made for before it was handed to a fallback."""
+"""Of a row without an attempt before it was handed to a fallback."""
 
 
 def pending(
     connection: sqlite3.Connection, after: int, limit: int, until: int | None, fallbacks: Fallbacks = frozenset()
 ) -> Page:
-    """A page of rows without an outcome whose position is over `after` and not over `until`, at most `limit`.
-
-    Rows that the reply to an equal request answers, or will answer, are not among them.
-    """
     last = EVERYTHING if until is None else until
     rows, full = page(connection.execute(_PENDING, (after, last, limit)), _length)
     known, count = _histories(connection, [row[0] for row in rows], fallbacks)
@@ -52,7 +48,6 @@ def pending(
 
 
 def answered(connection: sqlite3.Connection, after: int, limit: int, fallbacks: Fallbacks) -> Page:
-    """A page of rows with a seq over `after` and no outcome that the reply to an equal request answers, at most `limit`."""
     rows, full = page(connection.execute(_ANSWERED, (after, limit)), _length)
     known, count = _histories(connection, [row[0] for row in rows], fallbacks)
     bodies, cut = _bodies(connection, dict.fromkeys(reply for *_, reply in rows[:count]))
@@ -74,7 +69,6 @@ def answered(connection: sqlite3.Connection, after: int, limit: int, fallbacks: 
 def following(  # noqa: PLR0913, PLR0917  a page of one group
     connection: sqlite3.Connection, representative: int, source: int, after: int, limit: int, fallbacks: Fallbacks
 ) -> Page:
-    """A page of rows with a seq over `after` that wait for `representative`, at most `limit`, with what the row `source` got."""
     rows, full = page(connection.execute(_FOLLOWING, (representative, after, limit)), _length)
     known, count = _histories(connection, [row[0] for row in rows], fallbacks)
     given = connection.execute(_REUSED, (source,)).fetchone()
@@ -87,7 +81,6 @@ def following(  # noqa: PLR0913, PLR0917  a page of one group
 
 
 def reducible(connection: sqlite3.Connection, target: int | None, after: int, limit: int, fallbacks: Fallbacks) -> Page:
-    """A page of reduce rows (one, or all) with a seq over `after` and no outcome, whose parts are done or cannot be."""
     wanted = {"target": target, "after": after, "limit": limit}
     rows, full = page(connection.execute(_REDUCIBLE, wanted), _length)
     known, count = _histories(connection, [row[0] for row in rows], fallbacks)
@@ -104,12 +97,12 @@ def reducible(connection: sqlite3.Connection, target: int | None, after: int, li
 
 
 def parts(connection: sqlite3.Connection, row: int) -> Parts | None:
-    """What a reduce row puts together; None where the row is none. Its failure is that of the first part that failed."""
+    """The parts of a reduce row, or the failure of the first that failed; None where the row is none."""
     failed = connection.execute(sql("failed_part"), (row,)).fetchone()
     if failed is not None:
         permanent, cause, message = failed
-        said = f"{_PART_FAILED}{(message or cause or '').removeprefix(_PART_FAILED)}"
-        return Parts((), Outcome(State.FAILED, bool(permanent), cause, said, frozenset(), None))
+        message = f"{_PART_FAILED}{(message or cause or '').removeprefix(_PART_FAILED)}"
+        return Parts((), Outcome(State.FAILED, bool(permanent), cause, message, frozenset(), None))
     found: list[tuple[int, str | None, str | None]] = connection.execute(sql("parts_of_row"), (row,)).fetchall()
     awaited = sum(missing for missing, _, _ in found)
     return Parts(tuple((value, body) for _, value, body in found), awaited=awaited) if found else None
@@ -118,8 +111,6 @@ def parts(connection: sqlite3.Connection, row: int) -> Parts | None:
 def rows_in_batch(
     connection: sqlite3.Connection, ticket: int | None, rows: Iterable[int]
 ) -> tuple[list[tuple[Pending, Lease]], bool]:
-    """A page of those of these rows whose open attempt is in this ticket, or in any, with what is known of them before
-    it, by seq; and whether more may follow."""
     found, full = page(connection.execute(sql("rows_in_batch"), (dumps(sorted(rows)), ticket)), _length)
     # Nearly all rows have no attempt but the one in the batch.
     tried = [at for at, row in enumerate(found) if row[9]]
@@ -152,7 +143,6 @@ def leased(connection: sqlite3.Connection, ticket: int | None, rows: Iterable[in
 
 
 def standings(connection: sqlite3.Connection, rows: Iterable[int]) -> dict[int, Standing]:
-    """Where these rows stand, those that there are."""
     wanted = dumps(list(rows))
     answers: dict[int, list[tuple[str | None, str | None]]] = {}
     for row, body, excerpt in connection.execute(sql("answers_of_rows"), (wanted,)):
@@ -164,32 +154,28 @@ def standings(connection: sqlite3.Connection, rows: Iterable[int]) -> dict[int, 
 
 
 def tickets(connection: sqlite3.Connection) -> list[Ticket]:
-    """All tickets, in order."""
     names = [item.name for item in fields(Ticket)]
     return [Ticket(**dict(zip(names, found, strict=True))) for found in connection.execute(sql("tickets"))]
 
 
 def failed(connection: sqlite3.Connection) -> list[tuple[int, Outcome]]:
-    """The rows that others wait for though they have failed permanently, with their outcomes."""
     found: list[tuple[Any, ...]] = connection.execute(_FAILED).fetchall()
     return [(row, Outcome(State.FAILED, True, cause, message, frozenset(), None)) for row, cause, message in found]
 
 
 def count_pending(connection: sqlite3.Connection, until: int | None, wanted: Callable[[int], bool]) -> int:
-    """How many rows without an outcome have a position that is `wanted` and not over `until`."""
     found = connection.execute(_POSITIONS, (EVERYTHING if until is None else until,))
     return sum(wanted(position) for (position,) in found)
 
 
 def _length(row: Found) -> int:
-    """Of the text, the fifth column of a row that is pending."""
     return len(row[4])
 
 
 def _histories(
     connection: sqlite3.Connection, rows: Sequence[int], fallbacks: Fallbacks = frozenset()
 ) -> tuple[dict[int, History], int]:
-    """What is known of the first of these rows, and how many they are: all of them, or those whose replies have room."""
+    """Histories of the first of these rows, and how many they are: those whose replies fit into a page."""
     found: list[Found] = connection.execute(_HISTORY, (dumps(rows),)).fetchall()
     replies = {row: reply for row, *_, reply, _ in found if reply is not None}
     bodies, cut = _bodies(connection, [replies[row] for row in rows if row in replies])
@@ -206,7 +192,7 @@ def _histories(
 def _at_fallbacks(
     connection: sqlite3.Connection, known: dict[int, History], rows: Sequence[int], fallbacks: Fallbacks
 ) -> dict[int, History]:
-    """The histories of rows that were handed to a fallback lane: what they used up there, and why they were."""
+    """Histories of rows at a fallback lane: the attempts there, and why they were handed over."""
     if not rows:
         return {}
     wanted = {"rows": dumps(rows), "fallbacks": dumps(sorted(fallbacks))}
@@ -220,7 +206,7 @@ def _at_fallbacks(
 
 
 def _bodies(connection: sqlite3.Connection, wanted: Iterable[int]) -> tuple[dict[int, str], bool]:
-    """The replies of these numbers, in this order; and whether the page was full, so that the last ones may be missing."""
+    """The replies of these numbers, and whether the page was full, so that the last may be missing."""
     numbers = list(wanted)
     if not numbers:
         return {}, False

@@ -1,7 +1,6 @@
 """The named statements of `queries.sql`.
 
-The file holds blocks that begin with a line `-- name: NAME`, and may go on in comments before the statement. `{NAME}` in
-a block stands for the text of an earlier one, so that a condition that several statements share stands once.
+A block begins with `-- name: NAME`, comments may follow. `{NAME}` stands for the text of an earlier block.
 """
 
 import re
@@ -13,7 +12,6 @@ _PART = re.compile(r"\{(\w+)\}")
 
 
 def sql(name: str) -> str:
-    """The statement of that name. Raises KeyError where there is none."""
     return _statements()[name]
 
 

@@ -138,7 +138,7 @@ SELECT value FROM meta WHERE name = ?
 -- name: put_meta
 INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)
 
--- name: is_taken_in
+-- name: is_ingested
 SELECT 1 FROM meta WHERE name = 'intake' AND value = 'done'
 
 -- name: sessions

@@ -1,7 +1,4 @@
-"""Reading a journal, also while another process writes it: no lock, and no transaction that outlives a call.
-
-Whatever can be long is read page by page, each page a query of its own that goes on behind the last key.
-"""
+"""Reading a journal, also while another process writes it: no lock, no transaction beyond a call, page by page."""
 
 import contextlib
 import json
@@ -77,11 +74,11 @@ def _result(row: Sequence[Any]) -> Result:
 
 
 def _check_texts(text: Any, value: Any, body: Any, added: Any) -> None:
-    """Raises TypeError on what a damaged page holds: SQLite's columns take whatever is there."""
+    """Raise TypeError for values of a damaged page: SQLite's columns hold any type."""
     if not (
         isinstance(text, str) and isinstance(value, _TEXT) and isinstance(body, _TEXT) and isinstance(added, _TEXT)
     ):
-        raise TypeError("no text where text belongs")
+        raise TypeError("a value is not text")
 
 
 def _record_size(row: Found) -> int:
@@ -106,14 +103,13 @@ def _entry(row: Sequence[Any]) -> Entry:
 
 
 def read_meta(connection: sqlite3.Connection) -> Meta:
-    """What the run is."""
     known: dict[str, Any] = dict(
         connection.execute("SELECT name, value FROM meta WHERE name NOT LIKE 'note.%'").fetchall()
     )
     if not all(isinstance(value, _TEXT) for value in known.values()):
-        raise TypeError("no text where text belongs")
+        raise TypeError("a value is not text")
     if (digest := known.get("digest", BLAKE2B)) not in KINDS:
-        raise ValueError(f"{digest!r} is no kind of digest")
+        raise ValueError(f"{digest!r} is not a known kind of digest")
     return Meta(
         run=known.get("run") or "",
         created=float(known.get("created") or 0),
@@ -126,7 +122,7 @@ def read_meta(connection: sqlite3.Connection) -> Meta:
 
 
 class Reader:
-    """A journal, to look at; a context manager. Serves one thread at a time. All methods raise StorageError."""
+    """A journal, read-only; a context manager. Serves one thread at a time. All methods raise StorageError."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -134,14 +130,10 @@ class Reader:
 
     @classmethod
     def open(cls, path: Path, *, damaged: bool = False) -> Self:
-        """Open the journal at `path`. Raises StorageError where it is missing, damaged or of another version.
-
-        With `damaged` it is opened unchecked, for `recover_rows`.
-        """
+        """Open the journal at `path`; with `damaged` unchecked, for `recover_rows`."""
         return cls(path, database.salvage(path) if damaged else database.connect(path, write=False))
 
     def close(self) -> None:
-        """Let go of the file."""
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -152,47 +144,42 @@ class Reader:
 
     @property
     def meta(self) -> Meta:
-        """What the run is."""
         with database.translated(self.path):
             return read_meta(self._connection)
 
     @property
-    def taken_in(self) -> bool:
-        """Whether the first intake is complete."""
-        return bool(self._all(sql("is_taken_in")))
+    def ingested(self) -> bool:
+        return bool(self._all(sql("is_ingested")))
 
     @property
     def totals(self) -> Totals:
-        """The account as it was last committed; costs nothing however long the journal is."""
+        """As of the last commit."""
         with database.translated(self.path):
             return sums.read(self._connection).totals()
 
     @property
     def tickets(self) -> list[Ticket]:
-        """What was handed over for many rows at once, in order."""
         with database.translated(self.path):
             return pending.tickets(self._connection)
 
     def pending(self, after: int) -> pending.Page:
-        """A page of rows to be sent, behind the position `after`, as `Journal.pending` has it."""
         with database.translated(self.path):
             return pending.pending(self._connection, after, PAGE, None)
 
     def worst_of(self, ticket: int) -> int | None:
-        """What the open rows of a ticket may cost at worst, in picodollars; None where none is open or no price known."""
+        """The highest possible cost of a ticket's open rows, in picodollars; None where none is open or priced."""
         return self._each(lambda row: row[0], sql("worst_of_ticket"), ticket)[0]
 
     @property
     def sessions(self) -> list[Session]:
-        """The processes that worked on the run, in order."""
         return self._each(lambda row: Session(*row), sql("sessions"))
 
     def settled(self) -> Iterator[str]:
-        """The hashes of the requests that resuming would not send again: done, failed permanently, or deduplicated."""
+        """Hashes of requests that resuming would not send: done, failed permanently, or deduplicated."""
         return self._requests(_SETTLED)
 
     def offered(self) -> Iterator[str]:
-        """The hashes of the requests whose replies another run can take over, once for each reply."""
+        """Hashes of requests with replies for another run, once per reply."""
         return self._requests(_OFFERED)
 
     def _requests(self, query: str) -> Iterator[str]:
@@ -202,7 +189,7 @@ class Reader:
             after = page[-1][0]
 
     def spent(self, count: int = 1000) -> Iterator[Spent]:
-        """What rows that were answered used, of at most about `count` of them from all over the input."""
+        """Of about `count` answered rows from all over the input."""
         every = max(1, self._all("SELECT count(*) FROM outcomes WHERE attempts > 0")[0][0] // count)
         after = 0
         while rows := self._paged(lambda row: len(row[3]), _SPENT, every, after, PAGE):
@@ -210,125 +197,118 @@ class Reader:
             after = rows[-1][0]
 
     def timings(self, count: int = 20_000) -> list[tuple[float, float, int]]:
-        """When exchanges ended, how many seconds they took, and their status; of about `count` rows, in no order."""
+        """(end, seconds, status) of the exchanges of about `count` rows, in no order."""
         rows = self.totals.rows
         return self._all(sql("timings"), max(1, rows // count))
 
     def tiers(self) -> list[TierShare]:
-        """What replies were charged by the service tier that they name, the most frequent first; reads all attempts."""
+        """Replies and costs by service tier, most frequent first; reads all attempts."""
         return self._each(lambda row: TierShare(*row), _TIERS)
 
     def lanes(self) -> list[LaneShare]:
-        """What was sent to each lane, where there are several; reads all attempts."""
+        """Empty for a single lane; reads all attempts."""
         found = self._each(lambda row: LaneShare(*row), _LANES)
         return found if len(found) > 1 else []
 
     def note(self, name: str) -> str | None:
-        """What was noted under this name."""
         found = self._all(sql("find_meta"), f"note.{name}")
         return found[0][0] if found else None
 
     def samples(self, since: float = 0.0) -> list[Sample]:
-        """The states of the run after `since`, in order."""
         return self._each(lambda row: Sample(row[0], json.loads(row[1])), sql("samples"), since)
 
     def errors_by_cause(self, limit: int = 20) -> list[Cause]:
-        """Why rows failed, the most frequent cause first."""
-        return [self._cause(*row) for row in self._all(_CAUSES, limit)]
+        """Causes of failed rows, most frequent first."""
+        return [
+            Cause(cause, rows, message, tuple(line for (line,) in self._all(_LINES, cause or None)), retryable)
+            for cause, rows, message, _, retryable in self._all(_CAUSES, limit)
+        ]
 
     def failures(self, limit: int = 20) -> dict[str, int]:
-        """How many rows failed for each cause, the most frequent first; reads the index of failures alone."""
+        """Failed rows by cause, most frequent first; reads only an index."""
         return dict(self._all(_FAILURES, limit))
 
-    def _cause(self, cause: str, rows: int, message: str, _: int, retryable: int) -> Cause:
-        lines = tuple(line for (line,) in self._all(_LINES, cause or None))
-        return Cause(cause, rows, message, lines, retryable)
-
     def misses(self, limit: int = 20) -> list[Miss]:
-        """Why attempts were not accepted, the most frequent cause first; reads all attempts."""
+        """Causes of attempts that were not accepted, most frequent first; reads all of them."""
         return [Miss(cause, attempts, int(paid)) for cause, attempts, paid in self._all(_MISSES, limit)]
 
     def slowest(self, count: int = 10) -> list[Entry]:
-        """The rows whose last exchange took longest; reads all outcomes."""
+        """Reads all outcomes."""
         return self._each(_entry, sql("slowest_rows"), count)
 
     def attempts(self, seq: int) -> list[Attempt]:
-        """Every attempt of a row, those of earlier outcomes too."""
+        """With those of earlier outcomes."""
         flags = slice(8, 13)
         return self._each(lambda row: Attempt(*row[:8], *map(bool, row[flags]), *row[13:]), _ATTEMPTS, seq)
 
     def row(self, *, seq: int | None = None, key: str | None = None, line: int | None = None) -> Record | None:
-        """One row: by its number in the journal, its key, or its line in the input (the first of several)."""
+        """A row by seq, key, or line in the input (the first of several)."""
         column, value = ("seq", seq) if seq is not None else ("key", key) if key is not None else ("line", line)
         return next(iter(self._each(_record, _RECORD_BY[column], value)), None)
 
     def entries(
         self, after: int = 0, limit: int = PAGE, *, state: State | None = None, cause: str | None = None
     ) -> list[Entry]:
-        """Rows in the order of the input, behind the position `after`; of one state or one cause if named."""
+        """Rows in input order after the position `after`, of one state or cause if given."""
         return self._each(_entry, _ENTRY_PAGE, after, limit, state, cause)
 
     def lines(self, after: int = 0, limit: int = PAGE) -> list[Line]:
-        """What a table shows of the rows behind the position `after`, in the order of the input."""
+        """The rows of a table after the position `after`, in input order."""
         with database.translated(self.path):
             return browse.lines(self._connection, after, limit)
 
     def lines_at(self, positions: Iterable[int]) -> list[Line]:
-        """The same of the rows at these positions, in the order given."""
         with database.translated(self.path):
             return browse.lines_at(self._connection, positions)
 
     def positions(self, wanted: Wanted) -> Iterator[list[int]]:
-        """The positions of the rows that are wanted, in lists as they are found; reads as many rows as it must."""
         with database.translated(self.path):
             yield from browse.positions(self._connection, wanted, self.totals.rows)
 
     def with_parts(self, positions: Sequence[int]) -> list[int]:
-        """The positions of these rows and of all whose replies they are made of."""
+        """The positions of these rows and of their parts."""
         return self._each(lambda row: row[0], sql("with_parts"), json.dumps(list(positions)))
 
     def parts(self, seq: int) -> Parts | None:
-        """What a reduce row puts together, None where the row is none."""
         with database.translated(self.path):
             return pending.parts(self._connection, seq)
 
     def reductions(self) -> list[tuple[int, str, str, int]]:
-        """Line, key and text of the reduce rows without an outcome, and how many replies each puts together."""
+        """(line, key, text, number of parts) of the reduce rows without an outcome."""
         return self._all(sql("pending_reductions"))
 
     def interrupt(self) -> None:
-        """Let the query that another thread waits for fail with StorageError."""
+        """Make the running query of another thread fail with StorageError."""
         self._connection.interrupt()
 
     def export_rows(self, after: int = 0) -> Iterator[Record]:
-        """All rows in the order of the input, each as it is at the moment when its page is read."""
+        """All rows in input order, each as it is when its page is read."""
         return self._all_records(_RECORD_PAGE, after)
 
     def exchanges(self, after: int = 0) -> Iterator[Record]:
-        """The same without their texts, but for those of skipped lines: what a line of OpenAI's results is made of."""
+        """The same without texts, but for skipped lines: for OpenAI's results format."""
         return self._all_records(_EXCHANGE_PAGE, after)
 
     def _all_records(self, query: str, after: int) -> Iterator[Record]:
         while rows := self._records(query, after, PAGE):
             yield from rows
-            after = self._behind(rows[-1].position, after)
+            after = self._next_key(rows[-1].position, after)
 
     def _records(self, query: str, *parameters: Any) -> list[Record]:
-        """A page of whole records."""
         with database.translated(self.path):
             return list(map(_record, self._paged(_record_size, query, *parameters)))
 
-    def _behind(self, last: int | None, after: int) -> int:
-        """Where the next page begins. Raises DamagedError where this one ends before it began."""
+    def _next_key(self, last: int | None, after: int) -> int:
+        """The key of the next page. Raises DamagedError where this page does not advance."""
         if last is None or last <= after:
             raise self.damaged("its rows are out of order")
         return last
 
     def results(self) -> Iterator[Result | Record]:
-        """The same, but of done rows only what their output line needs, which reads twice as fast."""
+        """As `export_rows`, but of done rows only the fields of their output line: twice as fast."""
         after = 0
         while rows := self._paged(_result_size, _RESULT, after, PAGE):
-            last = self._behind(rows[-1][0], after)
+            last = self._next_key(rows[-1][0], after)
             if all(row[-1] == "done" for row in rows):
                 with database.translated(self.path):
                     yield from map(_result, rows)
@@ -341,25 +321,25 @@ class Reader:
             after = last
 
     def texts(self) -> Iterator[str]:
-        """The texts of all rows in the order of the input, those of skipped lines left out."""
+        """The rows' texts in input order, without skipped lines."""
         after = 0
         while rows := self._paged(_text_size, _TEXTS, after, PAGE):
             yield from (text for _, text in rows)
             after = rows[-1][0]
 
     def added(self) -> Iterator[str]:
-        """What post-processing merges into done rows, a JSON object each; the same objects once a page."""
+        """What post-processing adds to done rows, a JSON object each, deduplicated per page."""
         after = 0
         while rows := self._paged(_text_size, _ADDED, after, PAGE):
             yield from dict.fromkeys(text for _, text in rows)
             after = rows[-1][0]
 
     def has_plain_value(self) -> bool:
-        """Whether the output of a row is stated and is not an object."""
+        """Whether the output of a row is given and not an object."""
         return bool(self._all(sql("plain_value")))
 
     def recover_rows(self) -> Iterator[Record]:
-        """What can still be read of a damaged journal, by seq; damaged stretches are passed over."""
+        """The readable rows of a damaged journal, by seq."""
         end = min(self._last_seq(), self.path.stat().st_size)  # no row is smaller than a byte, whatever its number says
         for start in range(1, end + 1, PAGE):
             yield from self._recover(start, min(start + PAGE - 1, end))
@@ -386,26 +366,22 @@ class Reader:
             return 0
 
     def check(self) -> list[str]:
-        """What is wrong with the journal, an empty list for nothing: reads all of it."""
+        """Problems of the journal, an empty list for none; reads all of it."""
         try:
             found = [line for (line,) in self._all("PRAGMA integrity_check(20)") if line != "ok"]
             with database.translated(self.path):
                 counted = sums.recount(self._connection).totals()
-            if self.taken_in and counted != self.totals:
+            if self.ingested and counted != self.totals:
                 found.append(f"the totals are not the sums of the rows: {self.totals} instead of {counted}")
         except StorageError as error:
             return [str(error)]
         return found
 
     def damaged(self, why: str) -> DamagedError:
-        """What to raise where this journal turns out not to be whole."""
         return database.damaged(self.path, why)
 
     def copy(self, target: Path, moved: Callable[[str], str] | None = None) -> None:
-        """Write a whole copy in a single file. `moved` is what it has of the files of a row, whose paths differ there.
-
-        Raises RefusedError where there is a file of this name.
-        """
+        """Write a whole copy in a single file; `moved` converts `rows.files`. Raises RefusedError where the file exists."""
         database.copy(self._connection, self.path, target, moved)
 
     def _each(self, make: Callable[[Any], Made], query: str, *parameters: Any) -> list[Made]:
@@ -413,7 +389,6 @@ class Reader:
             return [make(row) for row in self._connection.execute(query, parameters).fetchall()]
 
     def _paged(self, size: Callable[[Found], int], query: str, *parameters: Any) -> list[Found]:
-        """What a query finds, up to the bytes of a page."""
         with database.translated(self.path):
             return page(self._connection.execute(query, parameters), size)[0]
 

@@ -1,4 +1,4 @@
-"""What goes into the journal and what comes out of it. Times are Unix seconds, durations seconds."""
+"""Records of the journal. Times are Unix seconds, durations seconds, costs picodollars (None: unknown)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,7 @@ from batchrun.models import Bill, State, Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:
-    """What a run is. `plan` is JSON, `prompt` the source text, `output` a path relative to the journal's directory, `digest`
-    the kind of its digests (`digests.KINDS`)."""
+    """What the run is. `plan` is JSON, `prompt` source text, `output` relative to the journal's directory, `digest` of `digests.KINDS`."""
 
     run: str
     created: float
@@ -24,13 +23,12 @@ class Meta:
 
 
 class IntakeRow(NamedTuple):
-    """One row on its way into the journal.
+    """A row to be ingested.
 
-    `key` is the value of the id column, None where content is the identity; `request` the hash of the request;
-    `text` the row as JSON without lone surrogates. `skipped` is the reason why it cannot be sent, else None; then
-    `request` is not looked at, and `text` is the whole line as a JSON string where it is no row. `ahead` is how many rows
-    later the reduce row comes whose text its reply is a part of, 0 for none. `files` is JSON about the
-    files of its request, as `media.to_json` writes it, empty for none.
+    `key` is the value of the id column, None where content is the identity; `request` the request's hash; `text` the row as JSON
+    without lone surrogates. `skipped` is why it cannot be sent; then `request` is ignored, and `text` is the line as a JSON string
+    where it is no row. `ahead` is the distance in rows to the reduce row that it is a part of, 0 for none; `files` is from
+    `media.to_json`.
     """
 
     line: int
@@ -46,10 +44,9 @@ class IntakeRow(NamedTuple):
 class Drift:
     """How an input that is read again differs from the journal, in rows.
 
-    `changed` rows have another request than the one that was sent or is pending; `changed_done` of them are done
-    and would be sent again. `added` rows are new, `absent` rows are no longer in the input, `reappeared` ones were
-    absent. `retouched` rows only differ in text, line or place; `in_batches` are changed or absent and in a batch that has
-    not ended. `examples` are (line, key) of a few changed rows.
+    `changed` rows have another request, `changed_done` of them are done; `added` are new, `absent` not in the input any more,
+    `reappeared` were absent; `retouched` differ only in text, line or position; `in_batches` are changed or absent and in a batch.
+    `examples` are (line, key) of changed rows.
     """
 
     rows: int = 0
@@ -64,20 +61,16 @@ class Drift:
 
     @property
     def nothing(self) -> bool:
-        """Whether the input is exactly the one in the journal."""
         return not (self.changed or self.added or self.absent or self.reappeared or self.retouched)
 
 
 class End(NamedTuple):
     """How an attempt ended.
 
-    `status` is the HTTP status, 0 for no whole answer; `seconds` how long the exchange took; `cause` None for a
-    reply that is accepted, else a short stable phrase with `message` as its detail. `throttled` is a 429, which
-    never counts; `counted` False keeps others (a request that never left, a probe) from counting against the
-    row's attempts. `deadline`: ended by the deadline. `invalid`: a reply that does not match the schema.
-    `possibly_billed`: no answer, though the request may have been billed. `excerpt` of a body that is not a reply is
-    cut to 2 kB. `cost` is what it is charged, in picodollars, None where the price is not known, and `bill` the same by
-    kind, None where no kinds are known; `charged_tokens` is charged to a cap of tokens.
+    `status` is the HTTP status, 0 without a complete answer. `cause` is a short stable phrase, None for an accepted reply; `message`
+    its detail. `throttled`: a 429. `counted`: uses up one of the row's attempts (never a 429, a probe, or what was not sent).
+    `invalid`: the reply does not match the schema. `possibly_billed`: no answer, but maybe billed. `excerpt` of a body that is no
+    reply is cut to 2 kB. `bill` is `cost` by kind; `charged_tokens` counts towards a cap of tokens.
     """
 
     status: int
@@ -98,12 +91,11 @@ class End(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A row of the journal with everything that is needed to write it out. `state` is never in flight.
+    """A row with everything that its output needs. `state` is never in flight.
 
-    `position` is None for an absent row; `body` is the body of the reply that the outcome rests on; `value`, `added`,
-    `post` and `trace` are those of `models.Outcome`. Where there is no outcome, as `state` says, its fields are
-    None or empty. `status`, `request_id` and `excerpt` are those of the attempt that it rests on; `files` is that of
-    `IntakeRow`. `lane` is where that attempt was sent: base URL, name of the key and model as a JSON array.
+    `position` is None for an absent row; `body` is that of the outcome's reply; `value`, `added`, `post` and `trace` are those of
+    `models.Outcome`, None or empty without one. `status`, `request_id`, `excerpt` and `lane` (JSON array: base URL, key name, model)
+    are of its last attempt; `files` as in `IntakeRow`.
     """
 
     seq: int
@@ -134,7 +126,7 @@ class Record(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What the output line of a done row is made of: these fields of its `Record`."""
+    """The fields of a done row's `Record` that its output line needs."""
 
     text: str
     value: str | None
@@ -143,7 +135,7 @@ class Result(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A row of the journal as listings show it: a `Record` without its text, value and body."""
+    """A row in listings: a `Record` without text, value and body."""
 
     seq: int
     position: int | None
@@ -162,7 +154,7 @@ class Entry(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A row of the journal as a table shows it. `text` and `output` are the beginnings of the row and of its reply."""
+    """A row in a table. `text` and `output` are the beginnings of the row and its reply."""
 
     seq: int
     position: int
@@ -182,15 +174,13 @@ class Line(NamedTuple):
 
 
 class Order(StrEnum):
-    """The order of a list of rows: that of the input, or what took longest or most first."""
-
     ROW = "row"
     LATENCY = "latency"
     TOKENS = "tokens"
 
 
 class Wanted(NamedTuple):
-    """Which rows a list shows: of one state, of one cause, with this text anywhere in row, reply or message."""
+    """The filter of a list; `text` is in row, reply or message."""
 
     state: State | None = None
     cause: str | None = None
@@ -199,12 +189,11 @@ class Wanted(NamedTuple):
 
     @property
     def everything(self) -> bool:
-        """Whether the list is the whole input in its order."""
         return self == Wanted()
 
 
 class Attempt(NamedTuple):
-    """One attempt of a row; `ended` is None where no answer is known, `body` is None where no reply came."""
+    """One attempt of a row; `ended` is None without a known answer, `body` without a reply."""
 
     number: int
     session: int
@@ -227,10 +216,7 @@ class Attempt(NamedTuple):
 
 
 class Cause(NamedTuple):
-    """A reason why rows failed: how many, one message in full, and the lines of some of them.
-
-    `retryable` of the rows are sent again by resuming, the others only where that is asked for.
-    """
+    """A cause of failed rows: how many, an example message, some lines; `retryable` of them are sent again by resuming."""
 
     cause: str
     rows: int
@@ -240,7 +226,7 @@ class Cause(NamedTuple):
 
 
 class Miss(NamedTuple):
-    """A reason why attempts were not accepted: how many, and how many of them may have been billed."""
+    """A cause of attempts that were not accepted."""
 
     cause: str
     attempts: int
@@ -250,8 +236,8 @@ class Miss(NamedTuple):
 class Session(NamedTuple):
     """A process that worked on the run.
 
-    `exit_code` is None while it works and where it was killed; in the latter case `ended` is when it was last heard
-    of, None until somebody opens the journal to go on.
+    `exit_code` is None while it works or if it was killed; of a killed one `ended` is its last sign of life, once the journal is
+    opened again.
     """
 
     id: int
@@ -263,7 +249,7 @@ class Session(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """An attempt of a row that is in a batch, and what it may cost (picodollars, None: not known) and use at worst."""
+    """A row's attempt in a batch, with its highest possible cost and tokens."""
 
     row: int
     number: int
@@ -283,10 +269,10 @@ class Leased(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """Replies to rows that were in a batch, accepted as they are, a list of each column: so no step of Python is needed for a row.
+    """Columns of accepted replies from a batch, so that no step of Python is needed for a row.
 
-    `bodies` are exact, `values` those of `models.Outcome`. The tokens are None where a reply states no usage; `costs` are
-    picodollars, None where the price is not known, and the next four are parts of them (the rest is input).
+    `bodies` are exact, `values` as in `models.Outcome`. Tokens are None without a usage; `costs` are picodollars, None where unknown, and
+    the next four are parts of them (the rest is input).
     """
 
     rows: list[int]
@@ -310,7 +296,6 @@ Columns = TypeVar("Columns", Leased, Answers)
 
 
 def columns(kind: type[Columns], lines: Sequence[tuple[Any, ...]]) -> Columns:
-    """Lines, each with a value for every column, as columns."""
     return kind._make(map(list, zip(*lines, strict=True)) if lines else ([] for _ in kind._fields))
 
 
@@ -320,7 +305,7 @@ def chosen(found: Columns, places: Sequence[int]) -> Columns:
 
 
 class Sum(NamedTuple):
-    """What replies used and are charged together (picodollars): `stated` of them state a usage, `priced` have a known cost."""
+    """The sum of replies: `stated` have a usage, `priced` a known cost."""
 
     stated: int
     usage: Usage
@@ -330,7 +315,6 @@ class Sum(NamedTuple):
 
     @classmethod
     def of(cls, answers: Answers) -> "Sum":
-        """The sum of these."""
         count, costs = len(answers.rows), answers.costs
         given, made, cached, reasoning, written, cost, _, *kinds = (sum(filter(None, each)) for each in answers[3:-1])
         usage = Usage(given, made, cached, reasoning, written)
@@ -339,8 +323,7 @@ class Sum(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """Where a row stands: its place in the input (None: not in it any more), the number of its last attempt, and what its
-    attempts brought, as the body of a reply and the excerpt of what was none."""
+    """The state of a row: position (None: absent), last attempt, and its answers as (reply body, excerpt of what was none)."""
 
     position: int | None
     state: State
@@ -349,17 +332,14 @@ class Standing(NamedTuple):
 
 
 class Lane(NamedTuple):
-    """Where attempts are sent; `learned` is JSON about its limits from earlier sessions, None where there is none."""
-
     id: int
     learned: str | None
 
 
 class Charged(NamedTuple):
-    """What all attempts of a run are charged: picodollars, tokens, and how many left; open ones at their worst.
+    """What all attempts of a run are charged, open ones at their worst.
 
-    `excess` is the most that one was charged beyond what was reserved for it; `tiers` are the service tiers that replies
-    name, but the standard one.
+    `excess` is the most that one was charged over its reservation; `tiers` are the non-standard service tiers of replies.
     """
 
     cost: int
@@ -370,7 +350,7 @@ class Charged(NamedTuple):
 
 
 class TierShare(NamedTuple):
-    """The replies of one service tier, `default` for the standard one: how many, and picodollars charged for them."""
+    """Replies of one service tier (`default`: the standard one), and their cost."""
 
     tier: str
     replies: int
@@ -378,8 +358,7 @@ class TierShare(NamedTuple):
 
 
 class LaneShare(NamedTuple):
-    """What was sent to one lane, and what came of it: attempts, replies, 429s, other errors, picodollars, tokens, and the
-    seconds of a reply on average."""
+    """What was sent to one lane, and its results; `seconds` of a reply on average."""
 
     id: int
     base_url: str
@@ -397,8 +376,7 @@ class LaneShare(NamedTuple):
 
 
 class Spent(NamedTuple):
-    """What an answered row used, all its attempts together: tokens, picodollars (None: price not known), and the
-    seconds of its last exchange; `attempts` without 429s, `request` the hash of what was sent."""
+    """The use of an answered row, all its attempts together; `seconds` of the last, `attempts` without 429s, `request` is a hash."""
 
     line: int
     key: str
@@ -412,7 +390,5 @@ class Spent(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """The state of the run at one moment."""
-
     at: float
     state: dict[str, Any]

@@ -1,6 +1,6 @@
-"""Making rows pending again that have an outcome: those that failed, those whose reply stands, those that are done.
+"""Making rows with an outcome pending again (`Journal.reopen`, `Journal.reopen_replies`).
 
-Each function runs in the caller's transaction and returns how many rows it were, with the account as it is then.
+Each function runs in the caller's transaction; returns the number of rows and the new account.
 """
 
 import json
@@ -20,7 +20,6 @@ _DONE = ("spend_done", "forget_done", "delete_done")
 def failed(
     connection: sqlite3.Connection, *, good: bool, cause: str | None, positions: Sequence[int] | None
 ) -> tuple[int, Account]:
-    """Failed rows, with fresh attempts: those that are retryable, with `good` all; of one cause, at these positions."""
     which = {"good": int(good), "cause": cause, "positions": None if positions is None else json.dumps(list(positions))}
     rows, for_now, post = map(int, connection.execute(sql("count_reopened"), which).fetchone())
     for name in _FAILED:
@@ -34,10 +33,7 @@ def failed(
 
 
 def replies(connection: sqlite3.Connection, resent: Sequence[int] | None) -> tuple[int, Account]:
-    """Rows whose reply stands: it is judged again. With `resent` the done rows at these positions: they are sent again.
-
-    The attempts of the latter are spent; their replies stay with them.
-    """
+    """The attempts of resent rows are spent; their replies stay with them."""
     names, which = (_JUDGED, ()) if resent is None else (_DONE, (json.dumps(list(resent)),))
     rows = [connection.execute(sql(name), which).rowcount for name in names][-1]
     account = sums.recount(connection)

@@ -1,4 +1,4 @@
-"""A journal open for writing: what a run does to it, from intake to the last outcome."""
+"""A journal open for writing, from intake to the last outcome."""
 
 import json
 import os
@@ -27,12 +27,12 @@ from batchrun.models import Outcome, Pending, SharedReply, Ticket, Totals
 class Journal:
     """The journal of one run, open for writing; the caller holds its lock (`lock`).
 
-    Before `start`, methods work in the calling thread, which may be any, one at a time. Between `start` and `stop`
-    the writer thread owns the database: only `begin`, `end`, `lose`, `finish`, `learn` and `sample` write, on the
-    thread of the loop, and `pending` and `totals` read.
+    Before `start`, methods work in the calling thread, one at a time. Between `start` and `stop` the writer thread has the database:
+    methods that return `Done` write, called on the loop's thread; the others read. `Done` is resolved after the COMMIT, need not be
+    awaited, and fails with StorageError.
 
-    `doubt` is a warning to show, else None. `clock` gives Unix seconds. `faults` is called before each commit with its
-    number, from 1: a seam for tests.
+    `doubt` is a warning to show, else None. `clock` gives Unix seconds. Tests inject faults by `faults`, called before each commit
+    with its number, from 1.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Journal:
         self._connection: sqlite3.Connection = database.connect(path, write=True)
         self._identity = database.identity(path)
         self.fallbacks: pending.Fallbacks = frozenset()
-        """Lanes of this session that take rows which have failed elsewhere: a row whose last attempt went there goes on there."""
+        """This session's lanes for rows that have failed elsewhere; a row whose last attempt was there stays there."""
         self._window: sqlite3.Connection | None = None
         self._window_guard = threading.Lock()  # a caller that was cancelled may have left a thread in `pending`
         self._writer: Writer | None = None
@@ -61,7 +61,7 @@ class Journal:
         self.doubt = self._settle_killed(had_log)
 
     def _settle_killed(self, had_log: bool) -> str | None:
-        """After a kill there is a log, unless somebody removed it, or another SQLite tool folded it in."""
+        """A kill leaves a log, unless it was removed, or merged by another SQLite tool."""
         with database.translated(self.path, "write"):
             if not database.was_killed(self._connection):
                 return None
@@ -69,8 +69,8 @@ class Journal:
                 self._connection.execute(sql("end_killed_session"))
                 return None
         return (
-            f"{self.path}: a session did not end, and there is no {self.path.name}-wal. If the journal was copied or moved "
-            "without it, the last answers are missing and would be paid again."
+            f"{self.path}: the last session did not end properly, and {self.path.name}-wal is missing. If the journal was copied or "
+            "moved without it, the last replies are lost, and their rows would be sent and billed again."
         )
 
     @classmethod
@@ -83,8 +83,7 @@ class Journal:
         faults: Callable[[int], None] | None = None,
         long_rows: bool = False,
     ) -> Self:
-        """Make a journal at `path`, which must not exist, and its directory; with large pages for `long_rows`. Raises
-        RefusedError for a network file system or a directory that cannot be written, StorageError for a full disk."""
+        """Raises RefusedError for a network file system or an unwritable directory, StorageError for a full disk."""
         database.create(path, _values(meta) | {"batchrun": __version__, "intake": "begun"}, long_rows=long_rows)
         return cls(path, clock=clock, faults=faults)
 
@@ -92,37 +91,32 @@ class Journal:
     def open(
         cls, path: Path, *, clock: Callable[[], float] = time.time, faults: Callable[[int], None] | None = None
     ) -> Self:
-        """Open an existing journal. Raises StorageError where it is missing, damaged or of another version."""
+        """Raises StorageError where it is missing, damaged or of another version."""
         database.refuse_network(path.parent)
         return cls(path, clock=clock, faults=faults)
 
     @property
     def meta(self) -> Meta:
-        """What the run is."""
         with database.translated(self.path):
             return read_meta(self._reading())
 
     def amend(self, meta: Meta) -> None:
-        """Replace what the run is, its plan above all."""
         with self._writing(), transaction(self._connection, self._before_commit):
             self._put_meta(meta)
 
     def note(self, name: str, value: str) -> None:
-        """Keep a text under a name, which `Reader.note` gives back."""
         with self._writing(), transaction(self._connection, self._before_commit):
             self._connection.execute(sql("put_meta"), (f"note.{name}", value))
 
     @property
-    def taken_in(self) -> bool:
-        """Whether the first intake is complete; if not, `ingest` starts it over."""
+    def ingested(self) -> bool:
         with database.translated(self.path):
-            return self._reading().execute(sql("is_taken_in")).fetchone() is not None
+            return self._reading().execute(sql("is_ingested")).fetchone() is not None
 
     def ingest(self, rows: Iterable[IntakeRow], progress: Callable[[int], None] = lambda _: None) -> None:
-        """The first intake: all rows, in input order; `progress` hears now and then how many there are.
+        """The first intake; `progress` gets the number of rows. Blocks.
 
-        Blocks: run it in a thread. Raises InputError for duplicate ids, and whatever `rows` raises; then, as after
-        a kill, `taken_in` is False and the next call starts over.
+        Raises InputError for duplicate ids, and whatever `rows` raises; then `ingested` is False.
         """
         with self._writing():
             first = FirstIntake(self._connection, self._clock(), self._before_commit, self.meta.digest)
@@ -130,40 +124,36 @@ class Journal:
             self._totals = sums.read(self._connection).totals()
 
     def compare(self, rows: Iterable[IntakeRow], progress: Callable[[int], None] = lambda _: None) -> Drift:
-        """Read the input again and say how it differs; changes nothing until `apply`. Blocks, raises as `ingest`."""
+        """Read the input again and return its differences; `apply` uses them. Blocks. Raises as `ingest`."""
         with self._writing():
             return self._comparison.run(rows, self.meta.digest, progress)
 
     def apply(self, meta: Meta | None = None) -> None:
-        """Make the journal follow the input that was compared last, and `meta` with it, in one transaction.
+        """Update the journal to the compared input, and `meta`, in one transaction.
 
-        Changed rows lose their outcome and are pending again; absent rows leave the output and the sums.
+        Changed rows lose their outcome and are pending; absent rows leave the output and the sums.
         """
         with self._writing():
             self._comparison.apply(self._clock(), self._before_commit, lambda: meta and self._put_meta(meta))
             self._totals = sums.read(self._connection).totals()
 
     def discard(self) -> None:
-        """Forget the input that was compared last."""
         with self._writing():
             self._comparison.discard()
 
     def reopen(
         self, *, failed_for_good: bool = False, cause: str | None = None, positions: Sequence[int] | None = None
     ) -> int:
-        """Make failed rows pending again, with fresh attempts: those that are retryable, or all. Returns how many.
-
-        With `cause` only those of this cause, with `positions` only those at these places of the input.
-        """
+        """Make failed rows pending, with fresh attempts: retryable ones, or all; of this cause, at these positions. Returns how many."""
         with self._writing(), transaction(self._connection, self._before_commit):
             rows, account = reopening.failed(self._connection, good=failed_for_good, cause=cause, positions=positions)
         self._totals = account.totals()
         return rows
 
     def reopen_replies(self, resent: Sequence[int] | None = None) -> int:
-        """Make every row pending again whose reply stands, done or failed in post-processing. Returns how many.
+        """Make rows with a reply pending, so that it is judged again. Returns how many.
 
-        Resuming judges these replies. With `resent` it is the done rows at these positions: they are sent again.
+        With `resent` the done rows at these positions, which are sent again.
         """
         with self._writing(), transaction(self._connection, self._before_commit):
             rows, account = reopening.replies(self._connection, resent)
@@ -172,13 +162,13 @@ class Journal:
 
     @property
     def reusing(self) -> Path | None:
-        """The journal whose replies are still to be shared with rows of this one, also after a kill; None where none are."""
+        """The journal whose replies are still to be taken, also after a kill; None without."""
         with database.translated(self.path):
             found = self._reading().execute(sql("find_meta"), ("borrowing",)).fetchone()
             return None if found is None else Path(os.path.normpath(self.path.parent / found[0]))
 
     def note_reuse(self, other: Path | None) -> None:
-        """Remember that `take_replies` is to come, None: that it is not."""
+        """Record that `take_replies` is to come; None: that it is done."""
         with self._writing():
             if other is None:
                 self._connection.execute(sql("forget_meta"), ("borrowing",))
@@ -187,7 +177,7 @@ class Journal:
             self._connection.execute(sql("put_meta"), ("borrowing", place))
 
     def take_replies(self, other: Path, *, once: bool) -> int:
-        """Lend pending rows the replies to equal requests in the journal `other`; returns how many. Blocks.
+        """Give pending rows the replies to equal requests in the journal `other`; returns how many. Blocks.
 
         Each reply goes to one row; with `once` each request gets one reply. Raises StorageError.
         """
@@ -199,58 +189,58 @@ class Journal:
         return count
 
     def pair(self, *, dedupe: bool, wanted: Callable[[int], bool] | None = None) -> None:
-        """Settle for the next session which rows of equal requests are sent, and which wait for them (`duplicates`). Blocks.
-        `wanted` is whether the row at a position is to be sent, None for all; without `dedupe` none waits."""
+        """Assign rows with equal requests to the one that is sent in the next session (`duplicates`). Blocks.
+
+        `wanted` is whether the row at a position is to be sent, None for all; without `dedupe` none waits.
+        """
         with self._writing():
-            if dedupe or duplicates.anybody_waits(self._connection):
+            if dedupe or duplicates.has_followers(self._connection):
                 with transaction(self._connection, self._before_commit):
                     duplicates.pair(self._connection, dedupe=dedupe, wanted=wanted)
 
     def pending(self, after: int = 0, limit: int = 1000, until: int | None = None) -> Page:
-        """A page of rows without an outcome in input order, behind the position `after` (0: from the first) and up to `until`.
+        """A page of rows without an outcome in input order, with positions in (`after`, `until`].
 
-        Those that the reply to an equal request answers are in `answered` or `following` instead.
+        Without the rows of `answered` and `following`.
         """
         with self._window_guard, database.translated(self.path):
             return pending.pending(self._reading(), after, limit, until, self.fallbacks)
 
     def answered(self, after: int = 0, limit: int = 1000) -> Page:
-        """Rows without an outcome that share a reply, behind the row `after`, by seq."""
         with self._window_guard, database.translated(self.path):
             return pending.answered(self._reading(), after, limit, self.fallbacks)
 
     def following(self, representative: int, source: int, after: int = 0, limit: int = 1000) -> Page:
-        """Rows that wait for the row `representative`, behind the row `after`, by seq; the shared reply is what the row `source` got."""
+        """Rows that wait for `representative`, by seq, with the reply of the row `source`."""
         with self._window_guard, database.translated(self.path):
             return pending.following(self._reading(), representative, source, after, limit, self.fallbacks)
 
     def reducible(self, target: int | None = None, after: int = 0, limit: int = 100) -> Page:
-        """Reduce rows (`target`, or all) without an outcome whose parts are done or cannot be, behind the row `after`."""
+        """Reduce rows (`target`, or all) without an outcome whose parts are done or failed, by seq."""
         with self._window_guard, database.translated(self.path):
             return pending.reducible(self._reading(), target, after, limit, self.fallbacks)
 
     def failed(self) -> list[tuple[int, Outcome]]:
-        """Rows that failed permanently in an earlier session whose followers have no outcome yet."""
+        """Rows of an earlier session that failed permanently and have followers without an outcome."""
         with self._window_guard, database.translated(self.path):
             return pending.failed(self._reading())
 
     def count_pending(self, until: int | None, wanted: Callable[[int], bool]) -> int:
-        """How many rows up to `until` have no outcome and a position that is `wanted`; reads all of them."""
+        """Reads all rows up to `until`."""
         with self._window_guard, database.translated(self.path):
             return pending.count_pending(self._reading(), until, wanted)
 
     @property
     def totals(self) -> Totals:
-        """The account as of the last commit, without touching the disk."""
+        """As of the last commit, without reading the disk."""
         return self._totals if self._writer is None else self._writer.totals
 
     @property
     def failure(self) -> StorageError | None:
-        """Why nothing is written any more, if so."""
         return None if self._writer is None else self._writer.failure
 
     def start(self) -> None:
-        """Begin a session: from here on the running loop's writer thread has the database."""
+        """Begin a session: the running loop's writer thread gets the database."""
         with self._writing():
             values = (self._clock(), os.getpid(), socket.gethostname())
             with transaction(self._connection, self._before_commit):
@@ -264,52 +254,46 @@ class Journal:
 
     @property
     def charged(self) -> Charged:
-        """What all attempts are charged, those of absent rows too; reads every attempt."""
+        """By all attempts, those of absent rows too; reads every attempt."""
         with database.translated(self.path):
             cost, tokens, requests, excess, tiers = self._reading().execute(sql("charged")).fetchone()
         return Charged(int(cost), int(tokens), requests, excess, frozenset(json.loads(tiers)))
 
     def lane(self, base_url: str, key_name: str | None, model: str | None, mode: str = "live") -> Lane:
-        """The lane of that endpoint, key and model, made where the journal does not know it yet."""
+        """The lane is added where it is new."""
         one = (base_url, key_name, model, mode)
         with self._writing(), transaction(self._connection, self._before_commit):
             found = self._connection.execute(sql("find_lane"), one).fetchone()
             return Lane(*(found or self._connection.execute(sql("add_lane"), one).fetchone()))
 
     def learn(self, lane: int, learned: str) -> Done:
-        """Keep what was learned about the limits of a lane, JSON, for the next session."""
         return self._running.learn(lane, learned)
 
     def begin(self, row: int, number: int, cost: int | None = None, tokens: int = 0, lane: int = 1) -> Done:
-        """Record that an attempt is about to leave. An earlier one that is still open is closed as lost, maybe paid. `cost`
-        (picodollars, None: not known) and `tokens` are the worst that it is charged without an answer; `lane` is where it goes.
+        """Record that an attempt is about to be sent to `lane`; an open one of the row is closed as lost, possibly billed.
 
-        This and most calls below return a future that is resolved after the COMMIT and need not be awaited; it fails
-        with StorageError when the journal cannot be written.
+        `cost` (picodollars, None: unknown) and `tokens` are charged should no answer come.
         """
         return (self._writer or self._running).begin(row, number, cost, tokens, lane)
 
     def reserve(self, row: int, number: int, cost: int) -> Done:
-        """Record that an open attempt may cost more at worst than was known when it began."""
+        """Raise the highest possible cost of an attempt."""
         return self._running.reserve(row, number, cost)
 
     def plan(self, ticket: Ticket, leases: Sequence[Lease]) -> Done:
-        """Record a ticket and the open attempts of its rows, in one commit, before any of it leaves."""
+        """Record a ticket and its rows' open attempts, in one commit, before any of it is sent."""
         return self._running.plan(ticket, leases)
 
     def put_ticket(self, ticket: Ticket) -> Done:
-        """Record how far a ticket is."""
         return self._running.ticket(ticket)
 
     @property
     def tickets(self) -> list[Ticket]:
-        """All tickets as they were committed, in order."""
         with self._window_guard, database.translated(self.path):
             return pending.tickets(self._reading())
 
     def in_batch(self, ticket: int | None, rows: Sequence[int]) -> tuple[list[tuple[Pending, Lease]], bool]:
-        """A page of those of these rows whose open attempt is in this ticket, with it, by seq; None: in any. And whether
-        more may follow."""
+        """A page of these rows whose open attempt is in this ticket (None: any), by seq; and whether more may follow."""
         with self._window_guard, database.translated(self.path):
             return pending.rows_in_batch(self._reading(), ticket, rows)
 
@@ -324,66 +308,60 @@ class Journal:
             return self._reading().execute(sql("places_of_rows"), (json.dumps(rows),)).fetchall()
 
     def standings(self, rows: Sequence[int]) -> dict[int, Standing]:
-        """Where these rows stand, those that there are."""
         with self._window_guard, database.translated(self.path):
             return pending.standings(self._reading(), rows)
 
     def leases(self, ticket: int, after: int = 0, limit: int = 1000) -> list[Lease]:
-        """The open attempts in a ticket, behind the row `after`, by row."""
         with self._window_guard, database.translated(self.path):
             return [Lease(*found) for found in self._reading().execute(sql("leases_of_ticket"), (ticket, after, limit))]
 
     def end(self, row: int, number: int, end: End, body: str | None = None, lease: Lease | None = None) -> Done:
-        """Record how an attempt ended; `body` is the exact text of a reply, None where none came.
-
-        `lease` is given for an attempt that was in a batch.
-        """
+        """Record how an attempt ended, with the exact text of its reply, if any; `lease` for an attempt in a batch."""
         return (self._writer or self._running).end(row, number, end, body, lease)
 
     def complete(self, row: int, number: int, reply: tuple[End, str], outcome: Outcome, told: Told) -> None:
-        """`end` and `finish` in one, for a row that ends with this reply; `told` is called once that is committed."""
+        """`end` and `finish` in one; `told` is called once that is committed."""
         self._running.complete(row, number, reply, outcome, told)
 
     def flush(self) -> Done:
-        """Resolved once all that was handed over before is committed, and told."""
+        """Done once all that was handed over before is committed, and told."""
         return self._running.flush()
 
     def answer(self, answers: Answers, found: Sum, reserved: int, tier: str) -> Done:
-        """Record replies to rows of a batch and their outcomes, in one commit: their sum, picodollars that were reserved, and tier."""
+        """Record accepted replies from a batch and their rows' outcomes, in one commit: their sum, reserved picodollars, and tier."""
         return self._running.answer(answers, found, reserved, tier)
 
     def paid_again(self, row: int, ticket: int, end: End) -> Done:
-        """Record a reply to a row that has one: it came in another batch of the same call, the one of this ticket."""
+        """Record a second reply to a row, from this ticket, a duplicate of its batch."""
         return self._running.paid_again(row, ticket, end)
 
     def late(self, row: int, number: int, end: End, body: str | None) -> Done:
-        """Record what became of an attempt that was given up as maybe billed: a reply has come after all."""
+        """Record a reply to an attempt that was closed as possibly billed."""
         return self._running.late(row, number, end, body)
 
     def lost_in(self, ticket: int, rows: Sequence[int]) -> list[tuple[Lease, bool]]:
-        """Attempts of these rows that were given up with a ticket, each with whether a reply could still answer its row."""
+        """These rows' attempts that were lost with a ticket, each with whether a reply could still answer its row."""
         with self._window_guard, database.translated(self.path):
             found = self._reading().execute(sql("lost_in_ticket"), (json.dumps(list(rows)), ticket)).fetchall()
             return [(Lease(*lease), bool(open_still)) for *lease, open_still in found]
 
     def lose(self, row: int, number: int, why: str) -> Done:
-        """Record that an attempt is given up with no answer known: it stays open, the row is unknown."""
+        """Record that an attempt is abandoned: it stays open, the row is unknown."""
         return self._running.lose(row, number, why)
 
     def finish(self, row: int, outcome: Outcome, reused: SharedReply | None = None) -> Done:
-        """Record how a row ended; it rests on its last attempt and its reply, or on those of the row whose reply is `reused`."""
+        """Record a row's outcome, of its last attempt, or of the row whose reply is `reused`."""
         return (self._writer or self._running).finish(row, outcome, reused)
 
     def divide(self, row: int, pieces: Sequence[IntakeRow]) -> Done:
-        """Take in the text of a row in pieces, which it waits for from here on (`reducible`)."""
+        """Ingest pieces of a row's text, which it waits for (`reducible`)."""
         return self._running.divide(row, pieces)
 
     def sample(self, state: str) -> Done:
-        """Record the state of the run, JSON."""
         return self._running.sample(state)
 
     def stop(self, exit_code: int | None = None) -> None:
-        """Write what was handed over, end the session and the thread. Waits for the disk; never raises."""
+        """Write what is queued, end the session and the thread. Waits for the disk; never raises."""
         writer = self._writer
         if writer is None:
             return
@@ -395,7 +373,7 @@ class Journal:
                 self._connection.execute(sql("end_session"), (self._clock(), exit_code, self._session))
 
     def close(self, exit_code: int | None = None) -> None:
-        """`stop`, fold the write-ahead log into the file, and let go of it. Closing twice does nothing."""
+        """`stop`, merge the write-ahead log into the file, and close it. Idempotent."""
         self.stop(exit_code)
         with self._window_guard:
             if self._window is not None:
@@ -415,7 +393,7 @@ class Journal:
         return database.translated(self.path, "write")
 
     def _reading(self) -> sqlite3.Connection:
-        """While the writer has the database, another connection reads."""
+        """The connection to read with; another one while the writer has the database."""
         if self._writer is None:
             return self._connection
         if self._window is None:
@@ -423,7 +401,7 @@ class Journal:
         return self._window
 
     def _before_commit(self) -> None:
-        """What is committed to a file that was deleted is lost, and paid for."""
+        """Raises GoneError where the file was deleted: a commit would be lost."""
         try:
             in_place = database.identity(self.path) == self._identity
         except OSError:

@@ -1,12 +1,10 @@
-"""The one thread that writes while a run is under way.
+"""The one thread that writes during a run; `Journal` documents the operations.
 
-The loop gets a future for each operation and hands all operations of one turn over together, since every hand-over may
-wake the thread and make it fight for the interpreter. The thread takes what has gathered, at most two `GROUP`s, writes
-it in one transaction and resolves the futures after its COMMIT, with one wake-up of the loop for all of them. While a
-commit waits for the disk the next group gathers, so that commits grow with the load.
+The loop gets a future per operation and hands over all operations of one turn together, as each hand-over may wake the thread to
+fight for the interpreter. The thread writes what has gathered, at most two `GROUP`s, in one transaction, and resolves the futures
+after its COMMIT, with one wake-up. Meanwhile the next group gathers, so commits grow with the load.
 
-A commit that fails ends the writer: the group is rolled back, and every waiting and every later future fails
-with StorageError, in turn, so that whatever was committed before is heard of first.
+A failed commit ends the writer: it is rolled back, and its and all later futures fail with StorageError, in order.
 """
 
 import asyncio
@@ -32,18 +30,18 @@ GROUP = 512
 
 Done = asyncio.Future[None]
 Told = partial[None]
-"""Called on the loop once something is committed, and not at all where it could not be; raises nothing."""
+"""Called on the loop after a commit, not after a failed one; raises nothing."""
 Apply = Callable[[Group], None]
 Turn = list[tuple[Done | Told, Apply]]
-"""What one turn of the loop hands over."""
+"""The operations of one turn of the loop."""
 
 _OPEN = sql("open_attempts")
 _LAST = sql("last_attempt")
 _NO_TOKENS = (None, None)
 
 
-class Left(NamedTuple):
-    """An attempt that is open: its number, and what it may cost and use at worst."""
+class OpenAttempt(NamedTuple):
+    """An open attempt, with its highest possible cost and tokens."""
 
     number: int
     cost: int | None
@@ -53,7 +51,7 @@ class Left(NamedTuple):
 class Writer:
     """Owns `connection` from `start` to `stop`. Operations are called on the loop's thread.
 
-    `clock` gives Unix seconds; `before_commit` is called in the thread before each commit.
+    `clock` gives Unix seconds; the thread calls `before_commit` before each commit.
     """
 
     def __init__(
@@ -77,29 +75,28 @@ class Writer:
         self.failure: StorageError | None = None
         self.sums = sums.read(connection)
         self.totals: Totals = self.sums.totals()
-        self._open: dict[int, Left] = {row: Left(*left) for row, *left in connection.execute(_OPEN).fetchall()}
+        self._open: dict[int, OpenAttempt] = {
+            row: OpenAttempt(*left) for row, *left in connection.execute(_OPEN).fetchall()
+        }
         self._last: dict[int, Last] = {}
         self._reply: int = connection.execute(sql("last_reply")).fetchone()[0]
 
     def start(self) -> None:
-        """Begin to write."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what was handed over and end the thread; waits for it."""
         self._hand_over()
         self._queue.put(None)
         self._thread.join()
 
     def begin(self, row: int, number: int, cost: int | None, tokens: int, lane: int) -> Done:
-        """An attempt is about to leave; one of the same row that is still open is lost."""
         now = self._clock()
 
         def apply(group: Group) -> None:
             if row in self._open:
                 self._close_open(group, row, now)
             group.begun.append((row, number, self._session, now, cost, tokens, lane))
-            self._open[row] = made(Left, (number, cost, tokens))
+            self._open[row] = made(OpenAttempt, (number, cost, tokens))
             self.sums.attempts += 1
             self.sums.unknown += 1
             self.sums.cost_reserved += cost or 0
@@ -107,8 +104,6 @@ class Writer:
         return self._put(apply)
 
     def reserve(self, row: int, number: int, cost: int) -> Done:
-        """An open attempt may cost more at worst."""
-
         def apply(group: Group) -> None:
             left = self._open.get(row)
             if left is not None and left.number == number:
@@ -119,7 +114,6 @@ class Writer:
         return self._put(apply)
 
     def plan(self, ticket: Ticket, leases: Sequence[Lease]) -> Done:
-        """A ticket is about to be handed over, with an open attempt for each of its rows."""
         now = self._clock()
 
         def apply(group: Group) -> None:
@@ -135,7 +129,6 @@ class Writer:
         return self._put(apply)
 
     def ticket(self, ticket: Ticket) -> Done:
-        """How far a ticket is now."""
         return self._put(lambda group: self._put_ticket(group, ticket))
 
     def _put_ticket(self, group: Group, ticket: Ticket) -> None:
@@ -143,7 +136,6 @@ class Writer:
         group.tickets.append(tuple(storable(value) if isinstance(value, str) else value for value in values))
 
     def end(self, row: int, number: int, end: End, body: str | None, lease: Lease | None = None) -> Done:
-        """The attempt ended, with the body of its reply if one came; `lease` is what it was in a batch with."""
         now = self._clock()
 
         def apply(group: Group) -> None:
@@ -152,7 +144,6 @@ class Writer:
         return self._put(apply)
 
     def complete(self, row: int, number: int, reply: tuple[End, str], outcome: Outcome, told: Told) -> None:
-        """The attempt ended with a reply, and so did the row."""
         now, (end, body) = self._clock(), reply
 
         def apply(group: Group) -> None:
@@ -166,11 +157,9 @@ class Writer:
         self._turn.append((told, apply))
 
     def flush(self) -> Done:
-        """Everything that was handed over is committed, and told."""
         return self._put(lambda _: None)
 
     def answer(self, answers: Answers, found: Sum, reserved: int, tier: str) -> Done:
-        """Replies to rows that were in a batch, and how these rows ended; their sum, and what was reserved for them."""
         now, count = self._clock(), len(answers.rows)
 
         def apply(group: Group) -> None:
@@ -191,7 +180,7 @@ class Writer:
     def _end(  # noqa: PLR0913  an attempt and how it ended
         self, group: Group, now: float, attempt: tuple[int, int], end: End, *, body: str | None, lease: Lease | None
     ) -> Last:
-        """An attempt (row and number) ended; what an outcome takes over from it."""
+        """An attempt (row, number) ended; returns what an outcome copies from it."""
         row, number = attempt
         left = self._open.get(row)
         if lease is not None:
@@ -208,7 +197,6 @@ class Writer:
         return made(Last, (number, reply, end.seconds, given, output))
 
     def paid_again(self, row: int, ticket: int, end: End) -> Done:
-        """A reply to a row that has one, of another batch of the same call; known from then on, so counted once."""
         now = self._clock()
 
         def apply(group: Group) -> None:
@@ -220,7 +208,6 @@ class Writer:
         return self._put(apply)
 
     def late(self, row: int, number: int, end: End, body: str | None) -> Done:
-        """A reply to an attempt that counted as maybe billed; known from then on, so counted once."""
         now = self._clock()
 
         def apply(group: Group) -> None:
@@ -241,8 +228,7 @@ class Writer:
         return self._put(apply)
 
     def _answered_late(self, row: int, number: int) -> int:
-        """The attempt is answered after later ones, which have failed: their failure is none of the row, whose last attempt
-        it is now; its number."""
+        """Later attempts have failed, which no longer matters: renumber this one as the last; returns its number."""
         failure = self._connection.execute(sql("fail_no_more"), (row,)).fetchone()
         if failure is not None:
             self.sums.failed -= 1
@@ -251,11 +237,9 @@ class Writer:
         return number if moved is None else moved[0]
 
     def lose(self, row: int, number: int, why: str) -> Done:
-        """The attempt is given up; it stays open, so that the row is unknown, and says why."""
         return self._put(lambda group: group.notes.append(("lost", storable(why), row, number)))
 
     def finish(self, row: int, outcome: Outcome, reused: SharedReply | None) -> Done:
-        """The row has ended, with the exchange of another one where its reply is `reused`."""
         now = self._clock()
 
         def apply(group: Group) -> None:
@@ -264,14 +248,12 @@ class Writer:
             last = self._last.pop(row, None)
             if reused is not None:
                 last = Last(reused.number, reused.reply, None, reused.input_tokens, reused.output_tokens)
-            group.finish(row, now, last or self._look_up(row), outcome, reused)
-            self._count_outcome(outcome, reused)
+            group.finish(row, now, last or self._last_attempt(row), outcome, reused)
+            count_outcome(self.sums, outcome, None if reused is None else (reused.tokens, reused.cost))
 
         return self._put(apply)
 
     def divide(self, row: int, pieces: Sequence[IntakeRow]) -> Done:
-        """The text of a row in pieces, behind all rows."""
-
         def apply(_: Group) -> None:
             for piece in pieces:
                 values = {name: getattr(piece, name) for name in ("line", "key", "request", "text")}
@@ -282,12 +264,10 @@ class Writer:
         return self._put(apply)
 
     def sample(self, state: str) -> Done:
-        """The state of the run, as JSON."""
         now = self._clock()
         return self._put(lambda group: group.samples.append((now, storable(state))))
 
     def learn(self, lane: int, learned: str) -> Done:
-        """What was learned about the limits of a lane, as JSON."""
         return self._put(lambda group: group.learned.append((storable(learned), lane)))
 
     def _put(self, apply: Apply) -> Done:
@@ -303,7 +283,7 @@ class Writer:
             self._queue.put(turn[start : start + GROUP])
 
     def _close_open(self, group: Group, row: int, now: float) -> None:
-        """A process that was killed left this attempt open; it may have been billed."""
+        """A killed process left this attempt open; it may have been billed."""
         left = self._open.pop(row, None)
         if left is None:
             return
@@ -320,8 +300,8 @@ class Writer:
         group.replies.append((self._reply, row, number, body))
         return self._reply
 
-    def _look_up(self, row: int) -> Last:
-        """The last attempt of a row that an earlier session left, with a reply that is only finished now."""
+    def _last_attempt(self, row: int) -> Last:
+        """The last attempt of an earlier session, whose reply is judged now."""
         found = self._connection.execute(_LAST, (row,)).fetchone()
         return NEVER if found is None else Last(*found)
 
@@ -329,20 +309,16 @@ class Writer:
         stated = end.status, end.usage, end.cost, end.bill
         count_attempt(self.sums, *stated, paid=paid, invalid=end.invalid, possibly_billed=end.possibly_billed)
 
-    def _count_outcome(self, outcome: Outcome, reused: SharedReply | None) -> None:
-        count_outcome(self.sums, outcome, None if reused is None else (reused.tokens, reused.cost))
-
     def _run(self) -> None:
-        """The thread."""
         more = True
         while more:
             taken, more = self._gather()
             if taken and self.failure is None:
                 self._commit(taken)
-            self._tell([future for future, _ in taken])
+            self._notify([future for future, _ in taken])
 
     def _gather(self) -> tuple[Turn, bool]:
-        """Wait for one turn and take what else has come; and whether more may come."""
+        """Wait for one turn and add what else has come; and whether more may come."""
         taken: Turn = []
         turn = self._queue.get()
         try:
@@ -367,7 +343,7 @@ class Writer:
             self._before_commit()
             connection.execute("COMMIT")
             self.totals = self.sums.totals()
-        except Exception as error:  # noqa: BLE001 - whatever ends this thread, those who wait for it must hear of it
+        except Exception as error:  # noqa: BLE001 - whatever ends this thread has to reach those who wait for it
             self.failure = storage_error(self._path, error, "write")
             _roll_back(connection)
 
@@ -399,10 +375,5 @@ def _resolve(futures: list[Done | Told], failure: StorageError | None) -> None:
         elif failure is None:
             future.set_result(None)
         else:
-            _fail(future, failure)
-
-
-def _fail(future: Done, failure: StorageError) -> None:
-    """Fail a future that may never be awaited."""
-    future.set_exception(StorageError(failure.message, failure.hint))
-    future.exception()
+            future.set_exception(StorageError(failure.message, failure.hint))
+            future.exception()  # it may never be awaited

@@ -1,16 +1,14 @@
-"""The seam between the engine and what carries requests out: tickets and completions.
+"""The interface between the engine and what carries requests out: tickets and completions.
 
-The engine makes a ticket of leases (rows, each with the number of its attempt) and commits it before an executor sees it.
-`step` makes at most one call that changes something at the provider, and the state that it returns is committed before
-the next step; calls that only look may be several. So after a kill the journal says how far a ticket is at least, and
-`reclaim` what to do with it:
+A ticket holds leases (rows with attempt numbers) and is committed before an executor gets it. `step` makes at most one call that
+changes something at the provider, and its state is committed before the next. After a kill `reclaim` returns:
 
     RUNNING   it is under way: step again
     READY     its results can be fetched
     UNSURE    a call that may have been carried out has no known answer: search, never send
     GONE      nothing of it is left: its rows are sent again, counted as possibly billed
 
-Requests that are sent live need no ticket: their attempt in the journal is all there is, and it is gone with the process.
+Live requests need no ticket: their journaled attempt ends with the process.
 """
 
 from collections.abc import Callable
@@ -21,8 +19,6 @@ from batchrun.models import Ticket
 
 
 class Reclaim(Enum):
-    """What an executor says of a ticket that an earlier process left."""
-
     RUNNING = auto()
     READY = auto()
     UNSURE = auto()
@@ -30,8 +26,6 @@ class Reclaim(Enum):
 
 
 class Came(StrEnum):
-    """What became of one lease."""
-
     REPLY = "reply"
     FAILURE = "failure"
     UNSENT = "unsent"
@@ -40,16 +34,14 @@ class Came(StrEnum):
 
 
 Read = Callable[[int, int, bytes, Any], Any]
-"""Makes something of a reply at once, given its row, attempt, body and the JSON of that, in the thread that reads the results: a
-thousand bodies as JSON take memory, and twice the time. None leaves it a `Completion`."""
+"""Processes a reply (row, attempt, body, JSON) in the reading thread, so that no JSON is kept. None leaves a `Completion`."""
 
 
 class Completion(NamedTuple):
-    """What became of the attempt `number` of the row `seq`.
+    """What became of attempt `number` of row `seq`.
 
-    A reply or a failure is an HTTP answer of `status` and `body`. *Unsent*: nothing left, there was no attempt. *Lost*:
-    no answer, and it may have been billed. *Gone*: no answer, and nothing was billed. `data` is the JSON of the body
-    where it was parsed already.
+    A reply or a failure is an HTTP answer. *Unsent*: nothing was sent. *Lost*: possibly billed. *Gone*: not billed. `data` is the parsed
+    body, if it was parsed.
     """
 
     seq: int
@@ -57,7 +49,7 @@ class Completion(NamedTuple):
     came: Came
     status: int = 0
     body: bytes = b""
-    said: str = ""
+    message: str = ""
     data: Any = None
 
 
@@ -65,14 +57,14 @@ MadeOf = TypeVar("MadeOf")
 
 
 class Page(NamedTuple, Generic[MadeOf]):
-    """What is handed over together: what a `Read` has made of replies, and the other completions."""
+    """The results of a `Read`, and the other completions."""
 
     read: MadeOf
     others: list[Completion]
 
 
 class Stepped(NamedTuple):
-    """A ticket after a step, the seconds until the next one is worth while, and what else the same call has made."""
+    """A ticket after a step, seconds until the next, and other batches of the same call."""
 
     ticket: Ticket
     wait: float = 0.0
@@ -80,7 +72,7 @@ class Stepped(NamedTuple):
 
 
 class Pages(Protocol):
-    """Completions some at a time, in any order; lines that are repeated or of others are only counted."""
+    """Completions in any order; repeated and foreign lines are only counted."""
 
     repeated: int
     foreign: int
@@ -95,20 +87,14 @@ class Pages(Protocol):
 
 
 class Executor(Protocol):
-    """Carries out tickets. Nothing here decides what a reply is worth, or writes to the journal."""
+    """Carries out tickets. It judges no reply and writes no journal."""
 
     async def step(self, ticket: Ticket) -> Stepped:
-        """One step on; raises StopError where only a person can say how to go on."""
+        """Raises StopError where the user has to decide."""
         ...
 
-    def results(self, ticket: Ticket, read: Read | None = None) -> Pages:
-        """What a ticket whose results are here brought."""
-        ...
+    def results(self, ticket: Ticket, read: Read | None = None) -> Pages: ...
 
-    def reclaim(self, ticket: Ticket) -> Reclaim:
-        """What to do with a ticket that an earlier process left."""
-        ...
+    def reclaim(self, ticket: Ticket) -> Reclaim: ...
 
-    async def cancel(self, ticket: Ticket) -> Ticket:
-        """Ask for it to end early; it still has to end by itself."""
-        ...
+    async def cancel(self, ticket: Ticket) -> Ticket: ...

@@ -1,4 +1,4 @@
-"""Chat completions as Anthropic's own Messages API has them, and its replies as chat completions. Pure.
+"""Chat completions as requests of Anthropic's Messages API, and its replies as chat completions. Pure.
 
 Sources: platform.claude.com/docs/en/api/messages and /api/openai-sdk (which fields have a counterpart), of 2026-09.
 """
@@ -31,16 +31,16 @@ _STATUS = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
-"""The HTTP status of each type of error, from the table of errors of the same manual."""
+"""From the table of errors of the same manual."""
 
 
 def as_message(body: dict[str, Any]) -> dict[str, Any]:
-    """The Messages request of a chat completion. Raises RefusedError naming the field that has no counterpart."""
+    """Raises RefusedError for a field without a counterpart."""
     params: dict[str, Any] = {name: body[name] for name in _SAME if name in body}
     limit = next((body[name] for name in _LIMITS if body.get(name)), None)
     if limit is None:
         raise RefusedError(
-            "Anthropic's batches need a limit of output tokens, and the request has none.", "Add --max-output-tokens N."
+            "Anthropic's batches need a limit of output tokens, but the request has none.", "Add --max-output-tokens N."
         )
     params["max_tokens"] = limit
     if "stop" in body:
@@ -63,14 +63,14 @@ def as_message(body: dict[str, Any]) -> dict[str, Any]:
     left = body.keys() - {*_SAME, *_DROPPED, *_LIMITS, "stop", "messages"}
     if left:
         raise RefusedError(
-            f"Anthropic's batches have no counterpart of {', '.join(sorted(left))} in this request.",
+            f"Anthropic's batches do not support {', '.join(sorted(left))}.",
             "Send it live, without --batch, or leave the parameter out.",
         )
     return params
 
 
 def _blocks(content: Any) -> Any:
-    """The content of a message, its pictures and documents as blocks of Messages. Raises RefusedError for audio."""
+    """Raises RefusedError for audio."""
     if not isinstance(content, list):
         return content
     return [_block(part) for part in cast("list[dict[str, Any]]", content)]
@@ -80,7 +80,7 @@ def _block(part: dict[str, Any]) -> dict[str, Any]:
     """platform.claude.com/docs/en/build-with-claude/vision and pdf-support: image and document, each with its source."""
     kind = part.get("type")
     if kind == "input_audio":
-        raise RefusedError("Anthropic's batches take no audio.", "Send it live, without --batch.")
+        raise RefusedError("Anthropic's batches do not accept audio.", "Send it live, without --batch.")
     if kind not in ("image_url", "file"):
         return part
     url = str(part["image_url"]["url"] if kind == "image_url" else part["file"]["file_data"])
@@ -92,7 +92,7 @@ def _block(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_chat(message: Any) -> bytes:
-    """A Messages reply as the body of a chat completion; its usage stays as it is, and the reply itself is kept whole."""
+    """A Messages reply as a chat completion, with its usage and the reply itself."""
     found = cast("dict[str, Any]", message or {})
     parts = cast("list[dict[str, Any]]", found.get("content") or [])
     text = "".join(str(part.get("text") or "") for part in parts if part.get("type") == "text")
@@ -113,5 +113,5 @@ def as_chat(message: Any) -> bytes:
 
 
 def status_of(kind: Any) -> int:
-    """The HTTP status of a type of error; 500 for one that is not known."""
+    """500 for an unknown type."""
     return _STATUS.get(str(kind), 500)

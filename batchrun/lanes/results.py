@@ -1,7 +1,6 @@
-"""Files of a batch: what the lines of its results say, and which rows the lines of its requests are of. Blocks.
+"""Files of a batch: the lines of its results, and the rows of its requests. Blocks.
 
-Results that a user brings are of OpenAI's shape (that of vLLM's `run-batch` and of Mistral too) or of Anthropic's, whose lines
-have a `result`; they are kept in OpenAI's.
+Results that a user brings are of OpenAI's shape (also vLLM's and Mistral's) or Anthropic's, whose lines have a `result`.
 """
 
 import hashlib
@@ -16,9 +15,9 @@ from batchrun.lanes.executor import Came, Completion, Page, Read
 from batchrun.lanes.shapes import SHAPES, OpenAIShape, json_object, object_of, parse_wire_id, vendor
 
 LINES = 1000
-"""Lines of results that are handed over together, at most."""
+"""Lines of results in one page, at most."""
 ROOM = 4_000_000
-"""Bytes of their bodies after which no more are added, so that memory does not grow with the length of replies."""
+"""Bytes of bodies after which a page ends, to bound memory."""
 
 
 _KNOWN: Mapping[str, Any] = {}
@@ -26,7 +25,7 @@ _KNOWN: Mapping[str, Any] = {}
 
 
 class Results:
-    """The completions of some files, each row's first one: repeated lines and those of other runs are only counted."""
+    """Each row's first completion; repeated and foreign lines are only counted."""
 
     def __init__(self, files: Sequence[Path], shape: OpenAIShape, run: str, read: Read | None = None) -> None:
         self.files = files
@@ -39,10 +38,10 @@ class Results:
         self.foreign = 0
 
     def close(self) -> None:
-        """Nothing is to be ended."""
+        """Nothing to close."""
 
     def page(self) -> Page[list[Any]] | None:
-        """The next completions, None at the end. Raises ValueError for a line that is no JSON object."""
+        """The next completions, None at the end. Raises ValueError for an invalid line."""
         read, page = self._read, Page[list[Any]]([], [])
         left, room = LINES, ROOM
         for text in self._lines:
@@ -82,7 +81,7 @@ def _lines(files: Sequence[Path]) -> Iterator[bytes]:
 
 
 def brought(path: Path, run: str) -> Iterator[Completion | bool]:
-    """What each line of a file says of a row of this run; True for a line of others, False for one that is not whole."""
+    """A user's completions; True for a line of another run, False for an incomplete one."""
     openai, anthropic = (SHAPES[name](vendor("any")) for name in ("openai", "anthropic"))
     with path.open("rb") as stream:
         for text in stream:
@@ -99,7 +98,7 @@ def brought(path: Path, run: str) -> Iterator[Completion | bool]:
 
 
 def result_line(custom_id: str, completion: Completion) -> bytes:
-    """A completion as a line of OpenAI's results."""
+    """A completion in OpenAI's format."""
     line = b'{"custom_id":%b,' % json.dumps(custom_id).encode()
     if completion.came in (Came.REPLY, Came.FAILURE):
         try:
@@ -109,12 +108,12 @@ def result_line(custom_id: str, completion: Completion) -> bytes:
             body = json.dumps(completion.body.decode("utf-8", "replace")).encode()
         return line + b'"response":{"status_code":%d,"body":%b},"error":null}\n' % (completion.status, body)
     code = "batch_expired" if completion.came is Came.GONE else "no_answer"
-    error = json.dumps({"code": code, "message": completion.said}, ensure_ascii=False).encode()
+    error = json.dumps({"code": code, "message": completion.message}, ensure_ascii=False).encode()
     return line + b'"response":null,"error":%b}\n' % error
 
 
 def count_lines(path: Path) -> int:
-    """How many lines a file of results has. Raises ValueError where one is not a whole object: a download that was cut."""
+    """Raises ValueError where a line is not a whole object: a download that was cut."""
     with path.open("rb") as stream:
         count = 0
         for line in filter(bytes.strip, stream):
@@ -129,7 +128,7 @@ def count_lines(path: Path) -> int:
 
 
 def places(path: Path, lines: set[int], run: str) -> dict[int, tuple[int, int]]:
-    """Row and attempt of these lines (from 1) of a file of requests; none where it is gone."""
+    """(row, attempt) of these lines, from 1; empty where the file is gone."""
     if not path.exists():
         return {}
     with path.open("rb") as stream:
@@ -139,6 +138,6 @@ def places(path: Path, lines: set[int], run: str) -> dict[int, tuple[int, int]]:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """SHA-256 in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

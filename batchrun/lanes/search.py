@@ -1,4 +1,4 @@
-"""What answers to calls about batches say, and the search of a provider's list for batches whose create call has no known answer."""
+"""Answers to calls about batches, and the search of batches whose create call has no known answer."""
 
 import email.utils
 import json
@@ -13,15 +13,14 @@ _LONGEST = 3600.0
 
 
 def body_of(answer: Exchange) -> dict[str, Any]:
-    """The JSON object of an answer, an empty one where it is none."""
     try:
         return json_object(json.loads(answer.body))
     except ValueError:
         return {}
 
 
-def said(answer: Exchange) -> str:
-    """What an answer says, for people: its error's message, else its beginning, else why there is none."""
+def answer_text(answer: Exchange) -> str:
+    """Its error's message, else its beginning, else why there is none."""
     error = body_of(answer).get("error")
     message = json_object(error).get("message") if isinstance(error, dict) else error
     text = str(message or answer.body[:300].decode("utf-8", "replace") or answer.detail or answer.fault or "no answer")
@@ -29,7 +28,7 @@ def said(answer: Exchange) -> str:
 
 
 def retry_after(answer: Exchange) -> float:
-    """The seconds that an answer asks to wait, as a number or a date (RFC 9110, 10.2.3), at most an hour; 0 for none."""
+    """Seconds of a number or a date (RFC 9110, 10.2.3), at most an hour; 0 for none."""
     given = str(answer.headers.get("retry-after") or "")
     try:
         seconds = float(given)
@@ -42,13 +41,13 @@ def retry_after(answer: Exchange) -> float:
 
 
 BEFORE = 600.0
-"""Seconds by which a batch may seem older than the call that made it: clocks differ."""
+"""Seconds by which clocks differ."""
 MOST_PAGES = 50
 _FURTHEST = {"completed": 3, "finalizing": 2, "in_progress": 1}
 
 
 class Found(NamedTuple):
-    """Batches of a ticket, and whether the list has others; `why` it cannot be read."""
+    """`others`: the list has other batches; `why` it cannot be read."""
 
     batches: list[Batch]
     others: bool
@@ -58,26 +57,26 @@ class Found(NamedTuple):
 async def matching(
     call: Callable[[Calling], Awaitable[Exchange]], shape: OpenAIShape, ticket: Ticket, known: Collection[str]
 ) -> Found:
-    """The batches that are this ticket's, furthest on first, from as far back as they can be; `known` are others' ids."""
-    mine: list[Batch] = []
+    """This ticket's batches, furthest on first; `known` are ids of others."""
+    own: list[Batch] = []
     others = False
     oldest, cursor = (ticket.asked or 0.0) - BEFORE, None
-    met = set[str | None]()
+    seen_cursors = set[str | None]()
     for _ in range(MOST_PAGES):
         answer = await call(shape.listing(cursor))
         if answer.status != 200:
-            return Found(mine, others, answer)
+            return Found(own, others, answer)
         batches, cursor = shape.page(body_of(answer), cursor)
         found = [batch for batch in batches if batch.id not in known and is_of(shape, ticket, batch)]
         others = others or len(found) < len(batches)
-        mine += found
+        own += found
         if cursor is None or all(0 < batch.created < oldest for batch in batches):
             break
-        if cursor in met:
-            repeated = b"a page says that there are more, and leads to itself"
-            return Found(_sorted(mine), others, answer._replace(status=0, body=repeated))
-        met.add(cursor)
-    return Found(_sorted(mine), others)
+        if cursor in seen_cursors:
+            repeated = b"a page of the list names itself as the next page"
+            return Found(_sorted(own), others, answer._replace(status=0, body=repeated))
+        seen_cursors.add(cursor)
+    return Found(_sorted(own), others)
 
 
 def _sorted(found: list[Batch]) -> list[Batch]:
@@ -86,7 +85,7 @@ def _sorted(found: list[Batch]) -> list[Batch]:
 
 
 def is_of(shape: OpenAIShape, ticket: Ticket, batch: Batch) -> bool:
-    """Whether a batch is a ticket's: by its file, else by its label; where a vendor has neither, by size and time."""
+    """By its file, else its label, else by size and time."""
     if ticket.file is not None and batch.input is not None:
         return batch.input == ticket.file
     if batch.tag is not None or shape.vendor.metadata:

@@ -1,7 +1,6 @@
 """How vendors spell batches: calls, objects, lines of requests and of results. Pure.
 
-Three shapes: OpenAI's files and batches, which most vendors copy; Mistral's jobs; Anthropic's Message Batches, which take
-all requests inline and have no label. `providers/batches.toml` says which vendor has which, and its limits.
+Three shapes: OpenAI's files and batches, which most vendors copy; Mistral's jobs; Anthropic's Message Batches, inline and unlabelled.
 """
 
 import json
@@ -31,14 +30,14 @@ _STATUSES = {
     "canceled": "cancelled",
     "ended": "completed",
 }
-"""Other words for the statuses of OpenAI's batches: Mistral's and Anthropic's; Together's are in upper case."""
+"""Mistral's and Anthropic's words for OpenAI's statuses; Together's are in upper case."""
 _string = json.encoder.encode_basestring_ascii
 _TEXT = rb'(?:"[^"\\\x00-\x1f]*"|null)'
 _OUTER = rb'(?:"(?:id|object|error)"\s*:\s*%b|"custom_id"\s*:\s*"([^"\\\x00-\x1f]*)")' % _TEXT
 _INNER = rb'(?:"(?:id|request_id)"\s*:\s*%b|"status_code"\s*:\s*([1-9]\d*))' % _TEXT
 _HEAD = re.compile(rb'\s*\{\s*(?:%b\s*,\s*)*"response"\s*:\s*\{\s*(?:%b\s*,\s*)*"body"\s*:\s*' % (_OUTER, _INNER))
 _TAIL = re.compile(rb"(?:\s*,\s*%b)*\s*\}(?:\s*,\s*%b)*\s*\}\s*\Z" % (_INNER, _OUTER))
-"""What stands before and behind the body of a reply in a line of results, with its custom_id and its status."""
+"""What surrounds the body of a reply in a line, with its custom_id and status."""
 _LONGEST_TAIL = 1000
 
 
@@ -61,16 +60,16 @@ class Vendor:
     cached: bool = True
 
     def check(self, endpoint: str) -> None:
-        """Raises RefusedError where the vendor's batches do not take an endpoint."""
+        """Raise RefusedError for an endpoint that the vendor's batches do not accept."""
         if endpoint not in self.endpoints:
             raise RefusedError(
-                f"the batches of {self.dialect} do not take {endpoint}, only {', '.join(self.endpoints)}",
+                f"the batches of {self.dialect} do not accept {endpoint}, only {', '.join(self.endpoints)}",
                 "send these rows live, without --batch",
             )
 
 
 def vendor(dialect: str, own: Mapping[str, Any] | None = None) -> Vendor:
-    """The vendor of a dialect, with what the user's file says of it; that of unknown servers where none is known."""
+    """The vendor of a dialect, with the user's settings; `any` for an unknown one."""
     known, mine = providers.table("batches"), own or {}
     name = dialect if dialect in known or dialect in mine else "any"
     line: dict[str, Any] = {**known["any"], **known.get(name, {}), **mine.get(name, {})}
@@ -79,7 +78,7 @@ def vendor(dialect: str, own: Mapping[str, Any] | None = None) -> Vendor:
 
 
 def check_vendor(own: Mapping[str, Any]) -> None:
-    """Raises ValueError for what a user's file may not say of a vendor's batches."""
+    """Raise ValueError for an invalid setting."""
     kinds: dict[str, tuple[type, ...]] = {"shape": (str,), "window": (str,), "purpose": (str,), "endpoints": (list,)}
     kinds |= {"metadata": (bool,), "ready": (bool,), "cached": (bool,), "factor": (int, float)}
     kinds |= dict.fromkeys(("lines", "bytes", "tokens", "days"), (int,))
@@ -97,12 +96,12 @@ def check_vendor(own: Mapping[str, Any]) -> None:
 
 
 def json_object(value: Any) -> dict[str, Any]:
-    """A JSON object, an empty one for anything else."""
+    """{} for anything but an object."""
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def json_objects(value: Any) -> list[dict[str, Any]]:
-    """The objects of a JSON list, none for anything else."""
+    """The objects of a list, none for anything else."""
     return (
         [json_object(item) for item in cast("list[Any]", value) if isinstance(item, dict)]
         if isinstance(value, list)
@@ -111,10 +110,7 @@ def json_objects(value: Any) -> list[dict[str, Any]]:
 
 
 class Batch(NamedTuple):
-    """A batch as its vendor tells it. `input` is its file, `tag` its label, `total` its requests where that is stated.
-
-    `output` and `error` are files to get, or addresses; `errors` why it failed as a whole.
-    """
+    """A batch object: `input` file, `tag`, `total` requests if stated, `output` and `error` files or addresses, `errors` of the whole."""
 
     id: str
     status: str
@@ -131,13 +127,10 @@ class Batch(NamedTuple):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come of it."""
         return self.status in ENDED
 
 
 class Calling(NamedTuple):
-    """One call: method, path and JSON body."""
-
     method: str
     path: str
     body: Any = None
@@ -150,7 +143,7 @@ class OpenAIShape:
     inline = False
     key_header: str | None = None
     head = separator = tail = b""
-    """What stands before, between and behind the lines of a file."""
+    """What a file has before, between and after its lines."""
 
     def __init__(self, vendor: Vendor) -> None:
         self.vendor = vendor
@@ -158,7 +151,7 @@ class OpenAIShape:
         self._tail: tuple[bytes, bytes | None, bytes | None] | None = None
 
     def line(self, custom_id: str, request: Request) -> bytes:
-        """The line of one request; the body is the very bytes that would be sent live."""
+        """The body is the bytes that would be sent live."""
         behind = self._behind.get(request.endpoint)
         if behind is None:
             behind = f', "method": "POST", "url": "{request.endpoint.value}","body":'.encode()
@@ -166,7 +159,7 @@ class OpenAIShape:
         return b'{"custom_id": %b%b%b}\n' % (_string(custom_id).encode(), behind, request.body)
 
     def create(self, file: str, endpoint: str, model: str, tag: str) -> Calling:
-        """The call that makes a batch of a file. `model` is for vendors that want it there."""
+        """`model` is for vendors that need it there."""
         body = {"input_file_id": file, "endpoint": endpoint, "completion_window": self.vendor.window}
         return Calling("POST", "batches", body | ({"metadata": {TAG: tag}} if self.vendor.metadata else {}))
 
@@ -175,25 +168,21 @@ class OpenAIShape:
         return Calling("GET", f"batches?limit=100{f'&after={cursor}' if cursor else ''}")
 
     def retrieve(self, batch: str) -> Calling:
-        """One batch."""
         return Calling("GET", f"batches/{batch}")
 
     def cancel(self, batch: str) -> Calling:
-        """The call that cancels a batch."""
         return Calling("POST", f"batches/{batch}/cancel")
 
     def content(self, file: str) -> str:
-        """Where a file's content is."""
         return f"files/{file}/content"
 
     def page(self, body: Mapping[str, Any], cursor: str | None) -> tuple[list[Batch], str | None]:
-        """The batches of the page at a cursor, and the cursor of the next one, None at the end."""
+        """The batches of the page at a cursor, and the next cursor, None at the end."""
         batches = [self.batch(item) for item in json_objects(body.get("data")) if item.get("id")]
         more = bool(body.get("has_more")) and bool(batches)
         return batches, (str(body.get("last_id") or batches[-1].id) if more else None)
 
     def batch(self, body: Mapping[str, Any]) -> Batch:
-        """A batch object."""
         counts = json_object(body.get("request_counts"))
         metadata = json_object(body.get("metadata"))
         errors = body.get("errors")
@@ -214,11 +203,9 @@ class OpenAIShape:
         )
 
     def reply(self, line: bytes) -> tuple[str, bytes, Any] | None:
-        """The `custom_id`, the body to the byte and its JSON of a line that is a reply in the usual spelling; None for any
-        other line, which `completion` reads.
+        """(custom_id, exact body, its JSON) of a reply in the usual spelling; None for other lines, which `completion` reads.
 
-        Only the body is parsed. The members around it are found by their spelling; as the body between them is a JSON
-        object, so is the line.
+        Parses only the body: the regular expressions match all around it.
         """
         head = _HEAD.match(line)
         if head is None:
@@ -239,7 +226,7 @@ class OpenAIShape:
         return (str(named, "utf-8"), body, json_object(data)) if isinstance(data, dict) else None
 
     def completion(self, line: Mapping[str, Any], seq: int, number: int) -> Completion:
-        """What one line of a result or an error file says of its row."""
+        """Of one line of a results or error file."""
         response = json_object(line.get("response"))
         code, body = response.get("status_code"), response.get("body")
         if isinstance(code, int) and 100 <= code < 600:
@@ -250,28 +237,28 @@ class OpenAIShape:
 
 
 def _without_response(error: Any, seq: int, number: int) -> Completion:
-    """A line without an answer: the code of its error tells whether the request was ever looked at."""
+    """The error's code says whether the request was processed."""
     found = json_object(error)
     code = str(found.get("code") or found.get("type") or "")
-    said = str(found.get("message") or (error if isinstance(error, str) else "") or code or "the line has no answer")
+    message = str(found.get("message") or (error if isinstance(error, str) else "") or code or "the line has no answer")
     if code in ("batch_expired", "batch_cancelled", "canceled", "cancelled", "expired"):
-        return Completion(seq, number, Came.GONE, said=said)
-    return Completion(seq, number, Came.LOST, said=said)
+        return Completion(seq, number, Came.GONE, message=message)
+    return Completion(seq, number, Came.LOST, message=message)
 
 
 def hours(window: str) -> int:
-    """The hours of a window such as `24h` or `7d`."""
+    """Of a window such as `24h` or `7d`."""
     return int(window[:-1]) * (24 if window.endswith("d") else 1)
 
 
 def status(value: Any) -> str:
-    """A status in OpenAI's words; one that is not known counts as under way."""
-    said = str(value or "").lower().removeprefix("batch_status_")
-    return _STATUSES.get(said, said)
+    """In OpenAI's words; an unknown one counts as under way."""
+    word = str(value or "").lower().removeprefix("batch_status_")
+    return _STATUSES.get(word, word)
 
 
 class MistralShape(OpenAIShape):
-    """Mistral's batch jobs: the model stands on the job, lines have no address."""
+    """Batch jobs: the model is on the job, lines have no address."""
 
     def line(self, custom_id: str, request: Request) -> bytes:
         return b'{"custom_id":%b,"body":%b}\n' % (_string(custom_id).encode(), request.body)
@@ -318,7 +305,7 @@ class MistralShape(OpenAIShape):
 
 
 class AnthropicShape(OpenAIShape):
-    """Anthropic's Message Batches: no file, no label; requests and replies are those of its own API."""
+    """Message Batches: no file, no label; requests and replies of its own API."""
 
     headers: Mapping[str, str] = {"anthropic-version": "2023-06-01"}
     inline = True
@@ -326,7 +313,7 @@ class AnthropicShape(OpenAIShape):
     head, separator, tail = b'{"requests":[', b",", b"]}"
 
     def line(self, custom_id: str, request: Request) -> bytes:
-        """One element of `requests`. Raises RefusedError for what Anthropic's own API cannot be asked."""
+        """Raises RefusedError for what the Messages API does not take."""
         params = as_message(json.loads(request.body))
         return json.dumps({"custom_id": custom_id, "params": params}, ensure_ascii=False).encode()
 
@@ -379,11 +366,11 @@ class AnthropicShape(OpenAIShape):
                 data = json.dumps({"error": inner}, ensure_ascii=False).encode()
                 return Completion(seq, number, Came.FAILURE, status_of(inner.get("type")), data)
             case kind:
-                return Completion(seq, number, Came.GONE, said=str(kind or "no result"))
+                return Completion(seq, number, Came.GONE, message=str(kind or "no result"))
 
 
 def _time(value: Any) -> float:
-    """Seconds since 1970 of an RFC 3339 time; 0 for none."""
+    """Unix seconds of an RFC 3339 time; 0 for none."""
     from datetime import datetime  # noqa: PLC0415  only for this shape
 
     return datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp() if isinstance(value, str) else 0.0
@@ -393,12 +380,12 @@ SHAPES: dict[str, type[OpenAIShape]] = {"openai": OpenAIShape, "mistral": Mistra
 
 
 def wire_id(run: str, seq: int, number: int) -> str:
-    """The `custom_id` on the wire: at most 64 of [A-Za-z0-9_-], unique, and telling which run's it is."""
+    """The `custom_id`: unique, of its run, at most 64 of [A-Za-z0-9_-]."""
     return f"{run[-40:]}-{seq}-{number}"
 
 
 def parse_wire_id(run: str, custom_id: Any) -> tuple[int, int] | None:
-    """Row and attempt of a `custom_id` of this run, None for a foreign one."""
+    """(row, attempt), None for a foreign id."""
     head, _, number = str(custom_id).rpartition("-")
     head, _, seq = head.rpartition("-")
     if head != run[-40:] or not (seq.isdecimal() and number.isdecimal()):
@@ -407,7 +394,7 @@ def parse_wire_id(run: str, custom_id: Any) -> tuple[int, int] | None:
 
 
 def object_of(line: bytes) -> Mapping[str, Any]:
-    """A line of a result file, its numbers exact. Raises ValueError for one that is not a JSON object."""
+    """With exact numbers. Raises ValueError where it is no JSON object."""
     value = json.loads(line)
     if not isinstance(value, dict):
         raise ValueError("a line of the results is not an object")

@@ -1,17 +1,15 @@
-"""How far a ticket is.
-
-States of a ticket, what is committed before which call, and what a kill in that state means:
+"""States of a ticket, what is committed before which call, and what a kill in that state means.
 
 | state     | committed before                | then                                     | a kill here means                 |
 |---|---|---|---|
 | planned   | its rows, attempts, tag, digest | the file is uploaded                     | uploaded again; a spare file      |
 | uploaded  | the file's id                   | waits until the file can be used         | goes on                           |
-| creating  | when it was asked, which try    | POST, on a connection of its own, once   | unsure                            |
+| creating  | when, and which try             | POST, on a connection of its own, once   | unsure                            |
 | unsure    |                                 | the list is searched                     | searched                          |
-| submitted | the provider's id               | looked at now and then                   | looked at                         |
+| submitted | the provider's id               | polled                                   | polled                            |
 | refused   | the answer                      | the rows are pending again, or wait      | the same                          |
 | ended     | the whole object                | both files are downloaded and checked    | downloaded again                  |
-| fetched   | names and sizes                 | the engine takes the lines in            | taken in again; known ones passed |
+| fetched   | names and sizes                 | the engine ingests the lines             | ingested again; known ones skipped |
 | settled   |                                 | nothing                                  | nothing                           |
 """
 
@@ -25,8 +23,6 @@ from batchrun.models import Ticket
 
 
 class State(StrEnum):
-    """How far a ticket is."""
-
     PLANNED = "planned"
     UPLOADED = "uploaded"
     CREATING = "creating"
@@ -53,45 +49,45 @@ OPEN = frozenset(
         State.FETCHED,
     }
 )
-"""Tickets that are carried on. Their rows are in a batch, and are not sent otherwise."""
+"""Tickets in progress. Their rows are not sent otherwise."""
 
 
 def main_of(ticket: Ticket) -> int | None:
-    """The ticket whose create call has made this one's batch too; None for a ticket of its own."""
+    """The ticket whose create call also made this one's batch, else None."""
     found = json_object(json.loads(ticket.detail)).get("of")
     return found if isinstance(found, int) else None
 
 
 def is_unread(ticket: Ticket) -> bool:
-    """Whether it was given up, and what its batch may still bring was not read."""
+    """Whether it was forgotten with unread results."""
     read = json_object(json.loads(ticket.detail)).get("read")
     return ticket.state == State.FORGOTTEN and ticket.remote is not None and not read
 
 
 def tokens_of(ticket: Ticket) -> int:
-    """About how many input tokens its requests have; an earlier version has not written that down."""
+    """Approximate input tokens."""
     return int(json_object(json.loads(ticket.detail)).get("tokens") or ticket.bytes / 4)
 
 
 def weight_of(ticket: Ticket) -> int:
-    """Bytes that the input tokens of its requests are estimated by; 0 where that was not written down."""
+    """Bytes from which input tokens are estimated; 0 in earlier journals."""
     return int(json_object(json.loads(ticket.detail)).get("weight") or 0)
 
 
 def learned_of(tickets: Iterable[Ticket]) -> tuple[int, int]:
-    """Bytes of requests and the input tokens that replies counted for them, as the last of these tickets has it."""
+    """(bytes, input tokens counted for them) from the last of these tickets."""
     found = [json_object(json.loads(ticket.detail)).get("learned") for ticket in tickets]
     size, tokens = next(filter(None, reversed(found)), (0, 0))
     return int(size), int(tokens)
 
 
 def is_asked_to_end(ticket: Ticket) -> bool:
-    """Whether the provider was asked to end its batch, and has answered."""
+    """Whether the provider has answered the cancelling call."""
     return bool(json_object(json.loads(ticket.detail)).get("asked_to_end"))
 
 
 def is_brought(ticket: Ticket) -> bool:
-    """Whether its results were brought by the user, and nothing was submitted for it."""
+    """Whether the user brought its results."""
     return "brought" in json_object(json.loads(ticket.detail))
 
 

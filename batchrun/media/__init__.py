@@ -1,8 +1,7 @@
-"""Pictures, audio and documents of requests: found and recognised, named by their digests, read when they are sent.
+"""Pictures, audio and documents of requests: identified by digest at intake, read when they are sent.
 
-A request names a file by the SHA-256 of its content, so that its hash, drift and `--dedupe` are about contents and not
-about paths, and no journal has a file's bytes. `filled` puts the content in, once for each attempt. What is known of file
-types and of providers' limits is in `providers/media.toml`.
+A request names a file by the SHA-256 of its content, so its hash, drift and `--dedupe` depend on contents, not paths, and no
+journal has a file's bytes. Types and limits are in `providers/media.toml`.
 """
 
 from batchrun.filetypes import is_known, known_types

@@ -14,16 +14,15 @@ from batchrun.filetypes import known_types
 from batchrun.models import File
 
 _PLACE = re.compile(rb'"(?:url|image_url|file_data|data)":"(?:data:[\w./+-]+;base64,)?(sha256:([0-9a-f]{64}))"')
-"""Where a body names a file by its digest: as the whole value of a member that the parts of a message have. No text of a
-row can stand there, since its quotation marks are escaped."""
+"""Where a body names a file. A row's text cannot match, as its quotation marks are escaped."""
 
 
 class ChangedError(Exception):
-    """A file is missing, cannot be read, or has another content than when the row was taken in."""
+    """A file is missing, unreadable or changed since intake."""
 
 
 def filled(body: bytes, files: Sequence[File]) -> bytes:
-    """The body with the content of its files in base64. Blocks while it reads them. Raises ChangedError."""
+    """The body with its files' content in base64. Blocks. Raises ChangedError."""
     held = {file.sha256.encode(): file for file in files if file.sha256}
     pieces: list[bytes] = []
     after = 0
@@ -36,10 +35,7 @@ def filled(body: bytes, files: Sequence[File]) -> bytes:
 
 
 def form(body: bytes, files: Sequence[File]) -> bytes:
-    """A transcription as the form that it is sent as (RFC 7578); its boundary is a hash that no recording can hold.
-
-    Blocks while it reads the recording. Raises ChangedError.
-    """
+    """A transcription as a multipart form (RFC 7578). Blocks. Raises ChangedError."""
     fields: dict[str, Any] = orjson.loads(body)
     boundary = f"batchrun-{hashlib.sha256(body).hexdigest()}".encode()
     held = {f"sha256:{file.sha256}": file for file in files}
@@ -63,7 +59,7 @@ def _field(boundary: bytes, head: str) -> bytes:
 
 
 def content(file: File) -> bytes:
-    """The bytes of a file, which are those that its digest is of. Raises ChangedError."""
+    """The bytes of a file. Raises ChangedError."""
     try:
         with open(file.path, "rb") as stream:
             data = stream.read()
@@ -75,8 +71,7 @@ def content(file: File) -> bytes:
 
 
 def why_changed(file: File) -> str | None:
-    """Why a file cannot be sent as it was taken in, None where it can. It is read only where its size is the same and its
-    time is not."""
+    """None where the file is unchanged; reads it only where its size is the same and its time is not."""
     if not file.sha256:
         return None
     try:
@@ -97,4 +92,4 @@ def _missing(file: File, error: OSError) -> str:
 
 
 def _changed(file: File) -> str:
-    return f"{printable(file.path, 200)} has another content than when its row was taken in"
+    return f"{printable(file.path, 200)} has changed since its row was read"

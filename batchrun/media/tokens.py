@@ -1,5 +1,4 @@
-"""What a profile may say of the files that its provider takes, and how many tokens the vendor counts for pictures, by the
-formulas that vendors publish (`[[tokens]]` of providers/media.toml)."""
+"""A profile's limits on files, and tokens of pictures by the vendors' formulas (`[[tokens]]` of providers/media.toml)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,21 +11,21 @@ from batchrun.providers import table
 
 
 class Formula:
-    """How pictures are counted. `line` has the members of one line of the table."""
+    """`line` is one line of the table."""
 
     def __init__(self, line: Mapping[str, Any]) -> None:
         self._line = line
         self._count = _WAYS[line["how"]]
 
     def of(self, files: Sequence[File], detail: str | None) -> int | None:
-        """The tokens of all files; None where one of them is no picture of known size."""
+        """None where the size of a picture is unknown."""
         if not all(file.width and file.height for file in files):
             return None
         return sum(self._count(self._line, file.width, file.height, detail) for file in files)
 
 
 def formula_of(takes: Mapping[str, Any], dialect: str, model: str | None) -> Formula | None:
-    """The formula for a model: that of the profile (`takes`), else the first line that fits, None where none does."""
+    """That of the profile (`takes`), else the first line that fits."""
     if "tokens" in takes:
         return Formula(takes["tokens"])
     for line in table("media")["tokens"]:
@@ -36,7 +35,7 @@ def formula_of(takes: Mapping[str, Any], dialect: str, model: str | None) -> For
 
 
 def check_formula(line: Any) -> None:
-    """Raises ValueError for a formula that cannot be counted by."""
+    """Raise ValueError for an invalid formula."""
     try:
         tokens = Formula(line).of([File("", "", width=3000, height=2000)], "high")
         right = tokens is not None and tokens > 0
@@ -47,8 +46,7 @@ def check_formula(line: Any) -> None:
 
 
 def _tiles(line: Mapping[str, Any], width: int, height: int, detail: str | None) -> int:
-    """`base`, and `each` for every tile of `side` pixels; before that the picture is made to fit into a square of `fit`, and
-    its shorter side into `short`. With detail low the base alone."""
+    """`base` plus `each` per tile of `side` pixels, of the picture scaled into a square of `fit` and its shorter side to `short`."""
     if detail == "low":
         return line["base"]
     scale = min(1.0, line["fit"] / max(width, height))
@@ -58,13 +56,13 @@ def _tiles(line: Mapping[str, Any], width: int, height: int, detail: str | None)
 
 
 def _patches(line: Mapping[str, Any], width: int, height: int, detail: str | None) -> int:
-    """Patches of `side` pixels, `most` of them, times `factor`."""
+    """Patches of `side` pixels, at most `most`, times `factor`."""
     across, down = math.ceil(width / line["side"]), math.ceil(height / line["side"])
     return math.ceil(min(across * down, line["most"]) * line["factor"])
 
 
 def _area(line: Mapping[str, Any], width: int, height: int, detail: str | None) -> int:
-    """A token for so many `pixels`, after the longer side is made to fit into `long`; `most` of them."""
+    """A token per `pixels`, of the picture scaled to `long`; at most `most`."""
     scale = min(1.0, line["long"] / max(width, height))
     return min(line["most"], math.ceil(width * scale * height * scale / line["pixels"]))
 
@@ -77,7 +75,7 @@ _LIMITS = (*(f"{kind}{what}" for kind in _KINDS for what in ("s", "_bytes")), "r
 
 
 def check_takes(takes: Mapping[str, Any]) -> None:
-    """Raises ValueError for entries that `[takes]` of providers/media.toml does not have; `tokens` is a line of `[[tokens]]`."""
+    """Raise ValueError for what `[takes]` of providers/media.toml does not have."""
     for name, value in takes.items():
         if name == "tokens":
             check_formula(value)

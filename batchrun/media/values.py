@@ -1,5 +1,4 @@
-"""From the value of a variable to the files that it names: read once to know what they are, never kept; and those files as
-the journal has them (JSON)."""
+"""The files that a variable's value names, and their JSON in the journal."""
 
 import glob
 import hashlib
@@ -20,7 +19,7 @@ _SHOWN = 120
 
 
 class MediaError(Exception):
-    """A value that names no file that can be sent; `hint` is what to do, None where the message says it."""
+    """A value that names no file that can be sent."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -29,15 +28,14 @@ class MediaError(Exception):
 
 
 def is_address(path: str) -> bool:
-    """Whether a value is an address, which the provider fetches by itself, and not a path."""
+    """Whether the provider fetches it by itself."""
     return path.lower().startswith(("http://", "https://", "data:"))
 
 
 def look(name: str, kind: str, value: Any, folders: Sequence[Path], takes: Mapping[str, Any]) -> list[File]:
-    """The files that the value of the variable `name` names: a path, a pattern, an https address, or a list of such.
+    """The files of the variable `name`: a path, a pattern, an https address, or a list of these.
 
-    `kind` is image, audio or file; a relative path is looked for in each of `folders`. `takes` are limits of the provider,
-    as `[takes]` of providers/media.toml has them. None and blank name nothing. Raises MediaError.
+    A relative path is searched in each of `folders`; `takes` are the provider's limits. Raises MediaError.
     """
     values = cast("list[Any]", value) if isinstance(value, list) else [value]
     found: list[File] = []
@@ -45,30 +43,32 @@ def look(name: str, kind: str, value: Any, folders: Sequence[Path], takes: Mappi
         if one is None or (isinstance(one, str) and not one.strip()):
             continue
         if not isinstance(one, str):
-            raise MediaError(f"`{name}` is {type(one).__name__}, and an input of kind {kind} is a path or an address")
+            raise MediaError(f"`{name}` is {type(one).__name__}, but an input of kind {kind} is a path or an address")
         if is_address(one):
             found.append(_address(name, kind, one))
         else:
             found += [_checked(name, kind, _file(str(path), name), takes) for path in _paths(name, one, folders)]
     most = takes.get(f"{kind}s")
     if most is not None and len(found) > most:
-        raise MediaError(f"`{name}` is {len(found)} files, and the provider takes {most} of kind {kind} in a request")
+        raise MediaError(
+            f"`{name}` names {len(found)} files, but the provider accepts {most} of kind {kind} per request"
+        )
     return found
 
 
 def _address(name: str, kind: str, address: str) -> File:
     if not address.lower().startswith("https://"):
         raise MediaError(
-            f"`{name}` is {printable(address, 40)}, which is not sent",
+            f"`{name}` is {printable(address, 40)}, which cannot be sent",
             "Write a path, a pattern, or an https:// address.",
         )
     if kind == "audio":
-        raise MediaError(f"`{name}` is an address, and audio is sent as data", "Write the path of a file.")
+        raise MediaError(f"`{name}` is an address, but audio is sent as data", "Write the path of a file.")
     return File(name, address)
 
 
 def _paths(name: str, value: str, folders: Sequence[Path]) -> Iterator[Path]:
-    """The files that a path or a pattern names, in the first of the folders that has any."""
+    """In the first folder that has any."""
     wanted = os.path.expanduser(value)
     for folder in folders:
         path = folder / wanted
@@ -88,13 +88,13 @@ def _paths(name: str, value: str, folders: Sequence[Path]) -> Iterator[Path]:
         raise MediaError(f"`{name}`: no file matches {printable(value, _SHOWN)}")
     for folder in folders:
         if os.path.lexists(folder / wanted):
-            what = "is a directory" if (folder / wanted).is_dir() else "is no file"
+            what = "is a directory" if (folder / wanted).is_dir() else "is not a file"
             raise MediaError(f"`{name}`: {printable(value, _SHOWN)} {what}")
     raise MediaError(f"`{name}`: there is no file {printable(value, _SHOWN)}")
 
 
 def _file(path: str, name: str) -> File:
-    """What is known of a file after it was read whole. Raises MediaError."""
+    """Raises MediaError."""
     shown = printable(path, _SHOWN)
     try:
         status = os.stat(path)
@@ -105,7 +105,7 @@ def _file(path: str, name: str) -> File:
 
 @lru_cache(maxsize=1000)
 def _read(path: str, size: int, modified: float) -> File:
-    """The record of a file, without the name of an input; one that several rows have is read once."""
+    """Without the name of an input; cached."""
     with open(path, "rb") as stream:
         head = stream.read(HEAD)
         stream.seek(0)
@@ -116,7 +116,7 @@ def _read(path: str, size: int, modified: float) -> File:
 
 
 def _checked(name: str, kind: str, file: File, takes: Mapping[str, Any]) -> File:
-    """The file, if the provider takes it as an input of that kind. Raises MediaError."""
+    """Raises MediaError for a file that the provider does not take."""
     shown = printable(file.path, _SHOWN)
     if not file.size:
         raise MediaError(f"`{name}`: {shown} is empty")
@@ -124,25 +124,24 @@ def _checked(name: str, kind: str, file: File, takes: Mapping[str, Any]) -> File
     if file.type not in types:
         known = known_types()
         names = ", ".join(dict.fromkeys(known[type].suffix.upper() if type in known else type for type in types))
-        is_it = f"is {known[file.type].suffix.upper()}" if file.type in known else "is of no type that is known"
-        raise MediaError(f"`{name}`: {shown} {is_it} by its content; of kind {kind} is sent: {names}")
+        is_it = f"is {known[file.type].suffix.upper()}" if file.type in known else "is of an unknown type"
+        raise MediaError(f"`{name}`: {shown} {is_it} by its content; the provider accepts these {kind} types: {names}")
     most = takes.get(f"{kind}_bytes")
     if most is not None and file.size > most:
         raise MediaError(
-            f"`{name}`: {shown} has {file.size / 1e6:,.1f} MB, and the provider takes {kind} files of {most / 1e6:,.1f} MB"
+            f"`{name}`: {shown} has {file.size / 1e6:,.1f} MB, but the provider accepts {kind} files of at most {most / 1e6:,.1f} MB"
         )
     return file
 
 
 def to_json(files: Iterable[File], folder: Path) -> str:
-    """Files as the journal in `folder` has them, empty for none. A path in the project of the journal is relative to
-    `folder`, so that both can be moved together."""
+    """Files as JSON, "" for none. A path in the journal's project is relative to `folder`, so that both can be moved."""
     noted = [{**file._asdict(), "path": _noted(file.path, folder)} for file in files]
     return orjson.dumps(noted).decode() if noted else ""
 
 
 def from_json(text: str, folder: Path) -> tuple[File, ...]:
-    """The same files, their paths absolute."""
+    """With absolute paths."""
     if not text:
         return ()
     files = (File(**noted) for noted in orjson.loads(text))
@@ -153,7 +152,7 @@ def from_json(text: str, folder: Path) -> tuple[File, ...]:
 
 
 def encoded_size(text: str) -> int:
-    """Bytes that the files of a row have in its body."""
+    """Bytes of a row's files in its body."""
     return sum(File(**noted).encoded for noted in orjson.loads(text))
 
 

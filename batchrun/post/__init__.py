@@ -1,13 +1,12 @@
-"""Post-processing: replies become values, in a thread, in a pool of processes that survives what users' code does, or
-on a cluster.
+"""Post-processing: replies become values, in a thread, in processes that survive users' code, or on a cluster.
 
-    Reply        what a function of `--post` is given; import it from here for annotations and tests
-    check        refuses functions that cannot be used, before the first call
-    located      what the user named, made to mean the same from any directory
+    Reply        the argument of a function of `--post`; import it from here for annotations and tests
+    check        refuses unusable functions before the first call
+    located      a user's name, made to mean the same from any directory
     described    the built-in functions and what they do
-    PostQueue    rows in, results out; Choices and Item are what it takes, Value and Failure what it gives
+    PostQueue    rows in, results out; takes Choices and Item, returns Value and Failure
 
-It knows nothing of journals and providers. Only this package touches pebble and Ray, and only when they are needed.
+Only this package imports pebble, and only when it is needed.
 """
 
 from collections.abc import Sequence
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 
 
 def check(specs: Sequence[str], ray: str | None = None) -> None:
-    """Raises RefusedError for functions that are missing, cannot be imported, or cannot be called with a reply, and where
-    nothing listens at the address of a cluster."""
+    """Raise RefusedError for unusable functions, and for an unreachable cluster."""
     load(specs)
     if specs and ray is not None:
         from batchrun.cluster.address import check_address  # noqa: PLC0415  only with a cluster
@@ -54,7 +52,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The queue, imported when it is first used: it takes the pools of processes along."""
+    """Import the queue on first use, as it imports pebble."""
     if name not in {"Choices", "PostQueue"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.queue"), name)

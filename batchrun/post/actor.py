@@ -1,34 +1,30 @@
-"""What runs in an actor of a Ray cluster: a worker of post-processing, whose shards come and go as bytes.
-
-Results are plain data, since an exception of a user's own may not survive the way back.
-"""
+"""A worker of post-processing on a Ray cluster. Results are plain data, as a user's exception may not survive pickling."""
 
 from typing import Any
 
 from batchrun.cluster.messages import PIECE, pieces
-from batchrun.post.event_loop import StrangerError
+from batchrun.post.event_loop import UnknownRowsError
 from batchrun.post.plain import pack_done, unpack_shard
 from batchrun.post.worker import Setup, initialize, refusal, run
 
 
 class Actor:
-    """One worker. Its calls are made one at a time."""
+    """Its calls are made one at a time."""
 
     def __init__(self) -> None:
         self._rest: list[bytes] = []
 
     def load(self, specs: tuple[str, ...], *rest: Any) -> tuple[str | None, ...] | None:
-        """Import the functions, given the fields of a Setup; what is wrong with them, as those of a Failure, else None."""
+        """Takes the fields of a Setup; returns those of a Failure where the functions cannot be imported."""
         initialize(Setup(tuple(specs), *rest))
         failure = refusal()
         return None if failure is None else tuple(failure)
 
     def run(self, *data: bytes) -> bytes | int:
-        """One packed shard in pieces. Returns the packed Done, or None for a shard that counts on rows which this actor does
-        not have; where that is more than a piece, the number of pieces to ask for."""
+        """Run a packed shard; returns the packed Done (None where it counts on unknown rows), or its number of pieces."""
         try:
             done = run(unpack_shard(b"".join(data)))
-        except StrangerError:
+        except UnknownRowsError:
             done = None
         result = pack_done(done)
         if len(result) <= PIECE:
@@ -37,5 +33,4 @@ class Actor:
         return len(self._rest)
 
     def piece(self, number: int) -> bytes:
-        """One piece of the result of the last shard."""
         return self._rest[number]

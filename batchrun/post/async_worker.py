@@ -1,8 +1,7 @@
-"""The rows on the event loop of one worker, as the queue sees them.
+"""The rows on the event loop of one worker.
 
-An async worker is given rows as long as its loop has places free, and some ahead, so that a place that gets free is taken at
-once: as many as the loop ended lately in the time of two turns. Rows that were on a worker that is lost are run again,
-each alone, so that only the row at fault fails.
+A worker gets rows for its free places, and as many ahead as ended in two turns, so that a place is taken at once. Rows of a lost
+worker are run again, each alone, so that only the row at fault fails.
 """
 
 import asyncio
@@ -21,12 +20,11 @@ log = logging.getLogger(__name__)
 MOST = 2000
 """Rows ahead at most."""
 _FADE = 0.8
-"""How much of what was seen before a turn counts after it, for the pace of the loop."""
+"""Weight of earlier turns in the pace of the loop."""
 
 
 class AsyncWorker:
-    """One worker with an event loop, which `backend` runs, and the rows that it has been given. With `twice` a row that
-    was alone on a worker that is lost is run again, as those that were with others."""
+    """A worker's event loop, run by `backend`, and its rows. `twice`: a row that was alone when it was lost is run again too."""
 
     def __init__(
         self, backend: Pool | Inline | OneActor, *, concurrency: int, timeout: float, twice: bool = False
@@ -45,7 +43,7 @@ class AsyncWorker:
 
     @property
     def held(self) -> int:
-        """Rows that it has been given and that have not ended."""
+        """Its rows that have not ended."""
         return len(self._rows) + len(self._alone)
 
     @property
@@ -54,7 +52,7 @@ class AsyncWorker:
         return self._concurrency + min(MOST, int(2 * TURN * self._ended / self._seconds))
 
     def take(self, queue: deque[Task], most: int) -> list[Task]:
-        """The rows for the next turn, at most so many of them from the queue."""
+        """The rows for the next turn."""
         if self._rows and (self._one_by_one or self._alone):
             return []
         self._one_by_one = bool(self._alone)
@@ -64,7 +62,7 @@ class AsyncWorker:
         return [queue.popleft() for _ in range(count)]
 
     async def turn(self, tasks: list[Task]) -> tuple[list[tuple[Any, Result]], Done | None]:
-        """Hand the rows over; the results that come back, with the tokens of their rows, and None for a lost worker."""
+        """Returns (token, result) of ended rows, and None for a lost worker."""
         shard = Shard([item for _, item in tasks], first=self._number, held=len(self._rows))
         self._rows.update(enumerate(tasks, self._number))
         self._number += len(tasks)
@@ -91,7 +89,7 @@ class AsyncWorker:
         self._alone.extend(rows)
         return []
 
-    def hand_on(self, other: "AsyncWorker") -> None:
-        """Let another async worker run the rows that have to be run alone."""
+    def transfer(self, other: "AsyncWorker") -> None:
+        """Give another worker the rows that run alone."""
         other._alone.extend(self._alone)
         self._alone.clear()

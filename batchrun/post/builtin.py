@@ -1,4 +1,4 @@
-"""The functions that `--post` knows by a bare name."""
+"""The built-in functions of `--post`."""
 
 import contextlib
 import json as jsons
@@ -62,21 +62,22 @@ def _last_value(text: str) -> Any:
             return jsons.loads(values[-1], parse_constant=_refuse)
     loose = extraction.blocks(text, loose=True)
     if len(loose) > 1:
-        raise ValueError(f"there are {len(loose)} values in the reply, and nothing tells which is meant: {text[:80]!r}")
+        raise ValueError(
+            f"there are {len(loose)} values in the reply, and it is unclear which one is meant: {text[:80]!r}"
+        )
     if not loose:
         raise ValueError(f"there is no JSON in the reply: {text[:80]!r}")
     return _repaired(text[loose[0].start :])
 
 
 def _between(text: str, blocks: list[extraction.Block]) -> str:
-    """What stands around the values."""
     ends = [0, *(block.end for block in blocks)]
     starts = [*(block.start for block in blocks), len(text)]
     return "".join(text[end:start] for end, start in zip(ends, starts, strict=True))
 
 
 def _repaired(text: str) -> Any:
-    from json_repair import repair_json  # noqa: PLC0415  only for a reply that is not JSON as it stands
+    from json_repair import repair_json  # noqa: PLC0415  only for a reply that is not JSON
 
     value = repair_json(text, return_objects=True, skip_json_loads=True)
     if not isinstance(value, dict | list):

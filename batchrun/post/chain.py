@@ -1,8 +1,7 @@
-"""One reply through the functions of the chain, and shards of replies through it; the same code in a thread and in a
-worker process.
+"""Replies through the functions of a chain, in a thread and in worker processes.
 
-What a function returns is applied to the output row before the next one is called: a dict is merged into the row, any
-other JSON value takes the place of the reply, None changes nothing. Whatever a function raises fails its own row only.
+A dict is merged into the output row, another JSON value replaces the reply, None changes nothing; then the next function is called.
+An exception fails its row only.
 """
 
 import json
@@ -17,19 +16,19 @@ from batchrun.post.load import Function
 from batchrun.post.reply import KEPT, Done, Failure, Item, Reply, Result, Shard, Value
 
 BLOCKING = 0.1
-"""Seconds without a turn of its event loop for which a coroutine function is named."""
+"""Seconds for which blocking the event loop is reported."""
 _TRACE = 8000
-"""Characters of a traceback that are kept, its end."""
+"""Characters kept of a traceback's end."""
 _OWN = frozenset(str(Path(__file__).with_name(name)) for name in ("chain.py", "inline.py", "event_loop.py"))
-"""Files whose frames say nothing of where a user's function failed."""
+"""Files whose frames are left out of tracebacks."""
 _BATCH_LINE = frozenset({"id", "custom_id", "response", "error"})
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _ENCODERS: dict[type[Any], Callable[[Any], str]] = {str: json.encoder.encode_basestring, int: int.__repr__}
-"""What JSONEncoder comes to for single values, by a way that takes it a microsecond."""
+"""Single values, encoded as by JSONEncoder, in a microsecond."""
 _new = cast("Any", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]  generic, and here of a type of its own
 _value: Callable[[tuple[str | None, str | None]], Value] = partial(_new, Value)
-"""What Value(…) comes to, by a way that takes it a tenth of a microsecond."""
+"""Value(…) in a tenth of a microsecond."""
 _encode_ascii = json.JSONEncoder(allow_nan=False).encode
 
 
@@ -38,15 +37,15 @@ class NotJsonError(ValueError):
 
 
 class ClashError(ValueError):
-    """A function returned a member that the row has already."""
+    """A function returned a member that the row already has."""
 
 
 class EndedError(BaseException):
-    """A function would have ended the process, in a thread of a process that has other things to do."""
+    """A function would have ended the process from a thread."""
 
 
 class _OutputRow:
-    """What the chain has made of the row so far."""
+    """The row as the chain has made it so far."""
 
     def __init__(self, item: Item, reply: Reply, *, batch: bool) -> None:
         self.reply = reply
@@ -56,7 +55,6 @@ class _OutputRow:
         self._added: dict[str, str] | None = None
 
     def take(self, value: Any) -> None:
-        """Apply what a function returned."""
         if value is None:
             return
         if isinstance(value, dict):
@@ -70,7 +68,6 @@ class _OutputRow:
         self.reply.value = value
 
     def result(self) -> Value:
-        """What there is at the end of the chain."""
         if self._added is None:
             return KEPT if self._output is None else Value(self._output, None)
         members = ", ".join(f"{encoded(name)}: {text}" for name, text in self._added.items())
@@ -78,15 +75,15 @@ class _OutputRow:
 
     def _free(self, name: object) -> str:
         if not isinstance(name, str):
-            raise NotJsonError(f"a member's name is {name!r}, and names in JSON are text")
+            raise NotJsonError(f"a member's name is {name!r}, but names in JSON are text")
         in_row = encoded(name) in self._row and name in self.reply.fields
         if name in _BATCH_LINE if self._batch else in_row:
-            raise ClashError(f"the returned member {name!r} is a column of the row already: return another name")
+            raise ClashError(f"the returned member {name!r} is already a column of the row: return another name")
         return name
 
 
 def encoded(value: object) -> str:
-    """The value as JSON text. Raises NotJsonError for what JSON cannot hold, NaN and infinity too."""
+    """The value as JSON text. Raises NotJsonError, also for NaN and infinity."""
     try:
         text = _ENCODERS.get(type(value), _encode)(value)
     except (TypeError, ValueError, RecursionError) as error:
@@ -100,8 +97,6 @@ def encoded(value: object) -> str:
 
 
 class Chain:
-    """The functions of one worker, with what it has made of classes."""
-
     def __init__(self, functions: Sequence[Function], *, batch: bool) -> None:
         self._functions = functions
         self._batch = batch
@@ -111,7 +106,7 @@ class Chain:
         self._longest = 0.0
 
     def make(self) -> None:
-        """Make instances of classes, once; what that raises fails every row."""
+        """Make instances of classes, once; an exception fails every row."""
         if self._calls is not None or self._broken is not None:
             return
         try:
@@ -120,19 +115,18 @@ class Chain:
             self._broken = failure_of(error)
 
     def run(self, shard: Shard) -> Done:
-        """Put the rows through one after another."""
         self.make()
         calls = self._calls or ()
-        results = self._simply(calls[0][1], shard.items) if len(calls) == 1 else map(self._in_turn, shard.items)
+        results = self._run_single(calls[0][1], shard.items) if len(calls) == 1 else map(self._run_chain, shard.items)
         if shard.stop_after is not None:
             return _each_timed(results, shard.stop_after)
         began = time.perf_counter()
         return Done(list(results), time.perf_counter() - began, 0.0, {})
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Nothing to close."""
 
-    def _in_turn(self, item: Item) -> Result:
+    def _run_chain(self, item: Item) -> Result:
         if self._calls is None:
             return self._broken or KEPT
         try:
@@ -143,8 +137,8 @@ class Chain:
         except BaseException as error:  # noqa: BLE001  a user's function may raise anything, and it fails its row only
             return failure_of(error)
 
-    def _simply(self, call: Callable[[Reply], Any], items: Iterable[Item]) -> Iterator[Result]:
-        """The same for one function alone, which is what nearly every run has: a row of 20 µs feels each detour."""
+    def _run_single(self, call: Callable[[Reply], Any], items: Iterable[Item]) -> Iterator[Result]:
+        """The fast path for a single function."""
         for item in items:
             try:
                 value = call(reply := Reply.of(item))
@@ -161,7 +155,7 @@ class Chain:
             yield result
 
     async def awaited(self, item: Item) -> Result:
-        """One row through functions of which some are coroutine functions; raises nothing."""
+        """As `run`, for a row with coroutine functions; raises nothing."""
         if self._calls is None:
             return self._broken or KEPT
         try:
@@ -174,7 +168,7 @@ class Chain:
             return failure_of(error)
 
     def noted(self) -> tuple[float, dict[str, float]]:
-        """`longest` and `blocked`, as `Done` has them, since this was asked last."""
+        """`longest` and `blocked` of `Done` since the last call."""
         noted = self._longest, self._blocked
         self._longest, self._blocked = 0.0, {}
         return noted
@@ -186,7 +180,7 @@ class Chain:
 
 
 def _each_timed(each: Iterator[Result], stop_after: float) -> Done:
-    """The results as they are made, until they have taken so many seconds beside the longest."""
+    """The results, for so many seconds beside the longest row."""
     results: list[Result] = []
     longest = longest_work = 0.0
     began = before = time.perf_counter()
@@ -202,8 +196,7 @@ def _each_timed(each: Iterator[Result], stop_after: float) -> Done:
 
 
 class _Timed:
-    """Awaits a coroutine and tells how long each of its steps kept the event loop, and how much of that was work of
-    this thread."""
+    """Awaits a coroutine and reports how long each step blocks the event loop, and its CPU time."""
 
     def __init__(self, awaited: Awaitable[Any], name: str, note: Callable[[str, float, float], None]) -> None:
         self._awaited = awaited
@@ -225,37 +218,32 @@ class _Timed:
                 yield waits_for
                 advance = steps.__next__
             except BaseException as error:  # noqa: BLE001  a cancellation or a timeout, passed on to the coroutine
-                advance = _thrower(steps, error)
-
-
-def _thrower(steps: Any, error: BaseException) -> Callable[[], Any]:
-    return lambda: steps.throw(error)
+                advance = partial(steps.throw, error)
 
 
 def timed_out(seconds: float) -> Failure:
-    """The failure of a row that took longer than it may."""
     return Failure("post: timed out", f"no result after {seconds:g} s (--post-timeout)")
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What a user's function raised, with the place in the user's own code."""
+    """A user's exception as a Failure, with the place in the user's code."""
     name = type(error).__name__
     if isinstance(error, NotJsonError | ClashError):
         cause = "post: not JSON" if isinstance(error, NotJsonError) else "post: column exists"
         return Failure(cause, str(error))
     cause = "post: worker died" if isinstance(error, EndedError) else f"post: {name}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in _OWN]
-    said = _said(error)
-    message = said if isinstance(error, EndedError) else f"{name}: {said}" if said else name
+    text = _text_of(error)
+    message = text if isinstance(error, EndedError) else f"{name}: {text}" if text else name
     if frames:
         last = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), frames[-1])
         message += f" ({Path(last.filename).name}:{last.lineno} in {last.name})"
-    trace = "Traceback (most recent call last):\n" + "".join(traceback.format_list(frames)) + f"{name}: {said}"
+    trace = "Traceback (most recent call last):\n" + "".join(traceback.format_list(frames)) + f"{name}: {text}"
     return Failure(cause, message, trace[-_TRACE:])
 
 
-def _said(error: BaseException) -> str:
+def _text_of(error: BaseException) -> str:
     try:
         return str(error)[:2000]
-    except Exception:  # noqa: BLE001  a user's own exception may fail to say anything
+    except Exception:  # noqa: BLE001  a user's own exception may fail to convert
         return ""

@@ -1,13 +1,10 @@
-"""Shards in actors of a Ray cluster, which is joined and never started: a backend of the queue beside the local pool.
+"""Shards in actors of a Ray cluster: a backend of the queue.
 
-Theory. There is a slot for each whole processor of each node, and in each an actor, which has imported the functions once.
-An actor is given one shard at a time, since all that are queued at an actor die with it, and none before it has answered,
-since an actor that cannot be placed waits for ever. Shards that are ready wait here, so that an actor that is through has
-the next one at once.
+Each processor of each node is a slot for an actor that has imported the functions. An actor gets one shard at a time, as all that are
+queued at it die with it, and none before it has answered, as an actor that cannot be placed waits forever.
 
-What Ray says of a lost actor does not tell whether it died of a row, was killed, or lost its machine before it began. So a
-row that is alone in its shard is at fault only where it was lost twice, and a shard whose node is gone is tried once more as
-it is.
+Ray does not report whether an actor died of a row, was killed, or lost its machine. So a row alone in its shard is at fault only when
+lost twice, and a shard whose node is gone is run once more.
 """
 
 import asyncio
@@ -30,31 +27,29 @@ from batchrun.post.worker import Setup
 log = logging.getLogger(__name__)
 
 FIRST = 10.0
-"""Seconds that the start of a run waits for the first actor, to hear whether it can import the functions."""
-LOOK = 5.0
-"""Seconds between looks at the nodes of the cluster."""
-TRIP = 2.0
-"""Seconds beyond its time after which a shard is given up: the way there and back is no work."""
+"""Seconds that a run waits at its start for the first actor."""
+POLL = 5.0
+"""Seconds between checks of the nodes."""
+TRANSFER = 2.0
+"""Seconds for a shard beyond its time."""
 NO_WORKER = 600.0
 """Seconds without any actor after which rows fail."""
 _RETRY, _LONGEST_RETRY = 1.0, 30.0
-"""Seconds before another actor is made where one could not be, at first and at most."""
+"""Seconds before an actor is made again, at first and at most."""
 
 
 _DIED = Failure("post: worker died", "the worker process ended")
-_NODE = Failure("post: worker died", "the worker's node left the cluster, or cannot be reached")
+_NODE = Failure("post: worker died", "the worker's node left the cluster or cannot be reached")
 
 
 class _ActorGoneError(LostError):
-    """An actor was lost with a shard."""
-
     def __init__(self, failure: Failure, *, by_node: bool) -> None:
         super().__init__(failure)
         self.by_node = by_node
 
 
 class _Order:
-    """A packed shard that waits for an actor: a row in it may take `seconds`, and all of it `grace` more."""
+    """A packed shard that waits for an actor; a row may take `seconds`, all of it `grace` more."""
 
     def __init__(self, shard: bytes, seconds: float, grace: float) -> None:
         self.shard = shard
@@ -63,20 +58,19 @@ class _Order:
         self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def lose(self, failure: Failure, *, by_node: bool) -> None:
-        """Say that the actor was lost."""
         if not self.answer.done():
             self.answer.set_exception(_ActorGoneError(failure, by_node=by_node))
 
 
 class OneActor:
-    """One actor as a backend of its own, for rows that stay in flight on it. Once it is lost it stays so."""
+    """One actor as a backend for rows that stay in flight. Once lost it stays so."""
 
     def __init__(self) -> None:
         self.orders: asyncio.Queue[_Order] = asyncio.Queue()
         self.is_lost = False
 
     async def run(self, shard: Shard, seconds: float, grace: float = 0.0) -> Done:
-        """One shard, as `Pool.run`. Raises LostError."""
+        """As `Pool.run`."""
         if self.is_lost:
             raise LostError(_NODE)
         order = _Order(pack_shard(shard), seconds, grace)
@@ -97,9 +91,11 @@ class OneActor:
 
 
 class Cluster:
-    """Make and use it on one event loop. `make` makes a driver and says what actors are set up with; it is called in a
-    thread. `most` is the greatest number of actors, None for all processors. With `apart` shards are not given to `run`,
-    but to one of `actors`. `changed` hears when `actors` changes."""
+    """A backend on a Ray cluster, used on one event loop.
+
+    `make`, called in a thread, returns a driver and the setup of actors; `most` limits actors. With `apart` shards go to one of `actors`
+    instead of `run`; `changed` is called when `actors` changes.
+    """
 
     def __init__(
         self,
@@ -130,9 +126,9 @@ class Cluster:
         """Those that have answered, by number."""
 
     async def join(self) -> None:
-        """Become a member of the cluster, and have actors made.
+        """Join the cluster and start actors.
 
-        Raises RefusedError where there is no cluster, it cannot be joined, or its first actor cannot import the functions.
+        Raises RefusedError where it cannot be joined, or its first actor cannot import the functions.
         """
         joining = self._loop.create_task(self._join())
         leaving = self._loop.create_task(self._left.wait())
@@ -143,14 +139,14 @@ class Cluster:
             return
         joining.result()
         self._since = self._loop.time()
-        self._keeping = self._loop.create_task(self._keep())
+        self._keeping = self._loop.create_task(self._keep_slots())
         await asyncio.wait({self._first, leaving}, timeout=FIRST, return_when=asyncio.FIRST_COMPLETED)
         leaving.cancel()
         if self._first.done() and (refusal := self._first.result()) is not None:
             await self.close()
             raise RefusedError(
                 f"the workers on the Ray cluster cannot use --post: {refusal.message}",
-                "install there what the functions import; nothing was sent",
+                "install the packages that the functions import on every node; nothing was sent",
             )
 
     async def _join(self) -> None:
@@ -166,10 +162,10 @@ class Cluster:
             raise
 
     def start(self) -> None:
-        """Nothing: actors are being made since it was joined."""
+        """Nothing: actors are made since `join`."""
 
     async def run(self, shard: Shard, seconds: float, grace: float = 0.0) -> Done:
-        """One shard, as `Pool.run`. Raises LostError."""
+        """As `Pool.run`."""
         data = pack_shard(shard)
         alone = len(shard.items) == 1
         try:
@@ -177,7 +173,7 @@ class Cluster:
         except _ActorGoneError as lost:
             if not (alone or lost.by_node):
                 raise
-            log.warning("a shard of %d rows is tried once more: %s", len(shard.items), lost)
+            log.warning("a shard of %d rows is run once more: %s", len(shard.items), lost)
         return await self._once(data, alone, seconds, grace)
 
     async def _once(self, data: bytes, alone: bool, seconds: float, grace: float) -> Done:
@@ -186,11 +182,10 @@ class Cluster:
         done = unpack_done(await order.answer)
         assert done is not None
         if alone and done.seconds > seconds:
-            raise LostError(timed_out(seconds))  # it came back only since the way was given time as well
+            raise LostError(timed_out(seconds))  # it came back only because of the time for the transfer
         return done
 
     async def close(self) -> None:
-        """Leave the cluster; its actors end."""
         self._left.set()
         tasks = [*self._slots.values(), *([self._keeping] if self._keeping is not None else [])]
         for task in tasks:
@@ -201,26 +196,24 @@ class Cluster:
             await self._driver.close()
 
     def leave(self) -> None:
-        """Wait no longer in `join`."""
+        """End the wait in `join`."""
         self._left.set()
 
-    async def _keep(self) -> None:
-        """Have an actor in each slot that there is, until cancelled."""
+    async def _keep_slots(self) -> None:
         while True:
             assert self._driver is not None
             try:
-                self._fit(await self._driver.nodes())
+                self._adjust_slots(await self._driver.nodes())
             except (ActorLostError, RuntimeError) as lost:
-                log.warning("the Ray cluster is out of reach: %s", printable(str(lost), 300))
+                log.warning("the Ray cluster cannot be reached: %s", printable(str(lost), 300))
                 await self._join_again()
             now = self._loop.time()
             self._since = math.inf if self.actors else min(self._since, now)
             if now - self._since > NO_WORKER:
                 self._fail(Failure("post: no workers", f"the Ray cluster has had no worker for {NO_WORKER:.0f} s"))
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL)
 
     async def _join_again(self) -> None:
-        """Once more, without the actors of before."""
         for task in self._slots.values():
             task.cancel()
         await asyncio.gather(*self._slots.values(), return_exceptions=True)
@@ -232,22 +225,21 @@ class Cluster:
         except RefusedError as error:
             log.warning("%s", error)
 
-    def _fit(self, nodes: Sequence[Node]) -> None:
-        """Begin with slots that are new, and let go of those that are gone."""
+    def _adjust_slots(self, nodes: Sequence[Node]) -> None:
         wanted = slots_of(nodes, self._most)
-        self._let_go({slot for slot, task in self._slots.items() if task.done() or slot not in wanted})
+        self._release({slot for slot, task in self._slots.items() if task.done() or slot not in wanted})
         for slot in wanted:
             if slot not in self._slots:
-                self._slots[slot] = self._loop.create_task(self._hold(slot))
+                self._slots[slot] = self._loop.create_task(self._fill_slot(slot))
 
-    def _let_go(self, slots: Iterable[tuple[str, int]]) -> None:
-        """Give those up that are not at work; what is at work notices itself."""
+    def _release(self, slots: Iterable[tuple[str, int]]) -> None:
+        """Release slots that are not at work; others notice."""
         for slot in slots:
             if slot not in self._busy:
                 self._slots.pop(slot).cancel()
 
-    async def _hold(self, slot: tuple[str, int]) -> None:
-        """One actor after the other in this slot."""
+    async def _fill_slot(self, slot: tuple[str, int]) -> None:
+        """One actor after another."""
         driver, setup, wait = self._driver, self._setup, _RETRY
         assert driver is not None
         assert setup is not None
@@ -260,14 +252,14 @@ class Cluster:
                 wait = _RETRY
                 await self._work(driver, number, slot)
             except (ActorLostError, RuntimeError) as lost:
-                log.warning("no worker on the node %s: %s", slot[0][:8], printable(str(lost), 300))
+                log.warning("no worker starts on the node %s: %s", slot[0][:8], printable(str(lost), 300))
                 await asyncio.sleep(wait)
                 wait = min(_LONGEST_RETRY, 2 * wait)
             finally:
                 driver.kill(number)
 
     async def _work(self, driver: Driver, number: int, slot: tuple[str, int]) -> None:
-        """Shards through an actor, one at a time, until it is lost."""
+        """Run shards, one at a time, until the actor is lost."""
         own = self.actors[number] = OneActor()
         self._changed()
         orders = own.orders if self._apart else self._orders
@@ -278,7 +270,7 @@ class Cluster:
                     continue  # it was given up
                 self._busy.add(slot)
                 try:
-                    async with asyncio.timeout(order.seconds + order.grace + TRIP):
+                    async with asyncio.timeout(order.seconds + order.grace + TRANSFER):
                         result = await driver.run(number, order.shard)
                 except TimeoutError:
                     order.lose(timed_out(order.seconds), by_node=False)
@@ -291,7 +283,7 @@ class Cluster:
                     log.warning("a worker on the node %s is lost: %s", slot[0][:8], printable(str(lost), 300))
                     order.lose(_NODE if by_node else _DIED, by_node=by_node)
                     if by_node:
-                        self._let_go({other for other in self._slots if other[0] == slot[0] and other != slot})
+                        self._release({other for other in self._slots if other[0] == slot[0] and other != slot})
                     return
                 except asyncio.CancelledError:
                     order.lose(_NODE, by_node=True)
@@ -313,6 +305,6 @@ class Cluster:
 
 
 def slots_of(nodes: Sequence[Node], most: int | None) -> list[tuple[str, int]]:
-    """The slots that the nodes offer, one for each processor, at most so many and spread over all nodes."""
+    """(node, number) of processors, at most `most`, spread over all nodes."""
     slots = [(place, node.id) for node in nodes for place in range(node.processors)]
     return [(node, place) for place, node in sorted(slots)[:most]]

@@ -1,4 +1,4 @@
-"""Ray's driver with workers of post-processing for actors."""
+"""Ray's driver with workers of post-processing as actors."""
 
 import asyncio
 import shutil
@@ -17,44 +17,35 @@ _ACTOR = "batchrun.post.actor:Actor"
 
 
 class Driver(Protocol):
-    """A member of a cluster, as `DriverProcess`, whose actors are workers of post-processing."""
+    """A member of a cluster whose actors are workers of post-processing."""
 
     async def join(self, address: str) -> None:
-        """Join the cluster. Raises OSError, or RuntimeError with what Ray says."""
+        """Raises OSError, or RuntimeError with Ray's message."""
         ...
 
-    async def nodes(self) -> list[Node]:
-        """The nodes that are there."""
-        ...
+    async def nodes(self) -> list[Node]: ...
 
     async def create(self, number: int, node: str, setup: Setup) -> Failure | None:
-        """Have an actor on a node; returns when it has imported the functions, or what prevents that. Where the node is
-        full it waits. Raises ActorLostError."""
+        """Start an actor, waiting where the node is full; returns why it cannot import the functions, else None. Raises ActorLostError."""
         ...
 
     async def run(self, number: int, shard: bytes) -> bytes:
-        """A packed Shard through an actor; the packed Done. Raises ActorLostError."""
+        """From a packed Shard to a packed Done. Raises ActorLostError."""
         ...
 
-    def kill(self, number: int) -> None:
-        """End an actor, whatever it is doing."""
-        ...
+    def kill(self, number: int) -> None: ...
 
-    async def close(self) -> None:
-        """Leave the cluster; its actors end."""
-        ...
+    async def close(self) -> None: ...
 
 
 class PostDriver(DriverProcess):
     """A Driver in a process of its own."""
 
     async def create(self, number: int, node: str, setup: Setup) -> Failure | None:
-        """As the protocol has it."""
         failure = await self.make(number, node, _ACTOR, 1, tuple(setup))
         return None if failure is None else Failure(*failure)
 
     async def run(self, number: int, shard: bytes) -> bytes:
-        """As the protocol has it."""
         return await self.carry(number, shard)
 
 
@@ -65,13 +56,12 @@ def prepared(
     environ: Mapping[str, str],
     loop: asyncio.AbstractEventLoop,
 ) -> tuple[PostDriver, Setup]:
-    """A driver with a folder that holds these functions, and what its actors are set up with. Raises RefusedError as
-    `bundle.fill`, and for a folder that cannot be written."""
+    """A driver with a folder of these functions, and the setup of its actors. Raises RefusedError."""
     folder = Path(tempfile.mkdtemp(prefix="batchrun-ray-"))
     try:
         return PostDriver(folder, environ, loop), setup._replace(specs=bundle.fill(folder, specs, hidden))
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
-            raise RefusedError(f"what lies beside the function cannot be copied: {error}") from error
+            raise RefusedError(f"the files beside the function cannot be copied: {error}") from error
         raise

@@ -1,10 +1,8 @@
 """Rows in flight on an event loop, for coroutine functions.
 
-Theory. The loop turns in a thread of its own for as long as there is a worker. A shard is taken in, and what comes back
-is what has ended by then; a row that takes longer comes back with a later shard, so that no row waits for the end of
-another. An answer comes as soon as something has ended and no row waits for a place on the loop, and else after `TURN`,
-so that rows that have come meanwhile get places that are free. It is given on the loop itself: while a function
-blocks the loop there is none, which is how that is noticed.
+A shard is taken, and what has ended by then is returned; slower rows return with a later one. The answer comes once something has
+ended and no row waits for a place, else after `TURN`, so that rows that came meanwhile get free places. It is given on the loop: none
+comes while a function blocks it, which is how that is noticed.
 """
 
 import asyncio
@@ -20,17 +18,17 @@ from batchrun.post.load import Function
 from batchrun.post.reply import Done, Item, Result, Shard
 
 TURN = 0.05
-"""Seconds until an answer at most, where the loop turns."""
+"""Seconds until an answer, unless the loop is blocked."""
 GRACE = 1.0
-"""Seconds that a row may take beyond its time to let itself be cancelled."""
+"""Seconds that a row may take beyond its time to be cancelled."""
 
 
-class StrangerError(Exception):
-    """The shard counts on rows in flight that are not here: they were on another worker, which is gone."""
+class UnknownRowsError(Exception):
+    """The shard counts on rows that were on a lost worker."""
 
 
 class _Row:
-    """A row in flight; `timer` is what ends its time, and then the grace after it."""
+    """A row in flight; `timer` ends its time, and then its grace."""
 
     __slots__ = ("is_late", "task", "timer")
 
@@ -41,9 +39,9 @@ class _Row:
 
 
 class EventLoopWorker:
-    """An event loop with up to `concurrency` rows of the chain on it; `begin` is called first in its thread.
+    """Up to `concurrency` rows of the chain on a loop; `begin` is called first in its thread.
 
-    A row that does not let itself be cancelled when its `timeout` is over is left behind on the loop.
+    A row that is not cancelled in its grace is left running.
     """
 
     def __init__(self, chain: Chain, *, concurrency: int, timeout: float, begin: Callable[[], None]) -> None:
@@ -52,7 +50,7 @@ class EventLoopWorker:
         self._timeout = timeout
         self._begin = begin
         self._waiting: deque[tuple[int, Item]] = deque()
-        self._flying: dict[int, _Row] = {}
+        self._in_flight: dict[int, _Row] = {}
         self._ended: list[tuple[int, Result]] = []
         self._over = asyncio.Event()
         self._spent: float | None = None
@@ -65,26 +63,23 @@ class EventLoopWorker:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             while not self._over.is_set():
                 with contextlib.suppress(SystemExit, KeyboardInterrupt):  # of a task; who awaits that gets it as well
-                    runner.run(self._until_over())
-
-    async def _until_over(self) -> None:
-        await self._over.wait()
+                    runner.run(self._over.wait())
 
     def close(self) -> None:
-        """Let the loop end; what is in flight is cancelled."""
+        """Rows in flight are cancelled."""
         self._loop.call_soon_threadsafe(self._over.set)
 
     def run(self, shard: Shard) -> Done:
-        """Take the rows of the shard in, and give back those that have ended. Raises StrangerError."""
+        """Take rows, and return those that have ended. Raises UnknownRowsError."""
         return asyncio.run_coroutine_threadsafe(self._take(shard), self._loop).result()
 
     async def _take(self, shard: Shard) -> Done:
         if self._spent is None:
             self._chain.make()
             self._spent = time.thread_time()
-        if shard.held != len(self._waiting) + len(self._flying) + len(self._ended):
+        if shard.held != len(self._waiting) + len(self._in_flight) + len(self._ended):
             self._forget()
-            raise StrangerError
+            raise UnknownRowsError
         self._waiting.extend(enumerate(shard.items, shard.first))
         self._fill()
         if not self._ended or self._waiting:
@@ -100,29 +95,26 @@ class EventLoopWorker:
         return Done(results, work, longest, blocked, numbers, work)
 
     def _fill(self) -> None:
-        while self._waiting and len(self._flying) < self._concurrency:
+        while self._waiting and len(self._in_flight) < self._concurrency:
             number, item = self._waiting.popleft()
             task = self._loop.create_task(self._chain.awaited(item))
-            task.add_done_callback(partial(self._land, number))
-            self._flying[number] = _Row(task, self._loop.call_later(self._timeout, self._stop, number))
+            task.add_done_callback(partial(self._completed, number))
+            self._in_flight[number] = _Row(task, self._loop.call_later(self._timeout, self._stop, number))
 
-    def _land(self, number: int, task: asyncio.Task[Result]) -> None:
-        row = self._flying.get(number)
+    def _completed(self, number: int, task: asyncio.Task[Result]) -> None:
+        row = self._in_flight.get(number)
         if row is None or row.task is not task:
             return  # it was left behind
         row.timer.cancel()
         self._end(number, timed_out(self._timeout) if row.is_late else task.result())
 
     def _stop(self, number: int) -> None:
-        row = self._flying[number]
+        row = self._in_flight[number]
         row.is_late = row.task.cancel()
-        row.timer = self._loop.call_later(GRACE, self._leave_behind, number)
-
-    def _leave_behind(self, number: int) -> None:
-        self._end(number, timed_out(self._timeout))
+        row.timer = self._loop.call_later(GRACE, self._end, number, timed_out(self._timeout))
 
     def _end(self, number: int, result: Result) -> None:
-        del self._flying[number]
+        del self._in_flight[number]
         self._ended.append((number, result))
         self._fill()
         if not self._waiting:
@@ -133,10 +125,10 @@ class EventLoopWorker:
             self._answer.set_result(None)
 
     def _forget(self) -> None:
-        for row in self._flying.values():
+        for row in self._in_flight.values():
             row.timer.cancel()
             row.task.cancel()
-        for rows in (self._waiting, self._flying, self._ended):
+        for rows in (self._waiting, self._in_flight, self._ended):
             rows.clear()
 
 
@@ -148,7 +140,7 @@ def worker(
     batch: bool,
     begin: Callable[[], None] = lambda: None,
 ) -> Chain | EventLoopWorker:
-    """What runs shards: an event loop where a function of the chain is a coroutine function, else the chain itself."""
+    """An event loop for coroutine functions, else the chain itself."""
     chain = Chain(functions, batch=batch)
     if not any(function.is_coroutine for function in functions):
         return chain

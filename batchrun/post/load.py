@@ -1,4 +1,4 @@
-"""From what `--post` names to functions: found, imported, and checked before the first call of a run."""
+"""The functions that `--post` names: found, imported, and checked before the first call."""
 
 import contextlib
 import difflib
@@ -25,7 +25,7 @@ _FORMS = "FILE.py:name, package.module:name, or one of " + ", ".join(BUILT_IN)
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """One function of the chain. `target` is what was named; a class still has to be made into an instance."""
+    """`target` is what was named, a function or a class."""
 
     name: str
     target: Any
@@ -33,12 +33,11 @@ class Function:
     is_coroutine: bool
 
     def make(self) -> Callable[..., Any]:
-        """What is called with a reply: the function, or a new instance of the class."""
         return self.target() if self.is_class else self.target
 
 
 def located(spec: str, folder: Path | None = None) -> str:
-    """The same name, with the path of a file made absolute, so that it means the same from any directory."""
+    """The same name with an absolute path."""
     where, colon, name = spec.rpartition(":")
     if not colon or not where.endswith(".py"):
         return spec
@@ -46,11 +45,7 @@ def located(spec: str, folder: Path | None = None) -> str:
 
 
 def load(specs: Sequence[str]) -> list[Function]:
-    """The functions that these names mean, imported.
-
-    Raises RefusedError for a file or name that is missing, a module that cannot be imported, and what cannot be
-    called with one reply.
-    """
+    """Raises RefusedError for what is missing, cannot be imported, or cannot be called with one reply."""
     return [_loaded(spec) for spec in specs]
 
 
@@ -80,23 +75,23 @@ def _built_in(name: str) -> Function:
         return Function(name, BUILT_IN[name], is_class=False, is_coroutine=False)
     near = difflib.get_close_matches(name, BUILT_IN, 1)
     hint = f"did you mean {near[0]}?" if near else f"write {_FORMS}"
-    raise RefusedError(f"--post {name}: there is no built-in post-processing of this name", hint)
+    raise RefusedError(f"--post {name}: no built-in function has this name", hint)
 
 
 def _imported(spec: str, where: str) -> ModuleType:
     if where.endswith(".py") and not Path(where).is_file():
-        raise RefusedError(f"--post {spec}: there is no file {where}", "the path counts from the current directory")
+        raise RefusedError(f"--post {spec}: there is no file {where}", "the path is relative to the current directory")
     try:
         with _output_in_log(spec):
             return _from_file(Path(where)) if where.endswith(".py") else _from_package(where)
     except Exception as error:
         raise _cannot_import(spec, error) from error
     except SystemExit as error:
-        raise RefusedError(f"--post {spec}: importing it ends the process (exit {error.code})") from error
+        raise RefusedError(f"--post {spec}: importing the module ends the process (exit {error.code})") from error
 
 
 def _from_file(path: Path) -> ModuleType:
-    """The module of a file under a name of its own, made once; its neighbours can be imported by it."""
+    """Import a file once under a name of its own; it can import its neighbours."""
     path = path.resolve()
     name = f"batchrun_post_{hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()}"
     if name in sys.modules:
@@ -125,12 +120,12 @@ def _from_package(name: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _output_in_log(spec: str) -> Generator[None]:
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):
+        with contextlib.redirect_stdout(output):
             yield
     finally:
-        for line in said.getvalue().splitlines():
+        for line in output.getvalue().splitlines():
             log.info("post: %s: %s", spec, line)
 
 
@@ -140,8 +135,8 @@ def _cannot_import(spec: str, error: Exception) -> RefusedError:
     if isinstance(error, SyntaxError):
         place = f" (line {error.lineno})"
     return RefusedError(
-        f"--post {spec}: it cannot be imported: {type(error).__name__}: {error}{place}",
-        "fix it, or install what it needs beside batchrun; nothing was sent",
+        f"--post {spec}: the module cannot be imported: {type(error).__name__}: {error}{place}",
+        "fix the module, or install the packages it needs beside batchrun; nothing was sent",
     )
 
 
@@ -158,7 +153,7 @@ def _check_call(spec: str, target: Any) -> None:
     if not inspect.isclass(target):
         _check_binds(spec, target, ("reply",), "it must take one argument, the reply")
         return
-    _check_binds(spec, target, (), "a class is made without arguments, once per worker")
+    _check_binds(spec, target, (), "the class must take no arguments: each worker makes one instance")
     call = getattr(target, "__call__", None)  # noqa: B004  the method that instances are called by, to look at it
     if "__call__" not in {name for base in target.__mro__ for name in vars(base)} or call is None:
         raise RefusedError(
@@ -177,7 +172,7 @@ def _check_binds(spec: str, target: Any, arguments: Sequence[str], rule: str) ->
     except TypeError as error:
         raise RefusedError(f"--post {spec}: wrong signature {signature}: {error}", rule) from error
     if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
-        raise RefusedError(f"--post {spec}: it is a generator", "return one value instead of yielding")
+        raise RefusedError(f"--post {spec}: the function is a generator", "return one value instead of yielding")
 
 
 def _is_coroutine(target: Any) -> bool:

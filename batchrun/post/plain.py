@@ -1,4 +1,4 @@
-"""Shards and what comes of them, as plain data: nothing of it can be code."""
+"""Shards and results as plain data without code."""
 
 from functools import partial
 from typing import Any, cast
@@ -9,16 +9,14 @@ from batchrun.post.reply import Done, Failure, Item, Result, Shard, Value
 
 _new = cast("Any", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]  generic, and here of types of its own
 _value: partial[Value] = partial(_new, Value)
-"""What Value(…) comes to, by a way that takes it a tenth of a microsecond."""
+"""Value(…) in a tenth of a microsecond."""
 
 
 def pack_shard(shard: Shard) -> bytes:
-    """A shard as bytes."""
     return pack(shard)
 
 
 def unpack_shard(data: bytes) -> Shard:
-    """The shard again."""
     items, stop_after, first, held = unpack(data)
     return Shard([_item(*fields) for fields in items], stop_after, first, held)
 
@@ -28,12 +26,11 @@ def _item(text: str, row: str, value: str | None, usage: tuple[Any, ...] | None,
 
 
 def pack_done(done: Done | None) -> bytes:
-    """What came of a shard as bytes; None for a shard that the worker cannot take."""
+    """None is for a shard that the worker cannot take."""
     return pack(None if done is None else done._replace(numbers=list(done.numbers)))
 
 
 def unpack_done(data: bytes) -> Done | None:
-    """What came of a shard again."""
     fields = unpack(data)
     if fields is None:
         return None

@@ -1,4 +1,4 @@
-"""Shards in worker processes, with pebble underneath: one worker that dies or hangs costs one shard, and is replaced."""
+"""Shards in worker processes by pebble: a worker that dies or hangs costs one shard, and is replaced."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 from batchrun.post.chain import timed_out
-from batchrun.post.event_loop import StrangerError
+from batchrun.post.event_loop import UnknownRowsError
 from batchrun.post.process import Launcher, WorkerContext
 from batchrun.post.reply import Done, Failure, Shard
 from batchrun.post.worker import Setup, initialize, run
@@ -22,13 +22,13 @@ if TYPE_CHECKING:  # only a run with --post pays for it
 log = logging.getLogger(__name__)
 
 REBUILDS = 5
-"""Times in a row that a pool is made anew before anything comes back from it."""
+"""Times in a row that a pool is made again before anything comes back."""
 LOOK = 1.0
-"""Seconds between looks whether the pool of an outstanding shard still works."""
+"""Seconds between checks that the pool of a pending shard still works."""
 
 
 class LostError(Exception):
-    """A shard did not come back; `failure` is what that means for a row that was alone in it."""
+    """A shard did not come back; `failure` is that of a row alone in it."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -36,7 +36,7 @@ class LostError(Exception):
 
 
 class Pool:
-    """Worker processes; make and use it on one event loop."""
+    """Used on one event loop."""
 
     def __init__(self, workers: int, setup: Setup, environ: Mapping[str, str]) -> None:
         self._workers = workers
@@ -48,14 +48,14 @@ class Pool:
         self._closed = False
 
     def start(self) -> None:
-        """Have the workers started, in a thread, not waiting until they are up."""
+        """Start the workers, without waiting."""
         if self._making is None and not self._closed:
-            self._making = self._loop.run_in_executor(None, self._made)
+            self._making = self._loop.run_in_executor(None, self._make)
 
-    def _made(self) -> "ProcessPool":
+    def _make(self) -> "ProcessPool":
         from pebble import ProcessPool  # noqa: PLC0415  only a run with --post pays for it
 
-        context: Any = WorkerContext(self._launcher)  # its `Process` is a method, where the protocol has no word for it
+        context: Any = WorkerContext(self._launcher)  # its `Process` is a method, which the protocol does not allow for
         pool = ProcessPool(self._workers, initializer=initialize, initargs=(self._setup,), context=context)
         try:
             assert pool.active  # asking starts it
@@ -64,8 +64,7 @@ class Pool:
         return pool
 
     async def run(self, shard: Shard, seconds: float, grace: float = 0.0) -> Done:
-        """One shard; `seconds` is how long it may take, `grace` what it gets beyond that. Raises LostError where it
-        does not come back."""
+        """Run one shard, in `seconds` and a further `grace`. Raises LostError where it does not come back."""
         while True:
             self.start()
             making = self._making
@@ -81,35 +80,35 @@ class Pool:
             except CancelledError:
                 raise LostError(Failure("post: stopped", "the pool was stopped")) from None
             except OSError as error:
-                raise LostError(_death(error)) from None
-            except StrangerError:
+                raise LostError(_exit_failure(error)) from None
+            except UnknownRowsError:
                 raise LostError(Failure("post: worker died", "the worker process ended")) from None
             else:
                 self._rebuilt = 0
                 return done
 
     def _rebuild(self, broken: "asyncio.Future[ProcessPool]", error: Exception) -> None:
-        """pebble gives a pool up when a worker dies while none is at work; make another."""
+        """Make another pool: pebble's stops when a worker dies while none is at work."""
         if self._closed or self._making is not broken:
             return
         self._rebuilt += 1
         if self._rebuilt > REBUILDS:
-            said = error.__cause__ or error
-            raise LostError(Failure("post: no workers", f"worker processes cannot be kept running: {said}"))
+            reason = error.__cause__ or error
+            raise LostError(Failure("post: no workers", f"worker processes end again and again: {reason}"))
         log.warning("the worker pool is restarted: %s", error.__cause__ or error)
-        self._making = self._loop.run_in_executor(None, self._made_anew, _outcome(broken))
+        self._making = self._loop.run_in_executor(None, self._remake, _pool_of(broken))
 
-    def _made_anew(self, broken: "ProcessPool | None") -> "ProcessPool":
+    def _remake(self, broken: "ProcessPool | None") -> "ProcessPool":
         self._stop(broken)
-        return self._made()
+        return self._make()
 
     async def close(self) -> None:
-        """Kill the workers, whatever they do; a pool that is being made is waited for."""
+        """Kill the workers."""
         self._closed = True
         making, self._making = self._making, None
         if making is not None:
             await asyncio.wait([making])
-            await asyncio.to_thread(self._stop, _outcome(making))
+            await asyncio.to_thread(self._stop, _pool_of(making))
         await asyncio.to_thread(self._launcher.close)
 
     def _stop(self, pool: "ProcessPool | None") -> None:
@@ -122,8 +121,7 @@ class Pool:
 
 
 async def _answer(pool: "ProcessPool", shard: Shard, seconds: float) -> Done:
-    """What comes back for a shard. A pool that breaks answers only for the shards that it had begun to hand out, so
-    whoever waits looks at the pool now and then."""
+    """A broken pool answers only for shards it had begun to hand out, so check it now and then."""
     answer = asyncio.wrap_future(pool.schedule(run, args=(shard,), timeout=seconds))
     try:
         while not answer.done():
@@ -135,12 +133,12 @@ async def _answer(pool: "ProcessPool", shard: Shard, seconds: float) -> Done:
         answer.cancel()
 
 
-def _outcome(making: "asyncio.Future[ProcessPool]") -> "ProcessPool | None":
-    """The pool that was made; None where making it failed."""
+def _pool_of(making: "asyncio.Future[ProcessPool]") -> "ProcessPool | None":
+    """None where making it failed."""
     return making.result() if making.exception() is None else None
 
 
-def _death(error: OSError) -> Failure:
+def _exit_failure(error: OSError) -> Failure:
     code = getattr(error, "exitcode", None)
     if isinstance(code, int) and code < 0:
         with contextlib.suppress(ValueError):
@@ -152,5 +150,5 @@ def cores() -> int:
     """The processors that this process may use."""
     try:
         return max(1, len(os.sched_getaffinity(0)))
-    except AttributeError:  # only Linux tells
+    except AttributeError:  # sched_getaffinity is of Linux only
         return os.cpu_count() or 1

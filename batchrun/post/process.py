@@ -1,8 +1,7 @@
-"""Worker processes: started with an environment without secrets, and with their output in the log.
+"""Worker processes: without secrets in the environment, with their output in the log.
 
-`multiprocessing` starts a spawned process with the whole environment and the terminal of its parent; `Launcher` makes
-it start one with less. Windows has its own way of starting, so there only the process itself forgets what it must not
-know.
+`multiprocessing` starts a spawned process with its parent's whole environment and terminal; `Launcher` does not. On Windows only the
+process itself can drop secrets.
 """
 
 import io
@@ -19,7 +18,7 @@ from batchrun.child_processes import into_log
 
 
 class Launcher:
-    """Starts worker processes, reads what they print into the log, and kills what is left of them."""
+    """Starts worker processes, logs what they print, and kills them."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = dict(environ)
@@ -29,7 +28,7 @@ class Launcher:
         self._reader.start()
 
     def process(self, *args: Any, **settings: Any) -> "WorkerProcess":
-        """A worker process that is not started yet."""
+        """A process that is not started yet."""
         made = WorkerProcess(*args, **settings)
         made.launcher = self
         self._processes = [one for one in self._processes if one.pid is None or one.is_alive()]
@@ -37,20 +36,16 @@ class Launcher:
         return made
 
     def kill(self) -> None:
-        """Kill every worker at once."""
         for one in self._processes:
             if one.pid is not None and one.is_alive():
                 one.kill()
 
     def close(self) -> None:
-        """Let the reader of the output come to its end."""
         os.close(self.output)
         self._reader.join(1.0)
 
 
 class WorkerProcess(SpawnProcess):
-    """A spawned process that its launcher starts."""
-
     launcher: Launcher | None = None
 
     @staticmethod
@@ -60,29 +55,25 @@ class WorkerProcess(SpawnProcess):
         return popen_type()(process_obj)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The process as it travels to itself: without its launcher."""
+        """Pickled without its launcher."""
         return {name: value for name, value in self.__dict__.items() if name != "launcher"}
 
 
 class WorkerContext(SpawnContext):
-    """The `multiprocessing` context of a pool of such processes."""
-
     def __init__(self, launcher: Launcher) -> None:
         super().__init__()
         self._launcher = launcher
 
     def Process(self, *args: Any, **settings: Any) -> process.BaseProcess:  # noqa: N802  # pyright: ignore[reportIncompatibleVariableOverride]  a class in the base, here what makes one
-        """A process of this pool."""
         return self._launcher.process(*args, **settings)
 
 
 def popen_type() -> Any:
-    """What starts a process on systems with `posix_spawn`."""
+    """For systems with `posix_spawn`."""
     from multiprocessing import popen_spawn_posix, reduction, resource_tracker  # noqa: PLC0415  not on Windows
 
     class Popen(popen_spawn_posix.Popen):
-        """As the base does it, but for the environment, the standard streams, and the parent's main module, which the
-        child does not load: it may be any program."""
+        """As the base, but for the environment, the standard streams, and the parent's main module, which is not loaded."""
 
         _fds: list[int]
 

@@ -1,16 +1,10 @@
-"""The queue between a paid reply and its outcome: rows come in one by one, go through the functions in shards, and come
-out in shards.
+"""The queue between a paid reply and its outcome: rows come in singly, and go through the functions in shards.
 
-Theory. Sending a row to a process costs about 100 µs alone and 5 µs in a shard of 64 or more, so rows are gathered into
-shards, sized by what the last ones took (`shard_size`). Work that is too short for a process is done in a thread here: with
-`auto` the first rows are timed in that thread, and the queue moves to a pool as soon as it is certain that they are
-slower.
+Sending a row to a process costs about 100 µs alone and 5 µs in a shard of 64, so `shard_size` sizes shards by the last ones. Work too
+short for a process is done in a thread: with `auto` the first rows are timed there, and the queue moves to a pool once they prove
+slower. Coroutine functions have async workers instead.
 
-Coroutine functions have an async worker for each worker instead: rows in flight on its event loop, which is handed more as they
-end.
-
-A shard that does not come back is run again, one row at a time, so that only the row at fault fails; a function may
-therefore be called twice for a row. The rows in the queue are bounded: `put` waits while there are too many.
+A lost shard is run again row by row, so that only the row at fault fails; a function may be called twice for a row.
 """
 
 import asyncio
@@ -40,10 +34,9 @@ from batchrun.post.worker import Setup
 log = logging.getLogger(__name__)
 
 LINGER = 4.0
-"""Seconds that the queue works on for after `end_soon` when no more rows come: what is left can be done later,
-from the journal, and costs nothing."""
+"""Seconds that the queue works on after `end_soon`; the rest can be done later at no cost."""
 CLUSTER_SHARD = 0.25
-"""Seconds of work in a shard for a cluster: the way there costs the driver a millisecond."""
+"""Seconds of work in a shard, as sending one costs the driver a millisecond."""
 CLUSTER_BYTES = 1_000_000
 """Characters of its rows at most."""
 _token: Callable[[Task], Any] = itemgetter(0)
@@ -51,8 +44,9 @@ _token: Callable[[Task], Any] = itemgetter(0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """What the user chose. `workers` is None for auto, 0 for the thread; with `ray`, the address of a Ray cluster or
-    `auto`, it is the greatest number of workers there. `batch` is whether the rows are OpenAI Batch requests. `secret_names` and `secret_values` name what workers must not find in their environment."""
+    """The user's settings. `workers` is None for auto, 0 for the thread; with `ray` (an address or `auto`) the greatest number on the
+    cluster. `batch`: rows are OpenAI Batch requests. `secret_names` and `secret_values` are kept out of workers' environment.
+    """
 
     specs: tuple[str, ...]
     workers: int | None = None
@@ -68,11 +62,10 @@ Deliver = Callable[[list[tuple[Any, Result]]], Awaitable[None]]
 
 
 class PostQueue:
-    """Post-processing of one run. Make it inside the loop that runs it.
+    """Post-processing of one run, made inside its loop.
 
-    `deliver` is awaited with the results of each shard and raises nothing, `busy` is called when `put` begins to wait
-    and when it ends. `environ` is what workers' environment is made from. Raises RefusedError where the functions
-    cannot be loaded.
+    `deliver` is awaited with results and raises nothing; `busy` is called when `put` begins and ends to wait. Raises RefusedError where
+    the functions cannot be loaded.
     """
 
     def __init__(
@@ -97,41 +90,39 @@ class PostQueue:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._dispatching = False
         self._closed = False
-        self._hurried = False
+        self._ending = False
         self._room = 0
         self._sizer = ShardSizer() if choices.ray is None else ShardSizer(CLUSTER_SHARD)
         self.workers = 0
-        """Worker processes, 0 for the thread; on a cluster those that work."""
+        """Worker processes, 0 for the thread; on a cluster those that have answered."""
         self.blocked: dict[str, float] = {}
-        """The longest time that coroutine functions kept their event loop from turning, by name, where it is long."""
+        """The longest time that each coroutine function blocked its event loop, if long."""
         self._backends: list[Pool | Inline | Cluster] = []
         self._async_workers: list[AsyncWorker] = []
         self._retired: list[Pool | Inline | Cluster] = []
         self._cluster: Cluster | None = None
         if choices.ray is None:
-            self._employ(choices.workers or 0)
+            self._use_workers(choices.workers or 0)
         else:
-            self._employ_cluster(choices.ray, environ)
+            self._use_cluster(choices.ray, environ)
 
     @property
     def inside(self) -> int:
-        """Rows that have come in and have not come out."""
+        """Rows that have come in and not come out."""
         return self._inside
 
     async def join(self) -> None:
-        """Join the cluster, where there is one, before anything is put in. Raises RefusedError."""
+        """Raises RefusedError."""
         if self._cluster is not None:
             await self._cluster.join()
 
     def start(self) -> None:
-        """Have the workers started, so that they are up when the first reply comes."""
         for backend in self._backends:
             if isinstance(backend, Pool):
                 backend.start()
 
     async def put(self, token: Any, item: Item, ready: "asyncio.Future[None] | None" = None) -> None:
-        """Take a row in; waits while the queue is full. The row is not touched before `ready` is done; `token` comes
-        back with its result."""
+        """Add a row, waiting while the queue is full. It starts when `ready` is done; `token` comes back with its result."""
         if self._inside >= self._room:
             await self._have_room()
         self._inside += 1
@@ -147,7 +138,7 @@ class PostQueue:
     async def _have_room(self) -> None:
         self._outside += 1
         try:
-            while self._inside >= self._room and not self._closed and not self._hurried:
+            while self._inside >= self._room and not self._closed and not self._ending:
                 self._room = self._fitting_room()
                 if self._inside >= self._room:
                     await self._wait()
@@ -156,52 +147,51 @@ class PostQueue:
 
     def _enter(self, task: Task, ready: "asyncio.Future[None]") -> None:
         if ready.cancelled() or ready.exception() is not None:
-            self._leave(1)  # the reply is not safe: whoever wrote it hears of that
+            self._leave(1)  # the reply is not stored, which its writer learns by itself
         else:
             self._queue.append(task)
             self._soon()
 
     def end_soon(self) -> int:
-        """No `put` waits any more, and `drain` end after `LINGER` at the latest. Returns the rows that
-        this concerns now."""
-        self._hurried = True
+        """Let no `put` wait, and `drain` end after `LINGER`. Returns the rows concerned."""
+        self._ending = True
         if self._cluster is not None:
             self._cluster.leave()
         self._wake()
         return self._inside + self._outside
 
     async def drain(self) -> None:
-        """Wait until every row is out, or the queue is abandoned."""
+        """Wait until every row is out."""
         end: asyncio.TimerHandle | None = None
         while self._inside and not self._closed:
-            if self._hurried and end is None:
+            if self._ending and end is None:
                 end = asyncio.get_running_loop().call_later(LINGER, self.abandon)
             await self._wait(quietly=True)
         if end is not None:
             end.cancel()
 
     def abandon(self) -> None:
-        """Take nothing more in and let nothing more out."""
+        """Take nothing in and let nothing out."""
         self._closed = True
         for task in self._under_way:
             task.cancel()
         self._wake()
 
     async def close(self) -> None:
-        """Stop, and let no worker be left; what is inside does not come out."""
+        """Stop all workers; rows inside are dropped."""
         self.abandon()
         await asyncio.gather(*self._under_way, return_exceptions=True)
         await asyncio.gather(*(backend.close() for backend in (*self._backends, *self._retired)))
 
     def _fitting_room(self) -> int:
-        """Rows that may be inside: enough for every worker to have a shard and another one to come."""
+        """Rows that may be inside: a shard for every worker and another to come."""
         if self._async_workers:
             return max(64, 2 * sum(async_worker.capacity for async_worker in self._async_workers))
         return max(64, 3 * self._slots * self._sizer.size)
 
     @property
     def _slots(self) -> int:
-        """Shards that are handed out at a time: one more for each worker than it can work on."""
+        """Shards that are handed out at a time."""
         if self._cluster is not None:
             return self.workers + -(-self.workers // 4)  # one at a time for each, and some that are ready to go
         if self.workers:
@@ -218,7 +208,7 @@ class PostQueue:
         return self._choices.workers is None and self._cluster is None and not self.workers
 
     def _soon(self) -> None:
-        """Hand rows out when what is happening now has happened, so that rows that come together stay together."""
+        """Schedule the dispatch, so that rows that come together stay together."""
         if not self._dispatching:
             self._dispatching = True
             asyncio.get_running_loop().call_soon(self._dispatch)
@@ -242,7 +232,6 @@ class PostQueue:
         task.add_done_callback(self._under_way.discard)
 
     async def _serve(self, async_worker: AsyncWorker) -> None:
-        """Keep an async worker in rows as long as there are any."""
         while (tasks := async_worker.take(self._queue, self._share(async_worker))) or async_worker.held:
             results, done = await async_worker.turn(tasks)
             if results:
@@ -252,7 +241,7 @@ class PostQueue:
                 continue
             self._after_loss()
             if self._cluster is not None:
-                async_worker.hand_on(
+                async_worker.transfer(
                     next((other for other in self._async_workers if other is not async_worker), self._left_over)
                 )
                 self._soon()
@@ -260,7 +249,6 @@ class PostQueue:
         async_worker.serving = False
 
     def _share(self, async_worker: AsyncWorker) -> int:
-        """The rows that the async worker may take to have its fair part of all."""
         if async_worker not in self._async_workers:
             return 0
         rows = len(self._queue) + sum(each.held for each in self._async_workers)
@@ -268,7 +256,6 @@ class PostQueue:
         return min(share, self._sizer.to_probe - async_worker.held) if self._probing else share
 
     def _next_tasks(self) -> list[Task]:
-        """The rows of the next shard; for a cluster of at most `CLUSTER_BYTES`."""
         size = self._next_size()
         if self._cluster is None:
             return [self._queue.popleft() for _ in range(size)]
@@ -283,7 +270,7 @@ class PostQueue:
         return tasks
 
     def _next_size(self) -> int:
-        """Rows for the next shard: a full one, or an even share of what there is."""
+        """Rows for the next shard: a full one, or an even share."""
         waiting = len(self._queue)
         if self._probing:
             return min(waiting, self._sizer.to_probe)
@@ -292,7 +279,7 @@ class PostQueue:
 
     async def _run(self, tasks: list[Task]) -> None:
         try:
-            results = await self._through(tasks)
+            results = await self._results_of(tasks)
         except Exception as error:
             log.exception("a shard of %d rows: internal error", len(tasks))
             results = [internal_error(error)] * len(tasks)
@@ -304,8 +291,8 @@ class PostQueue:
         await self._deliver(results)
         self._leave(len(results))
 
-    async def _through(self, tasks: list[Task]) -> list[Result]:
-        """The results of the shard, or of its beginning; the rest goes back into the queue."""
+    async def _results_of(self, tasks: list[Task]) -> list[Result]:
+        """Of the shard, or its beginning; the rest goes back into the queue."""
         items = [item for _, item in tasks]
         try:
             done = await self._shard(items)
@@ -346,26 +333,24 @@ class PostQueue:
             self._move()
 
     def _after_loss(self) -> None:
-        """What hangs in the thread is better off in a process that can be killed."""
+        """What hangs in a thread is moved to processes, which can be killed."""
         if self._may_move:
             self._move()
 
     def _move(self) -> None:
-        """From the thread to worker processes."""
         log.info("post-processing moves to %d worker processes", cores())
         self._retired += self._backends
         before = self._async_workers
-        self._employ(cores())
+        self._use_workers(cores())
         for async_worker in before:
-            async_worker.hand_on(self._async_workers[0])
+            async_worker.transfer(self._async_workers[0])
         self._soon()
 
-    def _employ(self, workers: int) -> None:
-        """Have rows done by so many worker processes, or with 0 in the thread; each event loop has a pool of its own,
-        so that rows meet the process again that has rows in flight."""
+    def _use_workers(self, workers: int) -> None:
+        """With 0 the thread. Each event loop has its own pool, so that rows in flight stay in their process."""
         self.workers = workers
         if not workers:
-            backends: list[Pool] | list[Inline] = [Inline(self._made_worker)]
+            backends: list[Pool] | list[Inline] = [Inline(self._make_worker)]
         else:
             pools = [1] * workers if self._awaits else [workers]
             backends = [Pool(count, self._setup, self._environ) for count in pools]
@@ -373,8 +358,7 @@ class PostQueue:
         if self._awaits:
             self._async_workers = [self._async_worker_of(backend) for backend in backends]
 
-    def _employ_cluster(self, address: str, environ: dict[str, str]) -> None:
-        """Have rows done in actors of a cluster, once it is joined."""
+    def _use_cluster(self, address: str, environ: dict[str, str]) -> None:
         choices = self._choices
         make = partial(
             prepared, choices.specs, choices.secret_values, self._setup, driver_environ(self._environ, environ)
@@ -385,7 +369,7 @@ class PostQueue:
         self._backends = [self._cluster]
 
     def _recount(self) -> None:
-        """Take the actors that there are by now; what an actor that is lost left over goes to the next."""
+        """Use the present actors; rows of a lost one go to the next."""
         assert self._cluster is not None
         actors = self._cluster.actors
         self.workers = len(actors)
@@ -393,7 +377,7 @@ class PostQueue:
             known = {async_worker.backend: async_worker for async_worker in self._async_workers}
             self._async_workers = [known.get(actor) or self._async_worker_of(actor) for actor in actors.values()]
             if self._async_workers:
-                self._left_over.hand_on(self._async_workers[0])
+                self._left_over.transfer(self._async_workers[0])
         self._soon()
         self._wake()
 
@@ -403,11 +387,10 @@ class PostQueue:
 
     @property
     def _setup(self) -> Setup:
-        """What a worker has to know."""
         choices = self._choices
         return Setup(choices.specs, choices.concurrency, choices.timeout, choices.batch)
 
-    def _made_worker(self, begin: Callable[[], None]) -> Chain | EventLoopWorker:
+    def _make_worker(self, begin: Callable[[], None]) -> Chain | EventLoopWorker:
         choices = self._choices
         return worker(
             self._functions,
@@ -434,7 +417,7 @@ class PostQueue:
                 self._busy(False)
 
     def _wake(self) -> None:
-        """Wake all waiting `put`s to look again: as many as workers at most."""
+        """Wake all waiting `put`s to check again."""
         for waiter in islice(tuple(self._waiters), None):
             if not waiter.done():
                 waiter.set_result(None)

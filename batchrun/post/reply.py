@@ -1,4 +1,4 @@
-"""What a function of `--post` is given, and the record that carries it to a worker."""
+"""The argument of a function of `--post`, and records to and from a worker."""
 
 import json
 from collections.abc import Sequence
@@ -8,11 +8,7 @@ from batchrun.models import Usage
 
 
 class Item(NamedTuple):
-    """A reply on its way to a worker, all text so that it costs little to send.
-
-    `row` is the input row as a JSON object, `value` the JSON of a value that the reply has beside its text, None for
-    none. `line` and `key` name the row as messages do.
-    """
+    """A reply for a worker, as cheap text: `row` is a JSON object, `value` the JSON of a value beside the text."""
 
     text: str
     row: str = "{}"
@@ -24,17 +20,16 @@ class Item(NamedTuple):
 
 
 Task = tuple[Any, Item]
-"""A row on its way through the queue: a token, which comes back with its result, and its reply."""
+"""A token, which comes back with its result, and a row's reply."""
 
 
 class Reply:
-    """One reply, as a function of `--post` sees it.
+    """One reply, the argument of a function of `--post`.
 
-    `text` is the model's text, or what an earlier function of the chain made of it. `value` is what the last function
-    before returned; for the first it is the parsed value where the prompt has an output schema, the embedding or the
-    tool calls where the reply is one, and else None. `usage` has the tokens (`input`, `output`, `cached`,
-    `reasoning`), None where the provider stated none; `finish` is the provider's finish reason, such as `stop` or
-    `length`. `line` and `key` name the input row, `fields` are its columns.
+    `text` is the model's text, or what an earlier function made of it. `value` is what the previous function returned; for the first the
+    parsed value with an output schema, the embedding or the tool calls, else None. `usage` has the tokens (`input`, `output`, `cached`,
+    `reasoning`), None if not stated; `finish` is the provider's finish reason, such as `stop` or `length`. `line` and `key` name the
+    input row, `fields` are its columns.
     """
 
     __slots__ = ("_fields", "_row", "finish", "key", "line", "text", "usage", "value")
@@ -78,7 +73,7 @@ class Reply:
 
     @classmethod
     def of(cls, item: Item) -> "Reply":
-        """The reply that an item carries; its row is parsed when it is asked for."""
+        """Its row is parsed on first use."""
         reply = cls.__new__(cls)
         reply.text, reply._row, value, reply.usage, reply.finish, reply.line, reply.key = item
         reply.value = None if value is None else json.loads(value)
@@ -87,11 +82,7 @@ class Reply:
 
 
 class Value(NamedTuple):
-    """What post-processing made of a reply, as JSON texts.
-
-    `output` takes the place of the reply in the output, None keeps it. `added` are members that are merged into the
-    output row, one JSON object, None for none.
-    """
+    """JSON texts: `output` replaces the reply (None keeps it), `added` is an object to merge into the output row."""
 
     output: str | None
     added: str | None
@@ -101,7 +92,7 @@ KEPT = Value(None, None)
 
 
 class Failure(NamedTuple):
-    """Why post-processing failed: a short stable phrase, one line with the place, and the traceback if there is one."""
+    """A short stable phrase, one line with the place, a traceback if any."""
 
     cause: str
     message: str
@@ -112,16 +103,14 @@ Result = Value | Failure
 
 
 def internal_error(error: Exception) -> Failure:
-    """The failure of rows that are not at fault."""
     return Failure("post: internal error", f"{type(error).__name__}: {error}")
 
 
 class Shard(NamedTuple):
     """Rows that are handed to a worker together.
 
-    With `stop_after` only the first of them may come back, after so many seconds of work beside the longest row. Where
-    rows stay in flight on the worker, they are numbered one after another from `first`, and `held` is how many that it
-    was given before have not come back.
+    With `stop_after` only the first may come back, after so many seconds beside the longest row. Rows that stay in flight are numbered
+    from `first`; `held` earlier ones have not come back.
     """
 
     items: list[Item]
@@ -131,12 +120,10 @@ class Shard(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What a worker gives back for a shard: the results of its items or of the first of them; where rows stay in
-    flight, those that have ended, by their `numbers`.
+    """Results of a shard, or its beginning; of rows in flight those that ended, by `numbers`.
 
-    `seconds` of work in all. Where each row was timed, `processor` is the processor's part in that, and `longest` its
-    part in one row, else 0. `blocked` has, by function, the longest time that a coroutine function kept its event loop
-    from turning, where that is too long.
+    `seconds` of work, `processor` of it CPU time, `longest` that of one row, if timed. `blocked` has the longest time that a function
+    blocked its event loop, if too long.
     """
 
     results: list[Result]

@@ -1,9 +1,7 @@
-"""How long rows take, from what has come back: how many make a shard, and whether a process is worth it.
+"""How long rows take: the size of a shard, and whether processes are worth it.
 
-Theory. The size of a shard follows the mean of the last ones, quickly. Whether rows are worth a process is judged by
-the first `PROBE` of them, without the longest, since a first call may import something; it is enough to be certain
-before they are through. They are judged by processor time, and those after them by every `RECENT` seconds of work, so
-that a pause of a busy machine does not pass for slow rows; rows that wait for something are slow by the second.
+The size follows the mean of the last shards. The first `PROBE` rows, without the longest, which may import something, decide about
+processes by CPU time, which a busy machine does not change; later ones every `RECENT` seconds of work.
 """
 
 from batchrun.post.reply import Done
@@ -13,25 +11,23 @@ SHARD = 0.05
 LARGEST = 2000
 """Rows in a shard at most."""
 WORTH_A_PROCESS = 100e-6
-"""Seconds of work a row from which on a process is worth it."""
+"""Seconds of work a row from which a process is worth it."""
 PROBE = 20
-"""Rows that are timed in the thread before it is decided."""
+"""Rows that are timed in the thread before the decision."""
 CERTAIN = PROBE * WORTH_A_PROCESS
 """Seconds of work that are too many for all of them."""
 RECENT = 0.2
-"""Seconds of work between judgements after them, by which rows are slow at twice `WORTH_A_PROCESS`."""
+"""Seconds of work between later decisions, for which twice `WORTH_A_PROCESS` is slow."""
 _SLOW_CALL = 0.05
-"""Seconds of work in one row that are slow whatever the others take."""
+"""Seconds of work that are slow in any single row."""
 
 
 class ShardSizer:
-    """What is known of the rows of one queue."""
-
     def __init__(self, shard: float = SHARD) -> None:
         """`shard` is the seconds of work in a shard."""
         self._shard = shard
         self.is_slow = False
-        """Whether a process is worth it, as it was judged last."""
+        """Whether processes are worth it, by the last decision."""
         self._rows = 0
         self._mean: float | None = None
         self._unended = 0.0
@@ -49,11 +45,10 @@ class ShardSizer:
 
     @property
     def to_probe(self) -> int:
-        """Rows that have to come back before it is decided."""
+        """Rows that have to come back before the decision."""
         return max(0, PROBE - self._rows)
 
     def learn(self, done: Done) -> None:
-        """Take in what came back from a worker."""
         rows = len(done.results)
         self._rows += rows
         self._unended += done.seconds

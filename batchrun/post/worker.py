@@ -1,4 +1,4 @@
-"""What runs in a worker process: it is set up once, then runs shards until its parent stops it or is gone."""
+"""What runs in a worker process until its parent stops it or is gone."""
 
 import contextlib
 import multiprocessing
@@ -15,12 +15,10 @@ from batchrun.post.load import load
 from batchrun.post.reply import Done, Failure, Shard
 
 EXITED = 70
-"""The exit code of a worker whose function ends the process with 0: the pool takes 0 for a worker that has finished."""
+"""The exit code in place of 0, which the pool takes for a finished worker."""
 
 
 class Setup(NamedTuple):
-    """What a worker has to know."""
-
     specs: tuple[str, ...]
     concurrency: int
     timeout: float
@@ -32,7 +30,7 @@ _broken: Failure | None = None
 
 
 def initialize(setup: Setup) -> None:
-    """Make the process a worker. Raises nothing: what is wrong with the functions fails the rows."""
+    """Faulty functions fail the rows; raises nothing."""
     global _worker, _broken  # noqa: PLW0603  one worker, one chain: there is nothing else in this process
     _die_with_parent()
     _never_end_well()
@@ -52,7 +50,6 @@ def refusal() -> Failure | None:
 
 
 def run(shard: Shard) -> Done:
-    """One shard."""
     if _worker is None:
         broken = _broken or Failure("post: not set up", "the worker has no functions")
         count = len(shard.items)
@@ -61,10 +58,10 @@ def run(shard: Shard) -> Done:
 
 
 def _die_with_parent() -> None:
-    """End this process when the parent does, however that ends, and whatever a function is doing here.
+    """End this process with its parent, however that ends, and whatever a function is doing here.
 
-    The parent holds the other end of a pipe. The kernel sends SIGIO, which ends a process that does not handle it, when
-    the pipe is closed; a thread waits for the same, for systems without that signal.
+    When the parent's end of the pipe closes, the kernel sends SIGIO, which kills a process that does not handle it; on systems without
+    it a thread waits for the same.
     """
     parent = multiprocessing.parent_process()
     if parent is None:

@@ -1,8 +1,4 @@
-"""What the body of an answer says: a reply, or why it is none; and what is wrong with a reply's JSON.
-
-Pure: bytes in, records out. Nothing here raises on what a server sends, however broken, and nothing here decides
-what to do about it: that is for `retry`.
-"""
+"""Reading bodies of answers, and checking a reply's JSON. Pure; raises nothing on what a server sends."""
 
 from batchrun.replies.bodies import ERROR, HTML, read, thinking_of, value_of
 from batchrun.replies.failures import ErrorInfo, error_of, error_within

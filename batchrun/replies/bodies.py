@@ -1,9 +1,8 @@
 """Reading the body of a 200, a reader per endpoint.
 
-A reply has an answer in it: text, tool calls, a refusal, vectors. A message without any is a reply too, flagged
-`empty`: it was paid for. Everything else is a `Defect`, however well-formed. What the model thought before its answer is
-no part of the answer, wherever a server puts it. Why the model stopped is looked up in `providers/finish.toml`.
-Shapes: https://platform.openai.com/docs/api-reference
+A reply has an answer: text, tool calls, a refusal, vectors. A message without any is flagged `empty`, as it was paid for; all else is
+a `Defect`. Thinking is no part of the answer. Finish reasons are in `providers/finish.toml`. Shapes:
+https://platform.openai.com/docs/api-reference
 """
 
 import re
@@ -22,9 +21,9 @@ from batchrun.replies.repaired import repaired
 from batchrun.replies.usage import usage_of
 from batchrun.replies.wrapping import is_stream, unwrapped
 
-_NONE: frozenset[Flag] = frozenset()
+_NO_FLAGS: frozenset[Flag] = frozenset()
 _MEANINGS: dict[str, frozenset[Flag] | None] = {
-    "whole": _NONE,
+    "whole": _NO_FLAGS,
     "cut": frozenset({Flag.TRUNCATED}),
     "filtered": frozenset({Flag.FILTERED}),
     "refused": frozenset({Flag.REFUSED}),
@@ -33,21 +32,20 @@ _MEANINGS: dict[str, frozenset[Flag] | None] = {
 _ODD = frozenset({Flag.ODD})
 
 FLAGS: dict[str | None, frozenset[Flag] | None] = {
-    None: _NONE,
+    None: _NO_FLAGS,
     **{word: _MEANINGS[meaning] for meaning, words in table("finish").items() for word in words},
 }
-"""The flags of a reply by the word with which it ended, None where it broke off; words are spelled as in the table."""
+"""The flags by finish reason, as the table spells it; None where the reply broke off."""
 
 
 def flags_of(word: str | None) -> frozenset[Flag] | None:
-    """The same for a word in any spelling; `odd` for one that is not known."""
+    """The flags for a finish reason in any spelling; `odd` for an unknown one."""
     if word in FLAGS:
         return FLAGS[word]
     plain = str(word).partition(":")[0].strip().lower().replace("-", "_").replace(" ", "_")
     return FLAGS.get(plain or None, _ODD)
 
 
-_NO_FLAGS: frozenset[Flag] = frozenset()
 _REFUSED = frozenset({Flag.REFUSED})
 _EMPTY = frozenset({Flag.EMPTY})
 _LONGEST_QUOTE = 200
@@ -57,8 +55,8 @@ ERROR = "an error in place of an answer"
 NO_NUMBERS = "an embedding that is no list of numbers"
 
 
-class _Said(NamedTuple):
-    """What one choice or the whole of an output says; a plain str in its place is the reason why it is none."""
+class _Answer(NamedTuple):
+    """The content of a choice or an output; a str in its place is why there is none."""
 
     value: Any
     text: str | None
@@ -76,43 +74,37 @@ class _Unreadable(str):
 def read(
     endpoint: Endpoint, body: bytes | str, limit: int | None = None, inputs: int = 1, data: Any = None
 ) -> Reply | Defect:
-    """What a 200 body says; `limit` are the output tokens that its request allows, None where it states none, and `inputs`
-    how many it has. `data` is the JSON of the body, None where it is not parsed yet.
+    """Read a 200 body; `limit` is the request's output token limit, `inputs` its number of inputs, `data` the parsed body if known.
 
-    `value` of the Reply is the text; a list of tool calls as the provider spelled them; the refusal; for embeddings
-    the vector (or its base64 text), a list of them if there are several; for several choices a list, with None for
-    the empty ones among them. `text` is that of the first choice.
+    `value` of the Reply is the text; the list of tool calls; the refusal; a vector (or its base64 text), or a list of them; for several
+    choices a list, with None for empty ones. `text` is that of the first choice.
     """
-    data, said = _understood(endpoint, body) if data is None else _answered(endpoint, data)
+    data, answer = _parse(endpoint, body) if data is None else _read_object(endpoint, data)
     usage = usage_of(data, inputs)
-    if isinstance(said, str):
-        return Defect(said, usage, isinstance(said, _Unreadable))
-    value, text, finish, flags, thinking = said
-    if limit and usage is not None and usage.output >= limit and finish in _SAYS_NOTHING:
+    if isinstance(answer, str):
+        return Defect(answer, usage, isinstance(answer, _Unreadable))
+    value, text, finish, flags, thinking = answer
+    if limit and usage is not None and usage.output >= limit and finish in _UNTRUSTED_FINISHES:
         flags = flags - _EMPTY | {Flag.TRUNCATED}
     model = data.get("model")
     return made(Reply, (value, text, finish, flags, usage, model if type(model) is str else None, thinking))
 
 
-# Where the tokens have to tell: the responses endpoint of llama.cpp and transformers says `completed` of a cut reply.
-_SAYS_NOTHING = (None, "completed")
+# The token count decides: the responses endpoint of llama.cpp and transformers reports `completed` for a cut reply.
+_UNTRUSTED_FINISHES = (None, "completed")
 
 
 def value_of(endpoint: Endpoint, body: bytes | str, *, keep_thinking: bool = False) -> Any:
-    """Only the `value` of what `read` makes of the body, None for a Defect: what an export asks of every row.
-
-    With `keep_thinking` a text has what the model thought before it, between `<think>` and `</think>`.
-    """
-    data, said = _understood(endpoint, body)
-    if isinstance(said, str):
+    """The `value` of the reply, None for a Defect. With `keep_thinking` a text follows its thinking between `<think>` and `</think>`."""
+    data, answer = _parse(endpoint, body)
+    if isinstance(answer, str):
         return None
-    if keep_thinking and type(said.value) is str and (thinking := _thinking(data)):
-        return f"<think>\n{thinking}\n</think>\n\n{said.value}"
-    return said.value
+    if keep_thinking and type(answer.value) is str and (thinking := _thinking(data)):
+        return f"<think>\n{thinking}\n</think>\n\n{answer.value}"
+    return answer.value
 
 
 def thinking_of(body: bytes | str) -> str | None:
-    """What the model thought before the answer in this body, None where that is in no member and no block of text."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -120,36 +112,36 @@ def thinking_of(body: bytes | str) -> str | None:
     return _thinking(data) if is_object(data) else None
 
 
-def _understood(endpoint: Endpoint, body: bytes | str) -> tuple[dict[str, Any], _Said | str]:
-    """The object that a body is, an empty one where it is none, and what it says."""
+def _parse(endpoint: Endpoint, body: bytes | str) -> tuple[dict[str, Any], _Answer | str]:
+    """The body as an object ({} where it is none), and its content."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        return _understood_repaired(endpoint, body, error)
-    return _answered(endpoint, data)
+        return _parse_repaired(endpoint, body, error)
+    return _read_object(endpoint, data)
 
 
-def _answered(endpoint: Endpoint, data: Any) -> tuple[dict[str, Any], _Said | str]:
+def _read_object(endpoint: Endpoint, data: Any) -> tuple[dict[str, Any], _Answer | str]:
     if not is_object(data):
-        return {}, f"not an object but {_named(data)}"
+        return {}, f"not an object but {'null' if data is None else f'a JSON {type(data).__name__}'}"
     error = data.get("error")
     if error is not None and error != {}:
         return data, f"{ERROR}: {_quote(error)}"
     return data, _READERS[endpoint](data)
 
 
-def _understood_repaired(
+def _parse_repaired(
     endpoint: Endpoint, body: bytes | str, error: orjson.JSONDecodeError
-) -> tuple[dict[str, Any], _Said | str]:
-    """The same for a body that is not quite JSON, or not only; numbers that are none may be anywhere but in the answer."""
+) -> tuple[dict[str, Any], _Answer | str]:
+    """The same for a body that is not quite JSON; NaN may be anywhere but in the answer."""
     found = repaired(body)
     if found is None:
-        held = unwrapped(body)
-        return _answered(endpoint, held) if held is not None else ({}, _not_json(body, error))
-    data, said = _answered(endpoint, found.data)
-    if found.numbers and (said == NO_NUMBERS or (isinstance(said, _Said) and not _is_text(said.value))):
+        data = unwrapped(body)
+        return _read_object(endpoint, data) if data is not None else ({}, _not_json(body, error))
+    data, answer = _read_object(endpoint, found.data)
+    if found.numbers and (answer == NO_NUMBERS or (isinstance(answer, _Answer) and not _is_text(answer.value))):
         return data, "an answer with a number that JSON does not have"
-    return data, said
+    return data, answer
 
 
 def _is_text(value: Any) -> bool:
@@ -166,12 +158,8 @@ def _not_json(body: bytes | str, error: orjson.JSONDecodeError) -> str:
     if is_stream(body):
         ended = "[DONE]" in str(body[-64:])
         return _Unreadable("a stream of events that is no reply") if ended else "a stream of events without its end"
-    said = f"not JSON: {error.msg}"[:_LONGEST_QUOTE]
-    return said if start.startswith("{") else _Unreadable(said)
-
-
-def _named(data: Any) -> str:
-    return "null" if data is None else f"a JSON {type(data).__name__}"
+    reason = f"not JSON: {error.msg}"[:_LONGEST_QUOTE]
+    return reason if start.startswith("{") else _Unreadable(reason)
 
 
 def _quote(error: Any) -> str:
@@ -180,7 +168,7 @@ def _quote(error: Any) -> str:
     return text[:_LONGEST_QUOTE]
 
 
-def _choices(read_one: Callable[[dict[str, Any]], _Said | str], data: dict[str, Any]) -> _Said | str:
+def _choices(read_one: Callable[[dict[str, Any]], _Answer | str], data: dict[str, Any]) -> _Answer | str:
     choices = data.get("choices")
     if not is_array(choices) or not choices:
         return "no choices"
@@ -189,18 +177,18 @@ def _choices(read_one: Callable[[dict[str, Any]], _Said | str], data: dict[str, 
     return _several([read_one(choice) if is_object(choice) else "a choice that is no object" for choice in choices])
 
 
-def _several(all_said: list[_Said | str]) -> _Said | str:
-    """A list of them; empty ones are None in it, and the whole is empty only where all are."""
-    replied = [said for said in all_said if isinstance(said, _Said)]
-    good = [said for said in replied if Flag.EMPTY not in said.flags]
+def _several(answers: list[_Answer | str]) -> _Answer | str:
+    """None for empty ones; the whole is empty only where all are."""
+    replied = [answer for answer in answers if isinstance(answer, _Answer)]
+    good = [answer for answer in replied if Flag.EMPTY not in answer.flags]
     if not good:
-        return replied[0] if replied else str(all_said[0])
-    flags = _NO_FLAGS.union(*(said.flags for said in good))
-    values = [None if isinstance(said, str) or Flag.EMPTY in said.flags else said.value for said in all_said]
-    return _Said(values, good[0].text, good[0].finish, flags)
+        return replied[0] if replied else str(answers[0])
+    flags = _NO_FLAGS.union(*(answer.flags for answer in good))
+    values = [None if isinstance(answer, str) or Flag.EMPTY in answer.flags else answer.value for answer in answers]
+    return _Answer(values, good[0].text, good[0].finish, flags)
 
 
-def _chat_choice(choice: dict[str, Any]) -> _Said | str:
+def _chat_choice(choice: dict[str, Any]) -> _Answer | str:
     message = choice.get("message")
     finish = choice.get("finish_reason")
     if type(finish) is not str:
@@ -210,53 +198,53 @@ def _chat_choice(choice: dict[str, Any]) -> _Said | str:
         return _broken_off(choice, finish)
     if not is_object(message):
         held_back = "text" not in choice and flags & {Flag.FILTERED, Flag.REFUSED}
-        return _Said("", "", finish, flags) if held_back else "a choice without a message"
+        return _Answer("", "", finish, flags) if held_back else "a choice without a message"
     content = message.get("content")
     calls = message.get("tool_calls") or message.get("function_call")
     refusal = message.get("refusal")
     if type(content) is str and content and not calls and not refusal:
         if not content.startswith(THINKING_STARTS) and (">" not in content or THINKING_ENDS not in content):
-            return made(_Said, (content, content, finish, flags, None))
-        return _said(content, None, None, finish=finish, flags=flags, message=message)
+            return made(_Answer, (content, content, finish, flags, None))
+        return _answer_of(content, None, None, finish=finish, flags=flags, message=message)
     if is_array(content):
         content, refused = _parts(content)
         refusal = refusal or refused
     if is_object(content) or is_array(content):
-        return _Said(content, orjson.dumps(content).decode(), finish, flags)
-    return _said(content if type(content) is str else None, calls, refusal, finish=finish, flags=flags, message=message)
+        return _Answer(content, orjson.dumps(content).decode(), finish, flags)
+    return _answer_of(
+        content if type(content) is str else None, calls, refusal, finish=finish, flags=flags, message=message
+    )
 
 
 def _broken_off(choice: dict[str, Any], finish: str | None) -> str:
-    """Why a choice that ended with an error is no answer."""
     error = choice.get("error")
     return f"{ERROR}: {_quote(error)}" if error else f"the reply broke off: {finish}"
 
 
-def _said(  # noqa: PLR0913  what a message may hold, each by name
+def _answer_of(  # noqa: PLR0913  what a message may hold, each by name
     text: str | None, calls: Any, refusal: Any, *, finish: str | None, flags: frozenset[Flag], message: dict[str, Any]
-) -> _Said:
-    """The answer among the three that a message may hold; the text is what is left of it behind the thinking."""
+) -> _Answer:
+    """Of a text, what follows the thinking."""
     thinking, answer, closed = extraction.split(text or "")
     blank = not answer.strip()
     if calls and (is_array(calls) or is_object(calls)):
-        return _Said(calls if is_array(calls) else [calls], None if text is None else answer, finish, flags)
+        return _Answer(calls if is_array(calls) else [calls], None if text is None else answer, finish, flags)
     if type(refusal) is str and refusal:
-        return _Said(refusal, refusal, finish, flags | _REFUSED)
+        return _Answer(refusal, refusal, finish, flags | _REFUSED)
     if blank and not flags & {Flag.TRUNCATED, Flag.FILTERED, Flag.REFUSED}:
         where = next((name for name in _THINKING if message.get(name)), None)
         if where is None and not closed:
             where = "a thinking block without its end"
-        return _Said("", "", finish, flags | _EMPTY, where or ("a thinking block" if thinking else None))
-    return _Said(answer, answer, finish, flags)
+        return _Answer("", "", finish, flags | _EMPTY, where or ("a thinking block" if thinking else None))
+    return _Answer(answer, answer, finish, flags)
 
 
 _THINKING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
-"""Members of a message in which servers put what the model thought (DeepSeek and vLLM; OpenRouter and vLLM from 0.16;
-Ollama; OpenRouter's structured form)."""
+"""Members of a message with the thinking: DeepSeek and vLLM; OpenRouter and vLLM from 0.16; Ollama; OpenRouter (structured)."""
 
 
 def _parts(content: list[Any]) -> tuple[Any, str | None]:
-    """Text and refusal of a content given in parts; the content itself where it is a JSON value and no parts."""
+    """Text and refusal; the content itself where it is a JSON value."""
     texts: list[str] = []
     refusals: list[str] = []
     known = not content
@@ -279,23 +267,26 @@ def _parts(content: list[Any]) -> tuple[Any, str | None]:
 _TEXT_PARTS = ("text", "output_text", None)
 
 
-def _completion_choice(choice: dict[str, Any]) -> _Said | str:
+def _completion_choice(choice: dict[str, Any]) -> _Answer | str:
     text, finish = choice.get("text"), choice.get("finish_reason")
     finish = finish if type(finish) is str else None
     flags = flags_of(finish)
     if flags is None:
         return _broken_off(choice, finish)
-    return _said(text if type(text) is str else None, None, None, finish=finish, flags=flags, message=choice)
+    return _answer_of(text if type(text) is str else None, None, None, finish=finish, flags=flags, message=choice)
 
 
-def _responses(data: dict[str, Any]) -> _Said | str:
+def _responses(data: dict[str, Any]) -> _Answer | str:
     status = data.get("status")
     if status in _UNFINISHED:
         return f"no answer yet: status {status}"
     output = data.get("output")
     if not is_array(output):
         return "no output"
-    finish = _incomplete(data.get("incomplete_details")) or (status if type(status) is str else None)
+    details = data.get("incomplete_details")
+    finish = details.get("reason") if is_object(details) else None
+    if not finish or type(finish) is not str:
+        finish = status if type(status) is str else None
     flags = flags_of(finish)
     if flags is None:
         return f"the reply broke off: {finish}"
@@ -304,7 +295,7 @@ def _responses(data: dict[str, Any]) -> _Said | str:
     calls = [item for item in items if item.get("type") in _CALLS]
     text, refusal = _parts(contents)
     thought = {"reasoning": _reasoning(items) or any(item.get("type") == "reasoning" for item in items)}
-    return _said(text if type(text) is str else None, calls, refusal, finish=finish, flags=flags, message=thought)
+    return _answer_of(text if type(text) is str else None, calls, refusal, finish=finish, flags=flags, message=thought)
 
 
 # Tuples, because what a server puts in their place need not be hashable.
@@ -316,13 +307,8 @@ def _array(value: Any) -> list[Any]:
     return value if is_array(value) else []
 
 
-def _incomplete(details: Any) -> str | None:
-    reason = details.get("reason") if is_object(details) else None
-    return reason if type(reason) is str else None
-
-
 def _thinking(data: dict[str, Any]) -> str | None:
-    """What the model thought: the member of the first message, the reasoning items, or the block before the text."""
+    """The thinking: a member of the first message, the reasoning items, or the block before the text."""
     if is_array(output := data.get("output")):
         items = [item for item in output if is_object(item)]
         found = _reasoning(items)
@@ -332,34 +318,39 @@ def _thinking(data: dict[str, Any]) -> str | None:
         choice = choice if is_object(choice) else {}
         message = choice.get("message")
         message = message if is_object(message) else choice
-        found = next((said for name in _THINKING if (said := _thought(message.get(name)))), None)
+        found = next((answer for name in _THINKING if (answer := _thinking_text(message.get(name)))), None)
         content = message.get("content", choice.get("text"))
         if not found and is_array(content):
-            found = _thought([part for part in content if is_object(part) and part.get("type") == "thinking"])
+            found = _thinking_text([part for part in content if is_object(part) and part.get("type") == "thinking"])
         text = _parts(content) if is_array(content) else (content, None)
     in_text = extraction.split(text[0]).thinking if type(text[0]) is str else None
     return "\n\n".join(filter(None, (found, in_text))) or None
 
 
 def _reasoning(items: list[dict[str, Any]]) -> str | None:
-    """The texts of reasoning items: all of the thinking where the server gives it, else its summary."""
-    return _thought(
+    """The whole thinking, else its summary."""
+    return _thinking_text(
         [item.get("content") or item.get("summary") for item in items if item.get("type") == "reasoning"]
     )  # fmt: skip
 
 
-def _thought(value: Any) -> str | None:
-    """The text in what a server has in such a member: a text, or parts of one, however deep."""
+def _thinking_text(value: Any) -> str | None:
+    """Of a text, or nested parts."""
     if type(value) is str:
         return value.strip() or None
     if is_object(value):
         return next(
-            (said for name in ("text", "thinking", "summary", "content") if (said := _thought(value.get(name)))), None
+            (
+                answer
+                for name in ("text", "thinking", "summary", "content")
+                if (answer := _thinking_text(value.get(name)))
+            ),
+            None,
         )
-    return "\n\n".join(filter(None, map(_thought, _array(value)))) or None
+    return "\n\n".join(filter(None, map(_thinking_text, _array(value)))) or None
 
 
-def _embeddings(data: dict[str, Any]) -> _Said | str:
+def _embeddings(data: dict[str, Any]) -> _Answer | str:
     items = data.get("data")
     if not is_array(items) or not items:
         return "no embeddings"
@@ -367,11 +358,11 @@ def _embeddings(data: dict[str, Any]) -> _Said | str:
     if not all(_is_vector(vector) for vector in vectors):
         return NO_NUMBERS if all(vectors) else "an empty embedding"
     if len(vectors) == 1:
-        return _Said(vectors[0], None, None, _NO_FLAGS)
+        return _Answer(vectors[0], None, None, _NO_FLAGS)
     places = [item.get("index") for item in items]
     if sorted(place for place in places if type(place) is int) == list(range(len(items))):
         vectors = [vector for _, vector in sorted(zip(places, vectors, strict=True), key=lambda pair: pair[0])]
-    return _Said(vectors, None, None, _NO_FLAGS)
+    return _Answer(vectors, None, None, _NO_FLAGS)
 
 
 _NUMBERS = frozenset({int, float})
@@ -379,7 +370,7 @@ _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{
 
 
 def _is_vector(vector: Any) -> bool:
-    """Numbers, or the base64 of 32-bit ones, which is what `encoding_format` asks for; not a sentence."""
+    """A list of numbers, or base64 of 32-bit ones (`encoding_format`)."""
     if is_array(vector):
         return bool(vector) and _NUMBERS.issuperset(map(type, vector))
     if type(vector) is not str or not vector or not _BASE64.fullmatch(vector):
@@ -387,14 +378,14 @@ def _is_vector(vector: Any) -> bool:
     return (len(vector) // 4 * 3 - vector.count("=", -2)) % 4 == 0
 
 
-def _transcription(data: dict[str, Any]) -> _Said | str:
+def _transcription(data: dict[str, Any]) -> _Answer | str:
     text = data.get("text")
     if type(text) is not str:
         return "no text"
-    return _said(text, None, None, finish=None, flags=_NO_FLAGS, message=data)
+    return _answer_of(text, None, None, finish=None, flags=_NO_FLAGS, message=data)
 
 
-_READERS: dict[Endpoint, Callable[[dict[str, Any]], _Said | str]] = {
+_READERS: dict[Endpoint, Callable[[dict[str, Any]], _Answer | str]] = {
     Endpoint.CHAT: partial(_choices, _chat_choice),
     Endpoint.RESPONSES: _responses,
     Endpoint.EMBEDDINGS: _embeddings,

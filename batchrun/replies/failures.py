@@ -1,8 +1,8 @@
-"""What an answer other than 200 says is wrong, in the dialects of providers, gateways and proxies.
+"""Error bodies in the dialects of providers, gateways and proxies.
 
-OpenAI, Azure and OpenRouter wrap an object in `error`; Anthropic puts a second `type` around it; Gemini wraps the
-whole in a list and calls the type `status`; Ollama has a string in `error`; Mistral and Cohere have no wrapper;
-FastAPI (vLLM, LiteLLM) says `detail`, a text or a list of what is wrong where. Proxies answer in HTML or plain text.
+OpenAI, Azure and OpenRouter wrap an object in `error`; Anthropic puts a second `type` around it; Gemini wraps the whole in a list
+and calls the type `status`; Ollama has a string in `error`; Mistral and Cohere have no wrapper; FastAPI (vLLM, LiteLLM) has
+`detail`, a text or a list of errors. Proxies answer in HTML or plain text.
 """
 
 import html
@@ -24,16 +24,13 @@ _LARGEST_JSON = 1024 * 1024
 _LARGEST_TEXT = 64 * 1024
 
 
-# Members of an error body, at any depth, that say more than its sentence and are never the user's own text.
-_TELLING = frozenset({"quotaId", "reason", "error_type", "estimated_time", "retryDelay", "raw"})
+# Members of an error body, at any depth, that add to its message and are never the user's own text.
+_INFORMATIVE = frozenset({"quotaId", "reason", "error_type", "estimated_time", "retryDelay", "raw"})
 _DEEPEST = 6
 
 
 class ErrorInfo(NamedTuple):
-    """What a body says is wrong. `type` and `code` are as the server spells them, "" where it names none.
-
-    `details` are further words of the body, such as the name of a quota; `param` is the parameter it complains of.
-    """
+    """`type` and `code` as the server spells them, or ""; `param` is the parameter; `details` other known members."""
 
     type: str
     code: str
@@ -43,51 +40,50 @@ class ErrorInfo(NamedTuple):
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes | str) -> ErrorInfo:
-    """Read any error body; total: an unknown one is its own message, an empty one the status in words."""
-    said = _object(body)
-    info = _from_object(said) if said is not None else ErrorInfo("", "", _from_text(headers, body))
-    details = "" if said is None else "\n".join(_details(said))
+    """An unknown body is its own message, an empty one the status in words."""
+    data = _object(body)
+    info = _from_object(data) if data is not None else ErrorInfo("", "", _from_text(headers, body))
+    details = "" if data is None else "\n".join(_details(data))
     words = info.type, info.code, info.message.strip() or _in_words(status), details, info.param
     return ErrorInfo(*(word[:LONGEST_MESSAGE] for word in words))
 
 
 def error_within(body: bytes | str) -> int | None:
-    """The status as which an error inside a 200 is to be judged: its own code where that is one, else 0.
+    """The status of an error inside a 200: its own code, else 0; None without an error.
 
-    None where the body has no error in it. A gateway (OpenRouter, LiteLLM) has begun its answer before the provider
-    behind it fails; MiniMax answers 200 always (`base_resp`); old vLLM says `object: "error"`.
+    A gateway (OpenRouter, LiteLLM) may answer 200 before its provider fails; MiniMax always does (`base_resp`); old vLLM has
+    `object: "error"`.
     """
-    said = _object(body)
-    if said is None:
+    data = _object(body)
+    if data is None:
         return None
-    inner = _inner(said)
-    worded = any(said.get(name) for name in ("message", "msg", "detail"))
-    coded = any(said.get(name) not in (None, "", 0) for name in ("code", "status", "error_code", "type"))
-    if not inner and said.get("object") != "error" and not (worded and coded and "choices" not in said):
+    inner = _inner(data)
+    worded = any(data.get(name) for name in ("message", "msg", "detail"))
+    coded = any(data.get(name) not in (None, "", 0) for name in ("code", "status", "error_code", "type"))
+    if not inner and data.get("object") != "error" and not (worded and coded and "choices" not in data):
         return None
-    fields = [found for found in (inner, said) if is_object(found)]
+    fields = [found for found in (inner, data) if is_object(found)]
     codes = (fields_of.get(name) for fields_of in fields for name in ("code", "status", "status_code", "statusCode"))
     return next((status for code in codes if (status := _status(code))), 0)
 
 
-def _inner(said: dict[str, Any]) -> Any:
-    """The member that tells what is wrong: `error`, of the first choice too (OpenRouter); MiniMax's `base_resp`."""
-    choices, base = said.get("choices"), said.get("base_resp")
+def _inner(data: dict[str, Any]) -> Any:
+    """`error`, also of the first choice (OpenRouter); MiniMax's `base_resp`."""
+    choices, base = data.get("choices"), data.get("base_resp")
     if is_object(base) and base.get("status_code"):
-        return said.get("error") or base
+        return data.get("error") or base
     first = choices[0] if is_array(choices) and choices else None
-    return said.get("error") or (first.get("error") if is_object(first) else None)
+    return data.get("error") or (first.get("error") if is_object(first) else None)
 
 
 def _status(code: Any) -> int | None:
-    """A code that is an HTTP status of a failure, as a number or as text."""
+    """A code, number or text, that is an HTTP status of a failure."""
     number = int(code) if isinstance(code, str) and code.isascii() and code.isdecimal() and len(code) == 3 else code
     return number if type(number) is int and 400 <= number <= 599 else None
 
 
 def _object(body: bytes | str) -> dict[str, Any] | None:
-    """The body as one object, out of a stream of events too; a list stands for its first element, as Gemini wraps its
-    errors."""
+    """Also of a stream of events; of a list its first element, as Gemini wraps errors."""
     if len(body) > _LARGEST_JSON:
         return None
     try:
@@ -99,16 +95,16 @@ def _object(body: bytes | str) -> dict[str, Any] | None:
     return data if is_object(data) else None
 
 
-def _from_object(said: dict[str, Any]) -> ErrorInfo:
-    inner = _inner(said)
-    errors = said.get("errors")
+def _from_object(data: dict[str, Any]) -> ErrorInfo:
+    inner = _inner(data)
+    errors = data.get("errors")
     if not inner and is_array(errors) and errors:
         inner = errors[0]
     if is_object(inner):
         return _from_fields(inner)
     if inner:
-        return ErrorInfo(_word(said, "type"), _word(said, "code"), _sentence(inner))
-    return _from_fields(said)
+        return ErrorInfo(_word(data, "type"), _word(data, "code"), _sentence(inner))
+    return _from_fields(data)
 
 
 def _from_fields(fields: dict[str, Any]) -> ErrorInfo:
@@ -116,7 +112,7 @@ def _from_fields(fields: dict[str, Any]) -> ErrorInfo:
     if is_object(inner) and "message" not in fields:
         fields = inner
     message = next((fields[name] for name in ("message", "detail", "msg", "status_msg") if fields.get(name)), None)
-    if is_object(message) and message.get("detail"):  # Mistral: what FastAPI says of a request, inside `message`
+    if is_object(message) and message.get("detail"):  # Mistral: FastAPI's error of a request, inside `message`
         message = message["detail"]
     return ErrorInfo(
         _word(fields, "type") or _word(fields, "status"),
@@ -127,7 +123,7 @@ def _from_fields(fields: dict[str, Any]) -> ErrorInfo:
 
 
 def _place(message: Any) -> str:
-    """The parameter that a FastAPI validation error is about: the last name of its place."""
+    """The last name of a FastAPI error's `loc`."""
     first = message[0] if is_array(message) and message else None
     where = first.get("loc") if is_object(first) else None
     names = [step for step in where if isinstance(step, str)] if is_array(where) else []
@@ -135,7 +131,6 @@ def _place(message: Any) -> str:
 
 
 def _details(value: Any, depth: int = 0) -> Iterator[str]:
-    """The values of the telling members, with the name of each."""
     if depth > _DEEPEST:
         return
     if is_array(value):
@@ -143,7 +138,7 @@ def _details(value: Any, depth: int = 0) -> Iterator[str]:
             yield from _details(item, depth + 1)
     elif is_object(value):
         for name, item in value.items():
-            if name in _TELLING and isinstance(item, str | int | float):
+            if name in _INFORMATIVE and isinstance(item, str | int | float):
                 yield f"{name} {item}"
             else:
                 yield from _details(item, depth + 1)
@@ -163,7 +158,6 @@ def _sentence(value: Any) -> str:
 
 
 def _complaint(item: dict[str, Any]) -> str:
-    """One entry of a FastAPI validation error: where, and what."""
     where = item.get("loc")
     place = ".".join(str(step) for step in where) if is_array(where) else ""
     return f"{place}: {_sentence(item['msg'])}" if place else _sentence(item["msg"])
@@ -176,7 +170,7 @@ def _from_text(headers: Mapping[str, str], body: bytes | str) -> str:
     start = body[:_LARGEST_TEXT]
     text = start.decode("utf-8", "replace") if isinstance(start, bytes) else start
     if "html" in headers.get("content-type", "") or text.lstrip().startswith("<"):
-        found = _TITLE.search(text)  # the title of a proxy's page says as much as the page does
+        found = _TITLE.search(text)  # the title of a proxy's page is enough
         return " ".join(html.unescape(found[2]).split()) if found else "an HTML page without a title"
     return text
 

@@ -1,9 +1,7 @@
-"""JSON that the fast parser refuses though it can be read safely.
+"""JSON that the fast parser refuses though it is safe to read.
 
-A byte order mark before it; half of a surrogate pair among the escapes of a string, where a model was cut between two
-tokens; NaN and Infinity, which are no JSON but what several servers write into log probabilities and counts. Such a
-body was paid for, and asking again would be paid again. Only the copy that is read is made valid: the journal keeps
-what was received.
+A byte order mark; half of a surrogate pair, from a cut between two tokens; NaN and Infinity, which several servers write. Such a body
+is paid for, so it is not requested again. The journal keeps the original.
 """
 
 import json
@@ -19,7 +17,7 @@ _SIGNS = ("\\ud", "\\uD", "NaN", "Infinity")
 
 
 class Repaired(NamedTuple):
-    """A body as valid JSON: U+FFFD for each half of a pair and, if there were `numbers`, null for each that is none."""
+    """With U+FFFD for each half pair and, with `numbers`, null for each NaN or Infinity."""
 
     text: str
     data: Any
@@ -27,7 +25,7 @@ class Repaired(NamedTuple):
 
 
 def repaired(body: bytes | str) -> Repaired | None:
-    """The body as valid JSON, None where it cannot be read safely."""
+    """None where the body cannot be read safely."""
     numbers: list[str] = []
     try:
         text = body if isinstance(body, str) else body.decode()
@@ -40,8 +38,7 @@ def repaired(body: bytes | str) -> Repaired | None:
 
 
 def valid(body: str) -> str:
-    """The body of a reply as JSON that every parser takes, out of its wrapping; as it is where it is that already, or
-    none at all."""
+    """A reply's body as JSON for any parser; unchanged where it is valid, or no JSON."""
     if body[:1] == "{" and body[-1:] == "}" and not any(sign in body for sign in _SIGNS):
         return body
     try:

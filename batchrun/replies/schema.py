@@ -20,25 +20,20 @@ _LONG_INTEGER = re.compile(r"[0-9]{19}")
 
 
 class Complaint(NamedTuple):
-    """Why a reply does not fit, short enough to be shown to the model and naming the place.
-
-    `check` is the named check that it fails, None where it does not fit the schema.
-    """
+    """Why a reply does not fit, short enough for the model; `check` names the failed check, None for the schema."""
 
     message: str
     check: str | None = None
 
 
 class ReplyChecker(Protocol):
-    """What judges the text of a reply. `flags` are what it found in the last one that is no reason to refuse it."""
-
     @property
     def flags(self) -> frozenset[Flag]:
-        """Of the reply that was checked last."""
+        """Findings in the last reply that are no reason to refuse it."""
         ...
 
     def check(self, text: str) -> Any | Complaint:
-        """The value of a text that fits, the text itself where that is the value, else a Complaint."""
+        """The value of a text that fits, else a Complaint."""
         ...
 
 
@@ -62,10 +57,9 @@ class Checker:
         self._validator = validator
 
     def check(self, text: str) -> Any | Complaint:
-        """The JSON value that fits, of the first of `extraction.candidates` that has one, else a Complaint.
+        """The JSON value that fits, of the first of `extraction.candidates` that has one, else a Complaint about the first JSON.
 
-        The Complaint is about the first candidate that is JSON. Integers keep all digits. Half of a surrogate pair
-        becomes U+FFFD (`replies.repaired`).
+        Integers keep all digits. Half of a surrogate pair becomes U+FFFD.
         """
         try:
             value = orjson.loads(text)
@@ -100,7 +94,6 @@ class Checker:
 
 
 def _parsed(text: str) -> tuple[str, Any] | Complaint:
-    """A text that is JSON, mended where that is safe, and its value."""
     try:
         return text, orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -111,11 +104,7 @@ def _parsed(text: str) -> tuple[str, Any] | Complaint:
 
 
 def checker(schema: dict[str, Any]) -> Checker:
-    """Compile `schema`.
-
-    Raises PromptError if it is no JSON schema or refers to anything outside itself: references are never fetched,
-    neither from the network nor from a file.
-    """
+    """Raises PromptError for an invalid schema, and for references outside itself, which are never fetched."""
     try:
         return Checker(jsonschema_rs.validator_for(schema, retriever=_refuse))
     except (ValueError, RecursionError) as error:

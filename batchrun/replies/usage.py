@@ -1,7 +1,6 @@
-"""What a body says it used, where that can be believed; the members are those of `providers/usage.toml`.
+"""The usage that a body states, read by `providers/usage.toml`.
 
-Only whole numbers from 0 to 10^12 count as tokens. Anything else (strings, null, fractions, nonsense) makes the usage
-unknown rather than zero, because sums must not pretend.
+Only whole numbers from 0 to 10^12 are token counts; anything else makes the usage unknown, not zero.
 """
 
 import math
@@ -19,14 +18,13 @@ _KINDS = (
     *("input_audio", "output_audio", "input_image", "output_image"),
 )
 _MOST_CHARACTERS = 7
-"""Characters that a token of a reply has at most, on average over a whole reply."""
+"""Characters per token of a whole reply, at most on average."""
 
 Path = tuple[str, ...]
 
 
 class _Shape(NamedTuple):
-    """One way to state usage. `members` are the names to look for, by the object that they are in ('' for usage); `priced` is
-    whether what was charged may be stated."""
+    """`members` by the object they are in ('' for usage); `priced`: may state a cost."""
 
     when: frozenset[str]
     input: str
@@ -38,7 +36,7 @@ class _Shape(NamedTuple):
 
 
 class _Cost(NamedTuple):
-    """A member that states what was charged, and members that are charged on top where `also_when` is true."""
+    """A member with the cost, and those to add where `also_when` is true."""
 
     member: Path
     per_usd: int
@@ -47,13 +45,14 @@ class _Cost(NamedTuple):
 
 
 def usage_of(body: dict[str, Any], inputs: int = 1) -> Usage | None:
-    """The usage that a body states, None where it states none that can be believed. The request had so many `inputs`."""
+    """None where the body states no credible one, for a request with so many `inputs`."""
     usage = body.get("usage")
     if not is_object(usage) or (shape := _shape_of(tuple(usage))) is None:
         return None
     given, output = usage[shape.input], usage.get(shape.output)
     if output is None:
-        output = _rest(usage, shape, given)
+        # an embedding states no output: none, if the total agrees
+        output = 0 if shape.output not in usage and usage.get(shape.total, given) == given else None
     if not (type(given) is int and 0 <= given <= _MOST_TOKENS and type(output) is int and 0 <= output <= _MOST_TOKENS):
         return None
     kinds = _kinds(usage, shape) if shape.members else None
@@ -82,7 +81,7 @@ _OF_INPUT = frozenset({"cached", "written", "written_long", "input_audio", "inpu
 
 
 def _kinds(usage: dict[str, Any], shape: _Shape) -> dict[str, int]:
-    """The kinds of tokens that the usage names, each as its largest figure that can be believed."""
+    """Each kind's largest credible count."""
     found: dict[str, int] = {}
     for parent, members in shape.members:
         inside: Any = usage.get(parent) if parent else usage
@@ -94,7 +93,7 @@ def _kinds(usage: dict[str, Any], shape: _Shape) -> dict[str, int]:
 
 
 def _tier(body: dict[str, Any], usage: dict[str, Any]) -> str | None:
-    """The service tier that the reply names, `default` for the standard one, None where it names none."""
+    """`default` for the standard one, None without."""
     named = body.get("service_tier") or usage.get("service_tier")
     if usage.get("speed") == "fast":
         named = "fast"
@@ -104,13 +103,13 @@ def _tier(body: dict[str, Any], usage: dict[str, Any]) -> str | None:
 
 
 def tier_named(name: Any) -> str | None:
-    """The tier that a request's `service_tier` asks for, None for the standard one or none."""
+    """None for the standard one or none."""
     tier = _tiers().get(name.lower(), name.lower()) if isinstance(name, str) else None
     return None if tier == "default" else tier
 
 
 def _cost(usage: dict[str, Any]) -> int | None:
-    """What the provider says it charged, in picodollars, rounded up; None where it says nothing."""
+    """In picodollars, rounded up."""
     for cost in _costs():
         if cost.member[0] not in usage:
             continue
@@ -133,9 +132,8 @@ def _number(usage: dict[str, Any], path: Path) -> Decimal | None:
 
 
 def _of_all(usage: Usage, choices: list[Any], inputs: int) -> Usage:
-    """The usage of all inputs and choices where it only counts one, which no tokenizer could have output all of them of.
-
-    Seen of llama.cpp's server with `n` = 3 and with several prompts (xllamacpp 2026.10).
+    """The usage of all inputs and choices, where the stated output is too small for all texts: llama.cpp's server counts one (xllamacpp
+    2026.10).
     """
     written = sum(len(text) for choice in choices if isinstance(text := _text(choice), str))
     if written <= _MOST_CHARACTERS * usage.output:
@@ -153,11 +151,6 @@ def _text(choice: Any) -> Any:
 
 def _is_count(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= _MOST_TOKENS
-
-
-def _rest(usage: dict[str, Any], shape: _Shape, given: Any) -> int | None:
-    """The output of an embedding, which names none: nothing, if the total says so too."""
-    return 0 if shape.output not in usage and usage.get(shape.total, given) == given else None
 
 
 @cache
@@ -179,7 +172,7 @@ def _shape(line: dict[str, Any]) -> _Shape:
 
 @lru_cache(256)
 def _shape_of(names: tuple[str, ...]) -> _Shape | None:
-    """How a usage with members of these names is read: most replies of a run have the same. Only what is there is looked for."""
+    """Cached: most replies of a run have the same members."""
     shape = next((shape for shape in _shapes() if shape.when <= set(names)), None)
     if shape is None:
         return None

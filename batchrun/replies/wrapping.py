@@ -1,8 +1,7 @@
-"""A whole reply in a body that is not one JSON object, though it holds one.
+"""A whole reply in a body that is not one JSON object.
 
-An event stream that was not asked for (https://html.spec.whatwg.org/multipage/server-sent-events.html), with the pieces
-of the endpoint's own streams; one event; comments or blank lines before the object, as gateways send them to keep a
-connection open; `data: [DONE]` behind it. Such a body was paid for, and asking again would be paid again.
+An event stream that was not requested (https://html.spec.whatwg.org/multipage/server-sent-events.html); comments or blank lines before
+the object, by which gateways keep a connection open; `data: [DONE]` after it. Such a body is paid for.
 """
 
 import re
@@ -20,13 +19,13 @@ _ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
 def is_stream(body: bytes | str) -> bool:
-    """Whether a body that is no JSON looks like a stream of events, or has lines of one."""
+    """Whether it looks like a stream of events."""
     start = body[:512].strip() if isinstance(body, str) else body[:512].decode("utf-8", "replace").strip()
     return _FIELD.match(start.lstrip(_BLANK)) is not None or "[DONE]" in str(body[-64:])
 
 
 def unwrapped(body: bytes | str) -> dict[str, Any] | None:
-    """The object that the body holds or that its events make; None where there is none, or its end is missing."""
+    """None where there is no object, or its end is missing."""
     try:
         text = body if isinstance(body, str) else body.decode()
     except UnicodeDecodeError:
@@ -77,7 +76,7 @@ def _is_piece(event: dict[str, Any]) -> bool:
 
 
 def _response(response: Any, events: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The response that the last event carries; its text from the pieces where it has left that out."""
+    """Of the last event, with the text of the pieces where it has none."""
     if not is_object(response):
         return None
     text = "".join(
@@ -92,7 +91,7 @@ def _response(response: Any, events: list[dict[str, Any]]) -> dict[str, Any] | N
 
 
 def _chat(events: list[dict[str, Any]], *, done: bool) -> dict[str, Any] | None:
-    """Chat chunks or completions put together, choice by choice; None where one has no end."""
+    """Chunks joined, choice by choice; None where one has no end."""
     body: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
     for event in events:
@@ -110,7 +109,6 @@ def _chat(events: list[dict[str, Any]], *, done: bool) -> dict[str, Any] | None:
 
 
 def _add(choice: dict[str, Any], piece: dict[str, Any]) -> None:
-    """One chunk's part of a choice."""
     if piece.get("finish_reason"):
         choice["finish_reason"] = piece["finish_reason"]
     if type(piece.get("text")) is str:
@@ -129,7 +127,7 @@ def _add(choice: dict[str, Any], piece: dict[str, Any]) -> None:
 
 
 def _add_call(calls: list[dict[str, Any]], piece: dict[str, Any]) -> None:
-    """One chunk's part of a tool call: names come whole, arguments in pieces."""
+    """Names come whole, arguments in pieces."""
     place = piece.get("index")
     place = place if type(place) is int and 0 <= place <= len(calls) else len(calls)
     function = piece.get("function")

@@ -37,7 +37,7 @@ def runs_table(runs: list[Summary], *, as_json: bool, stream: TextIO | None = No
 
 
 def show_status(status: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print the status of a run in another process, as `batchrun.steering.ask` returns it."""
+    """Print the status of a run in another process, as `batchrun.steering.send` returns it."""
     if as_json:
         print(json.dumps(status))
         return

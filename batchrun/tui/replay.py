@@ -57,7 +57,7 @@ class Replay:
     def _steered(self, snapshot: RunSnapshot, request: dict[str, Any]) -> RunSnapshot:
         """The snapshot after a request to the other process; blocks. It has no bounds if that process has no socket."""
         try:
-            status = steering.ask(self.run.path, request)
+            status = steering.send(self.run.path, request)
         except RefusedError:
             return replace(snapshot, bounds=None)
         bounds = Bounds(status["concurrency"], status["rpm"], status["tpm"])

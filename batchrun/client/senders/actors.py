@@ -1,8 +1,7 @@
-"""Senders that are actors of a Ray cluster: one transport, and what joins the cluster and places them.
+"""Senders as actors of a Ray cluster: the transport, and what joins the cluster and places them.
 
-An actor is never restarted by Ray, and none of its calls is repeated by it: what may have been sent is for the hub to judge.
-The key goes to an actor as an argument of a call, from memory to memory; the process that is Ray's driver has an environment
-without secrets.
+Ray never restarts an actor or repeats a call: the hub judges what may have been sent. The key is an argument of a call; Ray's driver
+process has no secrets.
 """
 
 import asyncio
@@ -16,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from batchrun.client.senders.states import Beat
-from batchrun.client.senders.transport import Hears, Pace
+from batchrun.client.senders.transport import Pacing, Receiver
 from batchrun.cluster import bundle
 from batchrun.cluster.address import JOIN, check_address, found, refusal_of
 from batchrun.cluster.driver import ActorLostError, DriverProcess
@@ -24,38 +23,37 @@ from batchrun.cluster.messages import pieces
 from batchrun.display import printable
 from batchrun.errors import RefusedError
 
-PACE = Pace(slice=0.01, ahead=0.01)
+PACING = Pacing(slice=0.01, ahead=0.01)
 """A call costs as much as many rows."""
 BEAT = Beat(start=60.0)
-"""A process on a node takes its time to start, the first of a run with the code that it is sent."""
+"""A process on a node starts slowly."""
 LOOK = 5.0
-"""Seconds between looks at the nodes of the cluster."""
+"""Seconds between checks of the cluster's nodes."""
 HINT = "install batchrun on every node of the cluster, under the same Python; nothing was sent"
 _ACTOR = "batchrun.client.senders.actor:SenderActor"
 _MOST_BYTES = 1_000_000
 """Of one call."""
 _AGAIN = 0.2
-"""Seconds until a call is made again whose actor cannot be reached."""
+"""Seconds until a call to an unreachable actor is repeated."""
 UNREACHABLE = 1.0
-"""Seconds for which no call gets through, one after the other being refused, after which a sender is gone: its node is, long
-before the cluster says so. One that does not answer at all is for the hub to judge."""
+"""Seconds of refused calls after which a node is gone, long before the cluster reports it."""
 
 
 class ActorTransport:
-    """The transport to one actor: calls of `exchange`, at most two at a time, one of which waits for what the actor says."""
+    """At most two calls of `exchange`, one of which waits for data."""
 
-    def __init__(self, driver: DriverProcess, number: int, hears: Hears, ended: Callable[[int], object]) -> None:
-        """`ended` hears the number when the actor is no more."""
+    def __init__(self, driver: DriverProcess, number: int, receiver: Receiver, ended: Callable[[int], object]) -> None:
+        """`ended` gets the number when the actor is gone."""
         self._driver = driver
         self._number = number
-        self._hears = hears
+        self._receiver = receiver
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._unsent: deque[bytes] = deque()
         self._given: deque[tuple[int, bytes]] = deque()
-        """What the actor was given and has not said to have, with the offset of its first byte."""
-        self._offset = self._heard = self._calls = 0
-        self._called = -PACE.slice
+        """(offset, bytes) that the actor has not acknowledged."""
+        self._offset = self._received = self._calls = 0
+        self._called = -PACING.slice
         self._refused_since = 0.0
         self._again = self._is_gone = False
         self._timer: asyncio.TimerHandle | None = None
@@ -63,16 +61,14 @@ class ActorTransport:
         self._soon()
 
     def write(self, frame: bytes) -> None:
-        """Send a frame; one to a sender that is gone is dropped."""
         self._unsent.append(frame)
         self._soon()
 
     def kill(self) -> None:
-        """End the actor at once, whatever it does; `gone` follows."""
         self._driver.kill(self._number)
 
     async def close(self) -> None:
-        """End it; what is left of it goes with the driver."""
+        """What is left of it ends with the driver."""
         self._end()
         self.kill()
         for task in self._tasks:
@@ -80,14 +76,14 @@ class ActorTransport:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _soon(self) -> None:
-        """Have another call made where one is due: none is under way, or there is something to send."""
+        """Schedule a call where none is under way or there is data."""
         if self._is_gone or self._timer is not None:
             return
         if self._again:
             if not self._calls:
                 self._timer = self._loop.call_later(_AGAIN, self._begin)
         elif not self._calls or (self._unsent and self._calls < 2):
-            self._timer = self._loop.call_at(self._called + PACE.slice, self._begin)
+            self._timer = self._loop.call_at(self._called + PACING.slice, self._begin)
 
     def _begin(self) -> None:
         self._timer, self._called = None, self._loop.time()
@@ -109,8 +105,8 @@ class ActorTransport:
 
     async def _call(self, again: bool, first: int, data: bytes) -> None:
         try:
-            taken, start, said = await self._driver.call(
-                self._number, "exchange", first, self._heard, again, *pieces(data)
+            taken, start, given = await self._driver.call(
+                self._number, "exchange", first, self._received, again, *pieces(data)
             )
         except ActorLostError as lost:
             self._again = True
@@ -127,11 +123,11 @@ class ActorTransport:
             self._refused_since = 0.0
             while self._given and self._given[0][0] + len(self._given[0][1]) <= taken:
                 self._given.popleft()
-            if start > self._heard:
-                self._again = True  # what stands before it went with a call that failed
-            elif (new := said[self._heard - start :]) and not self._is_gone:
-                self._heard += len(new)
-                self._hears.received(new)
+            if start > self._received:
+                self._again = True  # the bytes before it were lost with a failed call
+            elif (new := given[self._received - start :]) and not self._is_gone:
+                self._received += len(new)
+                self._receiver.received(new)
         finally:
             self._calls -= 1
         self._soon()
@@ -139,7 +135,7 @@ class ActorTransport:
     def _gone(self, why: str) -> None:
         if not self._is_gone:
             self._end()
-            self._hears.gone(printable(why, 300))
+            self._receiver.gone(printable(why, 300))
 
     def _end(self) -> None:
         self._is_gone = True
@@ -149,10 +145,9 @@ class ActorTransport:
 
 
 class Actors:
-    """A member of the cluster at an address, which has senders on its nodes: so many, or with None one on each.
+    """A member of the cluster, with `count` senders on its nodes (None: one each). An async context manager.
 
-    `environ` must be without secrets. An async context manager, which joins. Raises RefusedError where there is no cluster that
-    can be joined.
+    `environ` must hold no secret. Raises RefusedError where no cluster can be joined.
     """
 
     def __init__(self, address: str, count: int | None, environ: Mapping[str, str]) -> None:
@@ -166,7 +161,7 @@ class Actors:
         self._joining = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
         self.count = count or 0
-        """How many senders there are to be."""
+        """How many senders there should be."""
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(check_address, self._address)
@@ -185,7 +180,7 @@ class Actors:
             await self._driver.close()
 
     def watch(self, resize: Callable[[int], None]) -> None:
-        """Tell how many senders there are to be whenever that changes: with one on each node."""
+        """With one sender on each node: call `resize` when nodes change."""
         if self._on_each:
             self._watching = asyncio.get_running_loop().create_task(self._watch(resize))
 
@@ -196,8 +191,8 @@ class Actors:
                 with contextlib.suppress(ActorLostError, RuntimeError):  # it is joined again with the next sender
                     resize(max(1, len(await self._driver.nodes())))
 
-    async def start(self, hears: Hears) -> ActorTransport:
-        """Another sender, on the node with the fewest. Raises OSError."""
+    async def start(self, receiver: Receiver) -> ActorTransport:
+        """Start a sender on the node with the fewest. Raises OSError."""
         number, refusal = next(self._numbers), None
         try:
             async with self._joining:
@@ -205,7 +200,7 @@ class Actors:
                 have = Counter(self._places.values())
                 nodes = [node.id for node in await driver.nodes()]
                 self._places[number] = min(sorted(nodes), key=have.__getitem__)
-            refusal = await driver.make(number, self._places[number], _ACTOR, 0, (PACE.slice,))
+            refusal = await driver.make(number, self._places[number], _ACTOR, 0, (PACING.slice,))
         except (RefusedError, ActorLostError, RuntimeError, ValueError) as error:
             refusal = str(error)
             raise OSError(printable(refusal, 300)) from error
@@ -215,10 +210,9 @@ class Actors:
         if refusal is not None:
             driver.kill(number)
             raise OSError(printable(refusal, 300))
-        return ActorTransport(driver, number, hears, lambda number: self._places.pop(number, None))
+        return ActorTransport(driver, number, receiver, lambda number: self._places.pop(number, None))
 
     async def _join(self) -> DriverProcess:
-        """A driver that is a member of the cluster, in the place of one that has ended."""
         if self._driver is not None:
             await self._driver.close()
         loop, folder = asyncio.get_running_loop(), Path(tempfile.mkdtemp(prefix="batchrun-ray-"))

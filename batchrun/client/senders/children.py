@@ -1,7 +1,6 @@
-"""Senders that are child processes: a socket pair each, which the child finds closed when the driver has ended.
+"""Senders as child processes, with a socket pair each, which closes when the driver ends.
 
-A child is in a session of its own, so that Ctrl-C reaches the driver alone. It gets the key over the socket; what holds a
-secret is left out of its environment, and its arguments name nothing but the socket.
+Ctrl-C does not reach them (own session). The key is sent over the socket, never by environment or arguments.
 """
 
 import asyncio
@@ -15,43 +14,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, cast
 
-from batchrun.client.senders.transport import Hears
+from batchrun.client.senders.transport import Receiver
 
 PROGRAM = ("-m", "batchrun.client.senders")
-"""What a child runs; its last argument is the descriptor of its socket."""
+"""What a child runs; its argument is the descriptor of its socket."""
 _SECONDS = 2.0
-"""Until a child that was told to end is killed."""
+"""Until a child that does not end is killed."""
 
 
 class Child(asyncio.Protocol):
-    """The transport to one child process."""
-
-    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes], hears: Hears) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes], receiver: Receiver) -> None:
         self.pid = process.pid
         self._process = process
         self._errors = errors
-        self._hears = hears
+        self._receiver = receiver
         self._transport: asyncio.WriteTransport | None = None
 
     @property
     def ended(self) -> bool:
-        """Whether the process has ended."""
         return self._process.poll() is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)
 
     def data_received(self, data: bytes) -> None:
-        self._hears.received(data)
+        self._receiver.received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._process.kill()
         code = self._process.wait()  # at most a few milliseconds: it is dead
-        self._hears.gone(self._said(code))
+        self._receiver.gone(self._exit_text(code))
         self._errors.close()
 
     def write(self, frame: bytes) -> None:
-        """Send a frame; one to a child that is gone is dropped."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)
 
@@ -60,7 +55,7 @@ class Child(asyncio.Protocol):
         self._process.kill()
 
     async def close(self) -> None:
-        """Close the socket, which ends it; kill it where it does not end."""
+        """Close the socket, which ends it; else kill it."""
         if self._transport is not None:
             self._transport.abort()
         await asyncio.to_thread(self._end)
@@ -72,8 +67,8 @@ class Child(asyncio.Protocol):
             self._process.kill()
             self._process.wait()
 
-    def _said(self, code: int) -> str:
-        """How it ended, with the last line of its standard error."""
+    def _exit_text(self, code: int) -> str:
+        """How it ended, with the last line of its errors."""
         self._errors.seek(0)
         last = self._errors.read()[-2000:].decode(errors="replace").strip().rpartition("\n")[2]
         name = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
@@ -81,15 +76,15 @@ class Child(asyncio.Protocol):
 
 
 class Children:
-    """Starts children with that environment, in which nothing may be secret."""
+    """`environ` must hold no secret."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         home = str(Path(__file__).parents[3])
         paths = [home, environ.get("PYTHONPATH", "")]
         self._environ = {**environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
-    async def start(self, hears: Hears) -> Child:
-        """Another child. Raises OSError."""
+    async def start(self, receiver: Receiver) -> Child:
+        """Raises OSError."""
         ours, theirs = socket.socketpair()
         errors = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the child
         try:
@@ -110,6 +105,6 @@ class Children:
             theirs.close()
         ours.setblocking(False)
         _, child = await asyncio.get_running_loop().create_unix_connection(
-            lambda: Child(process, errors, hears), sock=ours
+            lambda: Child(process, errors, receiver), sock=ours
         )
         return child

@@ -1,10 +1,9 @@
-"""What passes between the driver and a sender: frames over a stream of bytes. Plain data alone: nothing is unpickled.
+"""The protocol between driver and sender: frames over a byte stream. Plain data: nothing is unpickled.
 
     frame = length of the rest (4 bytes, big-endian) · kind (1 byte) · length of the head (4 bytes) · head (JSON) · bodies
 
-Bodies stand one after the other, as the head gives their lengths. Times are seconds of the driver's clock
-(`time.monotonic`), from which a sender knows its own to differ by the smallest delay that it has seen lately: `now` is
-what that says, and `boot_time`, the clock that goes on while a machine sleeps, when a frame is written.
+The head gives the lengths of the bodies. Times are seconds of the driver's clock (`time.monotonic`); a sender derives its offset
+from the smallest delay seen lately. `now` is (that clock, `boot_time`) when the frame is written.
 
 | kind | from | head |
 |---|---|---|
@@ -15,17 +14,16 @@ what that says, and `boot_time`, the clock that goes on while a machine sleeps, 
 | NAMES | sender | number, names of headers, in lower case, as COMPLETIONS have their number from then on |
 | COMPLETIONS | sender | number of the first, [lease, status, fault, sent, left, ended, detail, number of the names of its headers, their values, length of its body] … |
 | UNSENT | sender | [lease …]: these never left |
-| HOLD | driver | null: what was to leave later comes back as UNSENT |
-| RENEW | driver | place: use no connection again that was in use before |
-| END | driver | place, before: end what left before that moment |
-| PING | driver | now, cursor: the number of the first completion that is still to be kept |
+| HOLD | driver | null: return planned leases as UNSENT |
+| RENEW | driver | place: reuse no connection open now |
+| END | driver | place, before: end what left before that time |
+| PING | driver | now, cursor: the first completion still to be kept |
 | PONG | sender | null |
-| REACH | driver | number, place, seconds: whether the address can be reached from there |
-| REACHED | sender | number, what is wrong and what to do; null and null where nothing is |
+| REACH | driver | number, place, seconds: check that the address can be reached |
+| REACHED | sender | number, error and hint; null and null without |
 
-Batches and completions are numbered from 1 for each sender. A batch that comes again by its number is not sent again: what
-the sender has of its completions is answered once more. It keeps each until a PING has a cursor beyond it, which the driver
-moves when the reply is in the journal.
+Batches and completions are numbered from 1 for each sender. A repeated batch is not sent again: its completions are returned
+once more. A sender keeps each until the cursor is beyond it, which the driver moves when the reply is in the journal.
 """
 
 import struct
@@ -42,21 +40,19 @@ _HEAD = struct.Struct(">IBI")
 _LENGTH = struct.Struct(">I")
 _BESIDE = _HEAD.size - _LENGTH.size
 LONGEST = 0xFFFF_FFFF - _HEAD.size
-"""Bytes of head and bodies of one frame."""
+"""Bytes of head and bodies of one frame, at most."""
 ENDPOINTS = tuple(Endpoint)
-"""An endpoint is named by its place in here."""
+"""An endpoint is sent as its index."""
 SLICE = 0.004
 """Seconds between two frames of leases, or of completions: what comes meanwhile goes together. Each frame costs both sides as
 much as several rows; the first one after a pause leaves at once."""
 NO_NAMES = 0
 """The number of the names of headers where there are none."""
 BUG = "bug"
-"""The fault of an exchange that ended by an error which is none of the wire."""
+"""The fault of an exchange that ended with an unexpected exception."""
 
 
 class Kind(IntEnum):
-    """What a frame says; the docstring of the module has their heads."""
-
     OPEN = 1
     OPENED = 2
     LEASES = 3
@@ -74,8 +70,6 @@ class Kind(IntEnum):
 
 
 class Frame(NamedTuple):
-    """One frame as it came; `bodies` are those of its head, in one piece."""
-
     kind: int
     head: Any
     bodies: bytes
@@ -83,15 +77,14 @@ class Frame(NamedTuple):
 
 def encoded(kind: Kind, head: Any, bodies: Sequence[bytes] = ()) -> bytes:
     """The bytes of a frame. Raises OverflowError where they are too many."""
-    said = orjson.dumps(head)
-    length = _BESIDE + len(said) + sum(map(len, bodies))
+    encoded_head = orjson.dumps(head)
+    length = _BESIDE + len(encoded_head) + sum(map(len, bodies))
     if length > LONGEST:
         raise OverflowError(f"a frame of {length:,} bytes")
-    return b"".join((_HEAD.pack(length, kind, len(said)), said, *bodies))
+    return b"".join((_HEAD.pack(length, kind, len(encoded_head)), encoded_head, *bodies))
 
 
 def divided(bodies: bytes, lengths: Iterable[int]) -> Iterator[bytes]:
-    """The single bodies of a frame."""
     start = 0
     for length in lengths:
         yield bodies[start : start + length]
@@ -99,15 +92,13 @@ def divided(bodies: bytes, lengths: Iterable[int]) -> Iterator[bytes]:
 
 
 class Frames:
-    """Frames out of the pieces in which a stream brings them."""
-
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._held = 0
         self._wanted = _LENGTH.size
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that are whole with these bytes. Raises ValueError where the stream is none of frames."""
+        """The frames that these bytes complete. Raises ValueError for an invalid stream."""
         self._held += len(data)
         self._pieces.append(data)
         if self._held < self._wanted:
@@ -139,7 +130,6 @@ def _frame(whole: bytes, start: int, end: int) -> Frame:
 
 
 def boot_time() -> float:
-    """Seconds since the machine was started, those included in which it slept; where the system has no such clock,
-    those of `time.monotonic`."""
+    """Seconds since boot, sleep included, where there is such a clock."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)

@@ -1,10 +1,7 @@
-"""The driver's side of the senders: hands out leases, takes completions, and detects lost senders. One loop, no threads.
+"""The driver's side of the senders: hands out leases, takes completions, detects lost senders.
 
-A lease is one attempt that the journal has: its body and deadline. It goes to the READY sender with the fewest, all leases
-of one turn of the loop in one frame. What a sender had when it is LOST comes back as `Fault.LOST`, which may have been paid;
-what it certainly never got, or gave back, raises UnsentError. While no sender is READY, leases wait here.
-
-The hub does not know what carries its frames: a `Transport` does (`children`, `actors`).
+A lease is a journaled attempt: body and deadline. It goes to the READY sender with the fewest. What a LOST sender had comes back as
+`Fault.LOST`, possibly billed; what never left raises UnsentError. Without a READY sender, leases wait here.
 """
 
 import asyncio
@@ -13,15 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from batchrun.client.senders.frames import BUG, ENDPOINTS, NO_NAMES, Frame, Frames, Kind, boot_time, encoded
-from batchrun.client.senders.states import BEAT, Beat, State, passed, pause, shares, stands
-from batchrun.client.senders.transport import PACE, Pace, Start, Transport
+from batchrun.client.senders.states import BEAT, Beat, State, counted_silence, next_state, pause, shares
+from batchrun.client.senders.transport import PACING, Pacing, Start, Transport
 from batchrun.client.wire import UnsentError
 from batchrun.errors import HostError, RefusedError
 from batchrun.events import SendersChanged
 from batchrun.models import Exchange, Fault, Request, made
 
 MOST_KEPT = 4 * 1024 * 1024
-"""Bytes of replies after which a sender is told at once what it need not keep."""
+"""Bytes of replies after which a sender is pinged, to drop what is stored."""
 _NUMBERS = {endpoint: number for number, endpoint in enumerate(ENDPOINTS)}
 Listen = Callable[[SendersChanged], None]
 
@@ -55,13 +52,13 @@ class _Lease:
         self.sender: _Sender | None = None
 
 
-class _Asked:
-    """A question that so many senders have not answered yet."""
+class _Query:
+    """A query that so many senders have not answered yet."""
 
     def __init__(self, answer: asyncio.Future[None], left: int) -> None:
         self.answer, self.left = answer, left
 
-    def heard(self, message: str | None, hint: str | None) -> None:
+    def answered(self, message: str | None, hint: str | None) -> None:
         self.left -= 1
         if self.answer.done():
             return
@@ -96,11 +93,9 @@ class _Sender:
             self.transport.write(encoded(kind, head, bodies))
 
     def open(self, number: int, place: Mapping[str, Any]) -> None:
-        """Have it open a place."""
         self.write(Kind.OPEN, [self._hub.times(), number, place])
 
     def ping(self) -> None:
-        """Send a ping, with the numbers of completions that it need not keep any more."""
         self.kept_bytes = 0
         while self.pages and not self.pages[0].left:
             self.pages.popleft()
@@ -109,38 +104,37 @@ class _Sender:
     def received(self, data: bytes) -> None:
         self.silent = 0.0
         for frame in self._frames.feed(data):
-            self._hub.heard(self, frame)
+            self._hub.handle(self, frame)
         if self.state is State.SUSPECT:
-            self._hub.look(self)
+            self._hub.update_state(self)
 
     def gone(self, why: str) -> None:
         self._hub.lose(self, self.ended or why)
 
 
 class Hub:
-    """So many senders, started with `start`; where none can be, `hint` says what to do. An async context manager on the loop
-    of the run."""
+    """`count` senders, made by `start`; `hint` if none starts. An async context manager."""
 
     def __init__(
-        self, start: Start, count: int, *, beat: Beat = BEAT, pace: Pace = PACE, hint: str = "look at the log"
+        self, start: Start, count: int, *, beat: Beat = BEAT, pacing: Pacing = PACING, hint: str = "see the log"
     ) -> None:
         self._start = start
         self._count = count
         self._beat = beat
-        self._pace = pace
+        self._pacing = pacing
         self._hint = hint
         self._listen: Listen = lambda _: None
         self._loop = asyncio.get_running_loop()
         self._senders: list[_Sender] = []
         self._places: list[Mapping[str, Any]] = []
         self._waiting: deque[_Lease] = deque()
-        self._leases = self._hired = self._failed = self._lost = self._asked = 0
-        self._asks: dict[int, _Asked] = {}
+        self._leases = self._started_count = self._failed = self._lost = self._query_count = 0
+        self._queries: dict[int, _Query] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._looked = self._loop.time()
+        self._checked = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._flushes = self._closed = False
-        self._flushed = -pace.slice
+        self._flushed = -pacing.slice
         self._first: asyncio.Future[None] = self._loop.create_future()
         self._none_since: float | None = self._loop.time()
 
@@ -161,18 +155,18 @@ class Hub:
         await asyncio.gather(*ended, return_exceptions=True)
 
     def resize(self, count: int) -> None:
-        """Have so many senders from now on. One too many stays, but is not replaced."""
+        """A surplus sender stays, but is not replaced."""
         self._count = count
         for _ in range(count - len(self._senders)):
-            self._hire()
+            self._add_sender()
 
     def add(self, place: Mapping[str, Any]) -> int:
-        """Another place that requests can be sent to, as the head of OPEN has it; its number."""
+        """Add a place to send to, the head of OPEN; returns its number."""
         self._places.append(place)
         number = len(self._places) - 1
         for sender in self._senders:
             sender.open(number, place)
-            self.look(sender)
+            self.update_state(sender)
         return number
 
     async def ready(self) -> None:
@@ -181,7 +175,6 @@ class Hub:
 
     @property
     def view(self) -> SendersChanged:
-        """The states of the senders now."""
         counts = Counter(sender.state for sender in self._senders)
         alive = counts[State.STARTING], counts[State.READY], counts[State.SUSPECT]
         return SendersChanged(*alive, self._lost, "", self._loop.time())
@@ -194,13 +187,13 @@ class Hub:
         *,
         spaced: bool = False,
     ) -> Exchange:
-        """One exchange, made by a sender; a `spaced` one leaves there SLICE later, so at the same distance from others.
+        """One exchange; a `spaced` one leaves `ahead` seconds later, to keep its distance.
 
-        Raises UnsentError where it never left, RuntimeError for a bug there.
+        Raises UnsentError where it never left, RuntimeError for a bug in the sender.
         """
         self._leases += 1
         lease = _Lease(self._leases, place, request, timeout, self._loop.create_future())
-        lease.depart = self._loop.time() + self._pace.ahead if spaced else 0.0
+        lease.depart = self._loop.time() + self._pacing.ahead if spaced else 0.0
         self._waiting.append(lease)
         self._flush_soon()
         try:
@@ -210,17 +203,17 @@ class Hub:
                 lease.sender.write(Kind.CANCEL, [lease.number])
             raise
 
-    def tell(self, listen: Listen) -> None:
-        """Emit the states of the senders, now and whenever one changes."""
+    def subscribe(self, listen: Listen) -> None:
+        """Emit the states of the senders, now and on each change."""
         self._listen = listen
         listen(self.view)
 
     def none_for(self, now: float) -> float:
-        """Seconds for which no sender has been READY at that moment of the loop's time; 0 where one is."""
+        """Seconds without a READY sender, at `now` of the loop's clock."""
         return 0.0 if self._none_since is None else now - self._none_since
 
     def recall(self) -> None:
-        """Take back the leases that wait here for a sender and those that are planned for later."""
+        """Take back leases that wait or are planned for later."""
         waiting, self._waiting = self._waiting, deque()
         for lease in waiting:
             self._return(lease)
@@ -228,39 +221,38 @@ class Hub:
             sender.write(Kind.HOLD, None)
 
     def renew(self, place: int) -> None:
-        """Have the senders use no connection to that place again that was in use before."""
         for sender in self._senders:
             sender.write(Kind.RENEW, place)
 
     async def reach(self, place: int, seconds: float) -> None:
-        """See whether a READY sender can reach that place; waits for the first one. Raises HostError where none of them
-        can, and TimeoutError where none says."""
+        """Check that a READY sender can reach that place; waits for the first.
+
+        Raises HostError where none can, TimeoutError without an answer.
+        """
         await self.ready()
         ready = [sender for sender in self._senders if sender.state is State.READY]
-        self._asked += 1
-        number, answer = self._asked, self._loop.create_future()
-        self._asks[number] = _Asked(answer, len(ready))
+        self._query_count += 1
+        number, answer = self._query_count, self._loop.create_future()
+        self._queries[number] = _Query(answer, len(ready))
         for sender in ready:
             sender.write(Kind.REACH, [number, place, seconds])
         try:
             async with asyncio.timeout(seconds + self._beat.suspect):
                 await answer
         finally:
-            del self._asks[number]
+            del self._queries[number]
 
     def end(self, place: int, before: float) -> int:
-        """Have the senders end what left for that place before that moment; how many there are."""
+        """End what was sent to that place before that time; returns how many."""
         for sender in self._senders:
             sender.write(Kind.END, [place, before])
         leases = [lease for sender in self._senders for lease in sender.leases.values()]
         return sum(lease.place == place and lease.left < before for lease in leases)
 
     def times(self) -> tuple[float, float]:
-        """What the driver's clocks say, as a sender is told: `time.monotonic`, and the one that goes on in sleep."""
         return self._loop.time(), boot_time()
 
-    def heard(self, sender: _Sender, frame: Frame) -> None:
-        """Handle one frame of a sender."""
+    def handle(self, sender: _Sender, frame: Frame) -> None:
         if frame.kind == Kind.COMPLETIONS:
             self._completed(sender, frame.head[1:], frame.bodies)
         elif frame.kind == Kind.NAMES:
@@ -270,12 +262,12 @@ class Hub:
             for number in frame.head:
                 self._return(sender.leases.pop(number, None))
         elif frame.kind == Kind.REACHED:
-            number, *said = frame.head
-            if (asked := self._asks.get(number)) is not None:
-                asked.heard(*said)
+            number, *result = frame.head
+            if (query := self._queries.get(number)) is not None:
+                query.answered(*result)
         elif frame.kind == Kind.OPENED:
             sender.opened += 1
-            self.look(sender)
+            self.update_state(sender)
 
     def _completed(self, sender: _Sender, completions: list[Any], bodies: bytes) -> None:
         """Give completions to those who wait for them."""
@@ -303,34 +295,33 @@ class Hub:
         if sender.kept_bytes > MOST_KEPT:
             sender.ping()
 
-    def look(self, sender: _Sender) -> None:
+    def update_state(self, sender: _Sender) -> None:
         """Update the state of a sender; emit a change."""
         before = sender.state
         opened = sender.transport is not None and sender.opened == len(self._places) > 0
-        sender.state = stands(before, sender.silent, opened=opened, beat=self._beat)
+        sender.state = next_state(before, sender.silent, opened=opened, beat=self._beat)
         if sender.state is before:
             return
         if sender.state is State.LOST:
             sender.state = before
             self._end(sender)
             return
-        self._tell()
+        self._emit()
         if sender.state is State.READY:
             if not self._first.done():
                 self._first.set_result(None)
             self._flush_soon()
 
     def _end(self, sender: _Sender) -> None:
-        """End a sender that is silent for too long. Its leases come back once its process has ended, after the frames that it had
-        sent: no answer of it can come later."""
+        """Kill a silent sender. Its leases return when its process has ended: no answer can come later."""
         if sender.transport is None or (sender.ended and sender.silent >= self._beat.lost + self._beat.suspect):
-            self.lose(sender, f"said nothing for {sender.silent:.0f} s")
+            self.lose(sender, f"no message for {sender.silent:.0f} s")
         elif not sender.ended:
-            sender.ended = f"said nothing for {sender.silent:.0f} s"
+            sender.ended = f"no message for {sender.silent:.0f} s"
             sender.transport.kill()
 
     def lose(self, sender: _Sender, why: str) -> None:
-        """A sender is lost: its open requests may have been billed, and another sender is started."""
+        """Its requests may have been billed. Starts another sender."""
         if sender.state is State.LOST or self._closed:
             return
         started, sender.state = sender.state is not State.STARTING, State.LOST
@@ -338,26 +329,26 @@ class Hub:
         now = self._loop.time()
         for lease in sender.leases.values():
             if not lease.future.done():
-                said = f"sender {sender.number} was lost: {why}"
-                lease.future.set_result(Exchange(0, {}, b"", lease.left, now, Fault.LOST, said, True))
+                detail = f"sender {sender.number} was lost: {why}"
+                lease.future.set_result(Exchange(0, {}, b"", lease.left, now, Fault.LOST, detail, True))
         sender.leases.clear()
         if sender.transport is not None:
             sender.transport.kill()
         self._senders.remove(sender)
-        self._tell(why)
+        self._emit(why)
         self._failed = 0 if sender.completed else self._failed + 1
         if not (started or self._first.done()):
-            self._first.set_exception(RefusedError(f"The senders do not start: {why}", self._hint))
+            self._first.set_exception(RefusedError(f"No sender starts: {why}", self._hint))
             return
-        self._loop.call_later(pause(self._failed), self._hire)
+        self._loop.call_later(pause(self._failed), self._add_sender)
 
-    def _hire(self) -> None:
+    def _add_sender(self) -> None:
         if self._closed or len(self._senders) >= self._count:
             return
-        self._hired += 1
-        sender = _Sender(self._hired, self)
+        self._started_count += 1
+        sender = _Sender(self._started_count, self)
         self._senders.append(sender)
-        self._tell()
+        self._emit()
         task = self._loop.create_task(self._started(sender))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -372,16 +363,15 @@ class Hub:
             sender.open(number, place)
 
     def _watch(self) -> None:
-        """Ping the senders, and find those that have been silent."""
         now = self._loop.time()
-        silence, self._looked = passed(now - self._looked, self._beat), now
+        silence, self._checked = counted_silence(now - self._checked, self._beat), now
         for sender in tuple(self._senders):
             sender.silent += silence
             sender.ping()
-            self.look(sender)
+            self.update_state(sender)
         self._timer = self._loop.call_later(self._beat.every, self._watch)
 
-    def _tell(self, why: str = "") -> None:
+    def _emit(self, why: str = "") -> None:
         if any(sender.state is State.READY for sender in self._senders):
             self._none_since = None
         elif self._none_since is None:
@@ -391,10 +381,9 @@ class Hub:
     def _flush_soon(self) -> None:
         if not self._flushes and self._waiting:
             self._flushes = True
-            self._loop.call_at(self._flushed + self._pace.slice, self._flush)
+            self._loop.call_at(self._flushed + self._pacing.slice, self._flush)
 
     def _flush(self) -> None:
-        """Hand out what has gathered: a frame for each sender that gets something."""
         self._flushes, self._flushed = False, self._loop.time()
         ready = [sender for sender in self._senders if sender.state is State.READY]
         if not ready:
@@ -416,6 +405,5 @@ class Hub:
 
     @staticmethod
     def _return(lease: _Lease | None) -> None:
-        """A lease that never left goes back."""
         if lease is not None and not lease.future.done():
             lease.future.set_exception(UnsentError())

@@ -1,4 +1,4 @@
-"""A client whose exchanges are made by senders; everything else stays in this process."""
+"""A client whose exchanges are made by senders."""
 
 from collections.abc import Callable
 from types import CoroutineType, TracebackType
@@ -11,8 +11,7 @@ from batchrun.models import Exchange, Request
 
 
 class RemoteClient(Client):
-    """As `Client`, but that `send` has a sender of `hub` make the exchange. The hub outlives it. `elsewhere` is whether senders
-    are on other machines, which may reach what this one does not."""
+    """Sends by a sender of `hub`, which outlives it; `elsewhere`: they are on other machines."""
 
     def __init__(self, hub: Hub, *, elsewhere: bool = False, **options: Any) -> None:
         super().__init__(**options)
@@ -40,7 +39,7 @@ class RemoteClient(Client):
         """The senders close their connections when they end."""
 
     def space(self, spaced: Callable[[], bool]) -> None:
-        """`spaced` tells whether requests leave at a distance from each other, which the senders then keep to."""
+        """`spaced`: whether requests keep a distance, also at the senders."""
         self._spaced = spaced
 
     def send(self, request: Request, *, timeout: float) -> "CoroutineType[Any, Any, Exchange]":
@@ -55,10 +54,10 @@ class RemoteClient(Client):
         try:
             await self._hub.reach(self._place, seconds)
         except TimeoutError as error:
-            raise HostError("No sender says whether the address can be reached.", "Look at the log.") from error
+            raise HostError("No sender reported whether the address can be reached.", "See the log.") from error
 
     async def reachable(self, *, seconds: float) -> bool:
-        """As `Client.reachable`, from where requests are sent; that no sender says so is not the provider's."""
+        """True without an answer of a sender."""
         if not self._elsewhere:
             return await super().reachable(seconds=seconds)
         try:
@@ -71,13 +70,11 @@ class RemoteClient(Client):
 
     @property
     def is_own_server(self) -> bool:
-        """As `Client.is_own_server`; the server of another machine is none that is asked from here."""
+        """False with senders on other machines."""
         return not self._elsewhere and super().is_own_server
 
     def renew(self) -> None:
-        """From now on use no connection that was in use before."""
         self._hub.renew(self._place)
 
     def end(self, *, before: float) -> int:
-        """End every exchange that left before that moment, as `Fault.OUTAGE`; how many there are."""
         return self._hub.end(self._place, before)

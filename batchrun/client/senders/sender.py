@@ -1,7 +1,4 @@
-"""A sender: it makes HTTP exchanges for a driver and knows nothing else of the run.
-
-As a process it ends when the driver does. It loads the client alone, and nothing of the engine, so that it is small and starts soon.
-"""
+"""A sender: makes HTTP exchanges for a driver, and ends with it. Imports little, to be small."""
 
 import asyncio
 import gc
@@ -31,15 +28,14 @@ from batchrun.errors import HostError
 from batchrun.models import Fault, Request
 
 _EARLY = 0.0005
-"""Seconds by which a request may leave before its time: timers are no more exact."""
+"""Seconds by which a request may leave early: the precision of timers."""
 VALID = 2.0
-"""Seconds from its writing, of the clock that goes on in sleep, in which a batch may leave: what is read later, since this
-process or the machine stood still, goes back."""
+"""Seconds (of `boot_time`) after its writing in which a batch may leave; later, after a suspension, it goes back."""
 _FAULTS = {fault: fault.value for fault in Fault} | {None: ""}
 
 
 class Sender:
-    """Performs what the frames of its driver say, and writes its own to `write`; two with completions are `pause` seconds apart."""
+    """Performs its driver's frames; those with completions are `pause` seconds apart."""
 
     def __init__(self, write: Callable[[bytes], object], pause: float = SLICE) -> None:
         self._to_driver = write
@@ -60,7 +56,6 @@ class Sender:
         self._kept: deque[tuple[int, list[Any], bytes]] = deque()
 
     def received(self, data: bytes) -> None:
-        """Bytes of the driver have come."""
         for frame in self._frames.feed(data):
             self._perform(frame)
 
@@ -71,7 +66,7 @@ class Sender:
                 self._send(head, frame.bodies)
             case Kind.PING:
                 times, cursor = head
-                self._hears(times)
+                self._sync_clocks(times)
                 while self._kept and self._kept[0][0] < cursor:
                     self._kept.popleft()
                 self._write(Kind.PONG, None)
@@ -84,11 +79,11 @@ class Sender:
                     if (task := self._exchanges.pop(lease, None)) is not None:
                         task.cancel()
             case Kind.OPEN:
-                times, place, how = head
-                self._hears(times)
-                self._does(self._open(place, how))
+                times, place, options = head
+                self._sync_clocks(times)
+                self._spawn(self._open(place, options))
             case Kind.REACH:
-                self._does(self._reach(*head))
+                self._spawn(self._reach(*head))
             case Kind.RENEW:
                 self.clients[head].renew()
             case Kind.END:
@@ -96,7 +91,7 @@ class Sender:
             case _:
                 raise ValueError(f"a frame of kind {frame.kind}")
 
-    def _does(self, what: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, what: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(what)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -109,33 +104,33 @@ class Sender:
         else:
             self._write(Kind.REACHED, [number, None, None])
 
-    async def _open(self, place: int, how: Mapping[str, Any]) -> None:
+    async def _open(self, place: int, options: Mapping[str, Any]) -> None:
         client = Client(
-            base_url=how["base_url"],
-            api_key=how["api_key"],
-            headers=how["headers"],
-            ca_file=how["ca_file"],
+            base_url=options["base_url"],
+            api_key=options["api_key"],
+            headers=options["headers"],
+            ca_file=options["ca_file"],
             allow_insecure_http=True,  # the plan has refused what the user did not allow
-            environ=how["proxies"],
+            environ=options["proxies"],
         )
         self.clients[place] = await client.__aenter__()
         self._write(Kind.OPENED, place)
 
-    def _hears(self, times: list[float]) -> float:
-        """What the driver's clocks said when it wrote a frame; its age in seconds."""
+    def _sync_clocks(self, times: list[float]) -> float:
+        """The age in seconds of a frame with these times."""
         now, boot = times
         here, booted = self._loop.time(), boot_time()
-        self._clock.heard(here - now, here)
-        self._boot.heard(booted - boot, here)
+        self._clock.update(here - now, here)
+        self._boot.update(booted - boot, here)
         return booted - boot - self._boot.seconds
 
     def _send(self, head: list[Any], bodies: bytes) -> None:
         times, batch, *leases = head
-        age = self._hears(times)
+        age = self._sync_clocks(times)
         if batch <= self._batch:
             again = {lease[0] for lease in leases}
-            kept = [(said, body) for _, said, body in self._kept if said[0] in again]
-            self._write(Kind.COMPLETIONS, [0, *(said for said, _ in kept)], [body for _, body in kept])
+            kept = [(fields, body) for _, fields, body in self._kept if fields[0] in again]
+            self._write(Kind.COMPLETIONS, [0, *(fields for fields, _ in kept)], [body for _, body in kept])
             return
         self._batch = batch
         if age > VALID:
@@ -154,7 +149,6 @@ class Sender:
                 self._exchanges[lease] = self._loop.create_task(self._exchange(lease, place, request, timeout))
 
     def _depart(self) -> None:
-        """Send what is due by now."""
         soon = self._loop.time() + _EARLY
         while self._planned and self._planned[0][0] <= soon:
             _, lease, place, request, timeout = self._planned.popleft()
@@ -177,15 +171,15 @@ class Sender:
             self._write(Kind.NAMES, [known, [str(name.lower()) for name in names]])
         offset = self._clock.seconds
         times = left - offset, ended - offset
-        said = [status, _FAULTS[fault], sent, *times, detail, known, list(headers.values()), len(body)]
-        self._complete(lease, said, body)
+        fields = [status, _FAULTS[fault], sent, *times, detail, known, list(headers.values()), len(body)]
+        self._complete(lease, fields, body)
 
-    def _complete(self, lease: int, said: list[Any], body: bytes) -> None:
+    def _complete(self, lease: int, fields: list[Any], body: bytes) -> None:
         if self._exchanges.pop(lease, None) is None:
             return
         if not self._out:
             self._loop.call_at(self._flushed + self._pause, self._flush)
-        self._out.append(([lease, *said], body))
+        self._out.append(([lease, *fields], body))
 
     def _flush(self) -> None:
         self._flushed = self._loop.time()
@@ -193,15 +187,13 @@ class Sender:
         first = self._completed + 1
         self._completed += len(out)
         self._kept.extend((number, *one) for number, one in enumerate(out, first))
-        self._write(Kind.COMPLETIONS, [first, *(said for said, _ in out)], [body for _, body in out])
+        self._write(Kind.COMPLETIONS, [first, *(fields for fields, _ in out)], [body for _, body in out])
 
     def _write(self, kind: Kind, head: Any, bodies: list[bytes] | tuple[()] = ()) -> None:
         self._to_driver(encoded(kind, head, bodies))
 
 
 class _Connection(asyncio.Protocol):
-    """A sender at the end of a socket."""
-
     _sender: Sender
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -215,7 +207,7 @@ class _Connection(asyncio.Protocol):
 
 
 async def serve(driver: int) -> None:
-    """Serve the driver at the other end of that descriptor until it is gone."""
+    """Serve the driver at that descriptor until it is gone."""
     ours = socket.socket(fileno=driver)
     ours.setblocking(False)
     loop = asyncio.get_running_loop()
@@ -224,7 +216,6 @@ async def serve(driver: int) -> None:
 
 
 def main() -> None:
-    """The process: its one argument is the descriptor of its socket."""
     gc.freeze()  # what was imported is never garbage
     gc.set_threshold(50_000, 20, 100)
     with asyncio.Runner(loop_factory=faster()) as runner:

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 
 class State(StrEnum):
-    """STARTING until it has opened every place; READY to be given leases; SUSPECT while it says nothing: it gets none;
-    LOST for good, with what it had."""
+    """STARTING until every place is open; READY for leases; SUSPECT while silent, without new ones; LOST for good."""
 
     STARTING = "starting"
     READY = "ready"
@@ -17,8 +16,7 @@ class State(StrEnum):
 
 
 class Beat(NamedTuple):
-    """Seconds: between two pings, of silence until it is suspect, and lost, and that it may
-    take to start."""
+    """Seconds: between pings; of silence until SUSPECT and LOST; to start."""
 
     every: float = 1.0
     suspect: float = 5.0
@@ -29,14 +27,13 @@ class Beat(NamedTuple):
 BEAT = Beat()
 
 
-def passed(seconds: float, beat: Beat) -> float:
-    """The part of the time between two looks that counts as silence: where the driver itself stood still for longer, the
-    senders had no driver to write to."""
+def counted_silence(seconds: float, beat: Beat) -> float:
+    """The time between two checks, at most two pings: the driver may have been suspended."""
     return min(seconds, 2 * beat.every)
 
 
-def stands(state: State, silent: float, *, opened: bool, beat: Beat) -> State:
-    """The state of a sender that has said nothing for `silent` seconds; one that is LOST does not come back."""
+def next_state(state: State, silent: float, *, opened: bool, beat: Beat) -> State:
+    """LOST is final."""
     if state is State.LOST or silent >= (beat.lost if opened else beat.start):
         return State.LOST
     if not opened:
@@ -45,7 +42,7 @@ def stands(state: State, silent: float, *, opened: bool, beat: Beat) -> State:
 
 
 def pause(failed: int) -> float:
-    """Seconds until another sender is started in the place of a lost one; `failed` in succession had completed nothing."""
+    """Seconds until a lost sender is replaced, after `failed` without a completion."""
     return 0.0 if failed == 0 else min(30.0, 2.0 ** (failed - 1))
 
 
@@ -63,8 +60,7 @@ def shares(loads: Sequence[int], count: int) -> list[int]:
 
 
 class Offset:
-    """How far a clock here is from one elsewhere: the smallest delay of what was said there lately, which is all there is of it
-    where the two are one. As clocks drift, what is older than two `_WINDOW`s is forgotten."""
+    """The offset of another clock: the smallest recent delay, as clocks drift."""
 
     _WINDOW = 60.0
 
@@ -73,8 +69,8 @@ class Offset:
         self._now = self._before = inf
         self._since = -inf
 
-    def heard(self, delay: float, now: float) -> None:
-        """Something that was said there has come: `delay` is the time here less the time that it bears."""
+    def update(self, delay: float, now: float) -> None:
+        """`delay` is the time here less the time in a message."""
         if now - self._since > self._WINDOW:
             self._before, self._now, self._since = self._now, delay, now
         self._now = min(self._now, delay)

@@ -1,4 +1,4 @@
-"""What carries frames between the hub and a sender: `children` and `actors` are two of them."""
+"""The interface of what carries frames between the hub and a sender."""
 
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
@@ -7,43 +7,36 @@ from batchrun.client.senders.frames import SLICE
 
 
 class Transport(Protocol):
-    """Carries frames to one sender, in order. What it hears goes to its `Hears`, whose `gone` is its last word."""
+    """Carries frames to one sender, in order; `Receiver.gone` is called last."""
 
     def write(self, frame: bytes) -> None:
-        """Send a frame; one to a sender that is gone is dropped."""
+        """Send a frame; dropped where the sender is gone."""
         ...
 
     def kill(self) -> None:
-        """End the sender at once, whatever it does; `gone` follows."""
+        """End the sender at once; `gone` follows."""
         ...
 
     async def close(self) -> None:
-        """End it and wait until nothing of it is left."""
+        """End it and wait for that."""
         ...
 
 
-class Hears(Protocol):
-    """Hears a transport."""
+class Receiver(Protocol):
+    def received(self, data: bytes) -> None: ...
 
-    def received(self, data: bytes) -> None:
-        """Bytes have come."""
-        ...
-
-    def gone(self, why: str) -> None:
-        """The sender is gone, and nothing more will come."""
-        ...
+    def gone(self, why: str) -> None: ...
 
 
-Start = Callable[[Hears], Awaitable[Transport]]
+Start = Callable[[Receiver], Awaitable[Transport]]
 """Starts a sender. Raises OSError where it cannot."""
 
 
-class Pace(NamedTuple):
-    """What a transport needs, in seconds: between two frames of leases, since each costs as much as several rows; and from when
-    a request with a distance to others may leave until it does, to be there in time."""
+class Pacing(NamedTuple):
+    """Seconds: between two frames of leases; and for which a spaced request is sent ahead."""
 
     slice: float = SLICE
     ahead: float = 0.01
 
 
-PACE = Pace()
+PACING = Pacing()
