@@ -150,7 +150,7 @@ class Writer:
             self._last.pop(row, None)
             last = self._end(group, now, (row, number), end, body=body, lease=None)
             group.finish(row, now, last, outcome, None)
-            self._count_outcome(outcome, None)
+            count_outcome(self.sums, outcome, None)
 
         if not self._turn:
             self._loop.call_soon(self._hand_over)
@@ -347,7 +347,7 @@ class Writer:
             self.failure = storage_error(self._path, error, "write")
             _roll_back(connection)
 
-    def _tell(self, futures: list[Done | Told]) -> None:
+    def _notify(self, futures: list[Done | Told]) -> None:
         if not futures:
             return
         try:
