@@ -235,7 +235,7 @@ async def test_nobody_listening_is_named_with_the_command_that_starts_it(unused_
 
 async def test_both_addresses_of_localhost_refusing_is_one_reason(unused_port: int):
     async with Client(base_url=f"http://localhost:{unused_port}/v1", environ={}) as client:
-        with pytest.raises(HostError, match=r"cannot be reached: connection refused\.$"):
+        with pytest.raises(HostError, match=r"cannot be reached: connection refused\.\n"):
             await client.preflight()
 
 
