@@ -18,7 +18,7 @@ from batchrun.errors import ExitCode
 from batchrun.tui.app import BatchrunApp
 from batchrun.tui.screens import setup
 from batchrun.tui.screens.row import RowScreen
-from batchrun.tui.services import EstimateText, Fresh
+from batchrun.tui.services import EstimateText, NewRun
 
 # Slow: each test starts an app, which takes most of a second.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undisturbed", "alone")]
@@ -125,4 +125,4 @@ async def test_work_that_a_last_message_begins_ends_before_the_widgets_do(monkey
 async def test_no_run_begins_in_an_app_that_is_leaving() -> None:
     async with BatchrunApp().run_test() as pilot:
         pilot.app.quit_on_signal(ExitCode.TERMINATED)
-        assert not pilot.app.begin(Fresh(flags={}))
+        assert not pilot.app.begin(NewRun(flags={}))

@@ -24,7 +24,7 @@ from batchrun.tui.screens.ask import Choose, Confirm
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.run import RunScreen
 from batchrun.tui.screens.runs import RunsScreen
-from batchrun.tui.services import Again, Task
+from batchrun.tui.services import ResumedRun, Task
 from batchrun.tui.widgets.outcomes import Outcomes
 
 # Slow: each test starts an app, which takes most of a second.
@@ -120,7 +120,7 @@ async def test_a_failed_row_is_sent_again_alone_and_one_that_is_done_is_not() ->
         pilot.app.pop_screen()
         await _shown(pilot, state=State.FAILED)
         await pilot.press("r")
-        await tui.until(pilot, lambda: pilot.app.tasks == [Again(reference="out.jsonl", flags={}, only=(4,))])
+        await tui.until(pilot, lambda: pilot.app.tasks == [ResumedRun(reference="out.jsonl", flags={}, only=(4,))])
 
 
 async def test_keys_that_come_before_the_row_was_read_act_once_it_has_been() -> None:
@@ -140,7 +140,7 @@ async def test_keys_that_come_before_the_row_was_read_act_once_it_has_been() -> 
         may.set()
         await tui.until(pilot, lambda: bool(pilot.app.edited))
         assert tui.told(pilot) == "the reply is copied"
-        assert pilot.app.tasks == [Again(reference="out.jsonl", flags={}, only=(4,))]
+        assert pilot.app.tasks == [ResumedRun(reference="out.jsonl", flags={}, only=(4,))]
 
 
 async def test_the_prompt_of_a_row_is_edited_to_try_that_row() -> None:
@@ -164,7 +164,7 @@ async def test_everything_that_failed_for_one_cause_is_sent_again(monkeypatch: p
         await tui.asked(pilot, Choose)
         await pilot.press("down", "enter")
         await tui.until(pilot, lambda: bool(pilot.app.tasks))
-        assert pilot.app.tasks == [Again(reference="out.jsonl", flags={}, cause="503 overloaded")]
+        assert pilot.app.tasks == [ResumedRun(reference="out.jsonl", flags={}, cause="503 overloaded")]
 
 
 async def test_a_key_that_comes_before_the_runs_were_read_acts_once_they_have_been(

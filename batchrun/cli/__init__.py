@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cast("io.TextIOWrapper", sys.stdout).reconfigure(
             errors="backslashreplace"
         )  # a terminal or a pipe may have another encoding than UTF-8
-    border = ErrorBoundary()
+    boundary = ErrorBoundary()
     args = list(sys.argv[1:] if argv is None else argv)
 
     def command() -> int:
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             powershell.register()
             return shell_complete(program, {}, "batchrun", _COMPLETE, instruction)
-        with program.make_context("batchrun", args, obj=border) as ctx:
+        with program.make_context("batchrun", args, obj=boundary) as ctx:
             return int(program.invoke(ctx) or 0)
 
-    return int(border.run(command))
+    return int(boundary.run(command))

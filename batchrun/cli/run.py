@@ -86,9 +86,9 @@ def resume(ctx: click.Context, ref: str, failed: bool, tui: bool, **given: Any) 
     if tui and (cause or rows):
         raise RefusedError("--tui does not take --cause or --rows", "in the app, r chooses what to send again")
     if tui:
-        from batchrun.tui.services import Again  # noqa: PLC0415  Textual: not for --help
+        from batchrun.tui.services import ResumedRun  # noqa: PLC0415  Textual: not for --help
 
-        return open_app(flags, Again(reference=ref, flags=flags, failed=failed))
+        return open_app(flags, ResumedRun(reference=ref, flags=flags, failed=failed))
     from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
 
     return headless.resume(ref, flags, admit=admission(ctx), failed=failed, cause=cause, chosen=rows, done=done)
@@ -98,11 +98,11 @@ def prepare(ctx: click.Context, gathered: "Gathered") -> None:
     """Start the log of these settings, masked like error messages."""
     from batchrun.cli.logs import logging_to  # noqa: PLC0415  not for --help
 
-    border = ctx.ensure_object(ErrorBoundary)
+    boundary = ctx.ensure_object(ErrorBoundary)
     settings = gathered.settings
-    log = logging_to(verbose=settings.verbose, log_file=settings.log_file, mask=border.masked)
-    border.log.enter_context(log)
-    border.keeps_log = settings.verbose or settings.log_file is not None
+    log = logging_to(verbose=settings.verbose, log_file=settings.log_file, mask=boundary.masked)
+    boundary.log.enter_context(log)
+    boundary.keeps_log = settings.verbose or settings.log_file is not None
 
 
 def admission(ctx: click.Context) -> "Callable[[Plan, Gathered], Access]":

@@ -28,7 +28,7 @@ from batchrun.tui.screen_lifecycle import MAIN, LifecycleApp
 from batchrun.tui.screens.ask import Confirm
 from batchrun.tui.screens.help import Help
 from batchrun.tui.screens.setup import SetupScreen
-from batchrun.tui.services import Again, EstimateText, Fresh, Phase, Steered, Task, Watched
+from batchrun.tui.services import EstimateText, NewRun, Phase, ResumedRun, Steered, Task, Watched
 from batchrun.tui.widgets.form import Form
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class BatchrunApp(LifecycleApp):
             return False
         session = self._session = _later("batchrun.tui.session").Session(task)
         self._await(session, session.start())
-        if isinstance(task, Again) or task.whole:
+        if isinstance(task, ResumedRun) or task.whole:
             self.show_run(session)
         return True
 
@@ -217,11 +217,11 @@ class BatchrunApp(LifecycleApp):
         if session.drift is not None:
             self._ask_about_drift(session)
             return
-        if isinstance(session.task, Fresh) and not session.task.whole:
+        if isinstance(session.task, NewRun) and not session.task.whole:
             self._tried += len(session.task.only or ()) or session.task.pilot or 0
             return
         snapshot = session.snapshot()
-        if isinstance(session.task, Fresh) and snapshot.phase is Phase.REFUSED and snapshot.trouble is not None:
+        if isinstance(session.task, NewRun) and snapshot.phase is Phase.REFUSED and snapshot.trouble is not None:
             self.action_show("setup")
             self._setup.refuse(BatchrunError(*snapshot.trouble))
             return
@@ -233,7 +233,7 @@ class BatchrunApp(LifecycleApp):
     def _ask_about_drift(self, session: "Session") -> None:
         """Paid replies are replaced only after a confirmation; replies of tries always are."""
         task, drift = session.task, session.drift
-        assert isinstance(task, Fresh)
+        assert isinstance(task, NewRun)
         assert drift is not None
         again = replace(task, flags={**task.flags, "update": True})
         if drift.done <= self._tried:

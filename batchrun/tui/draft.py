@@ -238,12 +238,12 @@ def preview(parts: RequestParts, row: Row | None) -> Preview:
     try:
         return _previewed(parts, row)
     except RenderError as error:
-        return _with_gaps(parts, row, error)
+        return _with_placeholders(parts, row, error)
     except BatchrunError as error:
         return Preview("", trouble=error.message)
 
 
-def _with_gaps(parts: RequestParts, row: Row, error: RenderError) -> Preview:
+def _with_placeholders(parts: RequestParts, row: Row, error: RenderError) -> Preview:
     filled = {**row.fields, **{name: f"⟨{name}⟩" for name in error.missing}}
     mapped = {name: column for name, column in parts.columns.items() if name not in error.missing}
     try:

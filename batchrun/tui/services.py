@@ -109,7 +109,7 @@ class Steered(Watched, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fresh:
+class NewRun:
     """A run of these flags.
 
     `only` is the positions of the rows of a try, `pilot` the number of rows of a pilot; neither writes an output.
@@ -125,7 +125,7 @@ class Fresh:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Again:
+class ResumedRun:
     """Resume a journaled run: pending rows, also all failed ones, those of a cause, or `only` rows by position.
 
     With `done` rows that have a reply are sent again.
@@ -139,7 +139,7 @@ class Again:
     done: bool = False
 
 
-Task = Fresh | Again
+Task = NewRun | ResumedRun
 
 
 class Services(Protocol):

@@ -30,7 +30,7 @@ from batchrun.report import estimates
 from batchrun.report.headless import end_event
 from batchrun.report.observers import Observers
 from batchrun.report.requests import title_of
-from batchrun.tui.services import Again, Bounds, EstimateText, Fresh, Phase, Point, RunSnapshot, Task, Trouble
+from batchrun.tui.services import Bounds, EstimateText, NewRun, Phase, Point, ResumedRun, RunSnapshot, Task, Trouble
 
 HISTORY = 240  # points, one per second
 
@@ -59,7 +59,7 @@ class Session:
         self._drain: float | None = None
         self._notices: deque[str] = deque(maxlen=3)
         self._history: deque[Point] = deque(maxlen=HISTORY)
-        self._where: dict[str, Any] = {"reference": task.reference} if isinstance(task, Again) else {}
+        self._where: dict[str, Any] = {"reference": task.reference} if isinstance(task, ResumedRun) else {}
 
     def start(self) -> asyncio.Task[None]:
         """The returned task raises only for defects."""
@@ -88,7 +88,7 @@ class Session:
     async def _send(self, prepared: Prepared) -> None:
         self._where = {"reference": prepared.run.reference, "journal": prepared.journal.path}
         assert self._access is not None
-        if isinstance(self.task, Fresh) and self.task.pilot is not None:
+        if isinstance(self.task, NewRun) and self.task.pilot is not None:
             await self._predict(prepared, self._access, self.task.pilot)
             return
         try:
@@ -127,7 +127,7 @@ class Session:
 
     def _prepare(self) -> Prepared:
         task = self.task
-        if isinstance(task, Fresh):
+        if isinstance(task, NewRun):
             gathered = gather(task.flags)
             check_input(gathered.settings)
             self._access = check_provider(gathered)
@@ -177,7 +177,7 @@ class Session:
             history=tuple(self._history),
             notices=tuple(self._notices),
             trouble=self._trouble,
-            tried=isinstance(self.task, Fresh) and not self.task.whole,
+            tried=isinstance(self.task, NewRun) and not self.task.whole,
             **self._where,
         )
         if self.done is not None and self.done.done():
@@ -215,7 +215,7 @@ class Session:
     def _title(self) -> str:
         if self._prepared is not None:
             return title_of(self._prepared.plan)
-        if isinstance(self.task, Again):
+        if isinstance(self.task, ResumedRun):
             return printable(self.task.reference, 80)
         flags = self.task.flags
         return printable(f"{flags.get('prompt') or 'requests'} · {flags.get('input')}", 120)

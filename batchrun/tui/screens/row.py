@@ -26,7 +26,7 @@ from batchrun.tui import safe_text
 from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.screen_lifecycle import LifecycleScreen
 from batchrun.tui.screens.ask import Confirm
-from batchrun.tui.services import Again, Watched, app_of, run_flags, services
+from batchrun.tui.services import ResumedRun, Watched, app_of, run_flags, services
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.columns import source_fields
 from batchrun.tui.widgets.outcomes import Outcomes
@@ -139,7 +139,7 @@ class RowScreen(LifecycleScreen):
             self.notify("another process is working on this run; retry when it has ended", severity="warning")
             return
         done = record.state is State.DONE
-        again = Again(reference=reference, flags=run_flags(self), only=(record.position,), done=done)
+        again = ResumedRun(reference=reference, flags=run_flags(self), only=(record.position,), done=done)
         if not done:
             services(self).begin(again)
             return

@@ -17,7 +17,7 @@ from batchrun.tui.replay import Replay
 from batchrun.tui.screens import listing
 from batchrun.tui.screens.ask import AskBounds, stepped
 from batchrun.tui.screens.listing import ListingScreen
-from batchrun.tui.services import Again, Bounds, Phase, RunSnapshot, Steered, Watched, app_of, run_flags, services
+from batchrun.tui.services import Bounds, Phase, ResumedRun, RunSnapshot, Steered, Watched, app_of, run_flags, services
 from batchrun.tui.widgets.outcomes import Outcomes
 from batchrun.tui.widgets.panels import Account, Heading, LimitsPanel, Panel, Speed, StatusPanel
 from batchrun.tui.widgets.title_bar import TitleBar
@@ -225,7 +225,7 @@ class RunScreen(ListingScreen):
         if snapshot.reference is None:
             return
         services(self).begin(
-            Again(
+            ResumedRun(
                 reference=snapshot.reference,
                 flags=run_flags(self),
                 failed=kind == "failed",

@@ -21,7 +21,7 @@ from batchrun.report import words
 from batchrun.tui.replay import Replay
 from batchrun.tui.screen_lifecycle import LifecycleScreen
 from batchrun.tui.screens.ask import Confirm
-from batchrun.tui.services import Again, app_of, run_flags, services
+from batchrun.tui.services import ResumedRun, app_of, run_flags, services
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.table import RowTable
 from batchrun.tui.widgets.title_bar import TitleBar
@@ -186,7 +186,7 @@ class RunsScreen(LifecycleScreen):
         if found is not None and found.running is not None:
             self.notify("another process is working on this run; Enter shows it", severity="warning")
         elif found is not None:
-            services(self).begin(Again(reference=found.run.reference, flags=run_flags(self), failed=failed))
+            services(self).begin(ResumedRun(reference=found.run.reference, flags=run_flags(self), failed=failed))
 
     @work(exclusive=True, group="export")
     async def action_export(self) -> None:

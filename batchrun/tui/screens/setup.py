@@ -22,7 +22,7 @@ from batchrun.tui.screens.ask import Choose
 from batchrun.tui.screens.options import OptionsScreen
 from batchrun.tui.screens.panes import MOVING
 from batchrun.tui.screens.trying import TryingScreen, drafts
-from batchrun.tui.services import Fresh, app_of, services
+from batchrun.tui.services import NewRun, app_of, services
 from batchrun.tui.setup_flags import Head
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
@@ -388,7 +388,7 @@ class SetupScreen(TryingScreen):
         problem = self._problem(draft, shown) or await services(self).refusal(self.form.flags)
         if problem is None:
             if self.save_before_sending():
-                services(self).begin(Fresh(flags=self.form.flags))
+                services(self).begin(NewRun(flags=self.form.flags))
             return
         self.refuse(problem)
         self.notify("not started: something is missing", severity="warning", timeout=3)

@@ -13,7 +13,7 @@ from textual.widgets import Input, TextArea
 from batchrun.display import printable
 from batchrun.errors import BatchrunError, PromptError
 from batchrun.tui.screens.panes import PanedScreen
-from batchrun.tui.services import PILOT, Fresh, Phase, RunSnapshot, app_of, services
+from batchrun.tui.services import PILOT, NewRun, Phase, RunSnapshot, app_of, services
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
 from batchrun.tui.widgets.editor import Editor, PromptStatus
@@ -177,7 +177,7 @@ class TryingScreen(PanedScreen):
         chosen = self.query_one(HeadTable).chosen
         if not chosen:
             self.notify("choose an input first; Space selects rows to try", severity="warning")
-        elif self.save_before_sending() and services(self).begin(Fresh(flags=self.form.flags, only=chosen)):
+        elif self.save_before_sending() and services(self).begin(NewRun(flags=self.form.flags, only=chosen)):
             self._trying, self._piloting = chosen, False
             self.show_pane("answers")
 
@@ -186,7 +186,7 @@ class TryingScreen(PanedScreen):
         await self.read(begins=True)
         if not self.form.typed("input"):
             self.notify("choose an input first", severity="warning")
-        elif self.save_before_sending() and services(self).begin(Fresh(flags=self.form.flags, pilot=PILOT)):
+        elif self.save_before_sending() and services(self).begin(NewRun(flags=self.form.flags, pilot=PILOT)):
             self._piloting = True
             self.show_pane("answers")
 
