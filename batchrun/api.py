@@ -276,7 +276,7 @@ class _Call:
                 bar.start(event)
             on_event(event)
 
-        def at_hand(run: EngineRun) -> None:
+        def on_start(run: EngineRun) -> None:
             self._run = run
             if self._stopped:
                 self.stop()
@@ -284,7 +284,7 @@ class _Call:
         loop = asyncio.get_running_loop()
         painting = None if bar is None else loop.create_task(bar.paint(fold))
         try:
-            ended = await execute(prepared, self._access, emit, at_hand=at_hand)
+            ended = await execute(prepared, self._access, emit, on_start=on_start)
             secrets = () if self._access.key is None else (self._access.key.value,)
             known = ended.notes
             ended = await observers.finish(ended, end_event(ended, prepared.run), secrets=secrets)

@@ -245,7 +245,7 @@ def cpu() -> None:
 
 
 async def _unblocked(count: int = 100_000) -> None:
-    gate = Gate(Limits(cap=64, fixed=True), listen=lambda _: None)
+    gate = Gate(Limits(cap=64, fixed=True), emit=lambda _: None)
     said = Feedback(200, tokens=200, body_bytes=600, input_tokens=100, output_tokens=100)
     started = time.process_time()
     for _ in range(count):
@@ -266,7 +266,7 @@ async def _unblocked(count: int = 100_000) -> None:
 
 async def _bound(seconds: float = 4.0) -> None:
     for r in (500, 5000, 15_000):
-        gate = Gate(Limits(cap=64, fixed=True, rpm=r * 60), listen=lambda _: None)
+        gate = Gate(Limits(cap=64, fixed=True, rpm=r * 60), emit=lambda _: None)
         started, end = time.process_time(), asyncio.get_running_loop().time() + seconds
         count = sum(await asyncio.gather(*(_until(gate, end) for _ in range(64))))
         spent = time.process_time() - started

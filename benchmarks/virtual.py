@@ -210,7 +210,7 @@ async def _runs(setup: Setup, settings: Settings) -> tuple[list[Run], float]:
     server = Server(settings, setup)
     runs: list[Run] = []
     for seed in range(setup.seed, setup.seed + setup.runs):
-        gate = Gate(setup.limits, listen=lambda _: None, random=random.Random(seed))
+        gate = Gate(setup.limits, emit=lambda _: None, random=random.Random(seed))
         rows = sizes(setup.rows, random.Random(seed), setup.spread)
         runs.append(Run(server, gate, rows, 2 * setup.limits.cap, journal, setup.seconds, rng=random.Random(10 + seed)))
     return runs, max(await asyncio.gather(*(run.go() for run in runs)))

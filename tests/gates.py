@@ -23,7 +23,7 @@ class Scene:
         asyncio.get_running_loop().set_debug(False)  # else a traceback is taken for every step of thousands of requests
         self.told: list[Waiting | Resumed] = []
         limits = limits or Limits(fixed=True)
-        self.gate = Gate(limits, listen=self.told.append, random=random.Random(3), senders=senders)
+        self.gate = Gate(limits, emit=self.told.append, random=random.Random(3), senders=senders)
         self.left: list[float] = []
 
     async def send(self, tokens: int = 100) -> Permit:

@@ -185,7 +185,7 @@ async def test_a_late_reply_answers_a_row_whose_later_attempts_have_failed(tmp_p
         assert story.ending.exit_code is ExitCode.OK
         assert (stage.answers(), stage.told["live"], stage.totals.failed, stage.totals.done) == (echoed(10), 8, 0, 10)
         assert (stage.totals.cost_retries, stage.totals.possibly_billed) == (8 * (2 * 500_000 + 5 * 2_000_000), 1)
-        assert "its replies answer 2 rows, and 8 rows" in " ".join(each.message for each in story.of(Notice))
+        assert "its replies answer 2 rows; 8 rows" in " ".join(each.message for each in story.of(Notice))
 
 
 async def test_a_run_that_was_taken_to_another_machine_is_collected_once(tmp_path: Path) -> None:
@@ -270,4 +270,4 @@ async def test_a_message_batch_of_somebody_else_is_given_back(tmp_path: Path) ->
         assert story.ending.exit_code is ExitCode.STOPPED
         assert "adopt ID" in str(story.ending.hint)
         assert (stage.totals.in_batches, stage.totals.possibly_billed) == (5, 0)
-        assert any("another's" in each.message for each in story.of(Notice))
+        assert any("is not this run's" in each.message for each in story.of(Notice))

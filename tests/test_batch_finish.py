@@ -42,7 +42,7 @@ async def test_batches_that_would_be_late_are_ended_in_time_and_the_rest_goes_li
         assert 800 < asked < 900  # ten minutes for the end of the batch, and a little for the rows left
         assert (at >= asked, set(statuses) & {"completed", "cancelled"}, ended) == (True, set(), ["cancelled"])
         assert 25 < stage.told["batch_completions"] < 30
-        assert f"{stage.told['live']} rows go live, for about $0.0" in story.of(Notice)[-1].message
+        assert f"{stage.told['live']} rows are sent live, for about $0.0" in story.of(Notice)[-1].message
 
 
 async def test_where_the_time_is_too_short_no_batch_is_made(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ async def test_where_the_time_is_too_short_no_batch_is_made(tmp_path: Path) -> N
         story = await stage.go_on(finish_by=stage.clock() + 5)
         assert story.ending.exit_code is ExitCode.OK
         assert (stage.told["batches"], stage.told["live"]) == ({}, 20)
-        assert "too soon for batches" in " ".join(each.message for each in story.of(Notice))
+        assert "not enough time for batches" in " ".join(each.message for each in story.of(Notice))
 
 
 async def test_a_detached_run_that_is_looked_at_in_time_finishes_live(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ async def test_a_batch_that_does_not_end_in_time_is_named_and_its_rows_stay(tmp_
 
         story = await stage.go_on(finish_by=stage.clock() + SOON, during=look_on)
         said = " ".join(each.message for each in story.of(Notice))
-        assert "--finish-by is over, and chunk 1 (batch_" in said
+        assert "--finish-by has passed, but chunk 1 (batch_" in said
         assert (stage.totals.in_batches, stage.told["live"]) == (10, 0)
 
 
@@ -85,7 +85,7 @@ async def test_the_last_few_rows_go_live(tmp_path: Path) -> None:
         assert story.ending.exit_code is ExitCode.OK
         assert (stage.answers(), stage.paid, stage.told["live"]) == (echoed(100), 100, 10)
         assert list(stage.told["batches"].values()) == ["expired"]
-        assert "10 rows go live" in " ".join(each.message for each in story.of(Notice))
+        assert "10 rows are sent live" in " ".join(each.message for each in story.of(Notice))
 
 
 async def test_finish_live_ends_the_batches_first(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ async def test_two_orphans_are_cancelled_and_what_they_had_done_is_used_or_count
         assert (len(told["batches"]), told["calls"]["cancel"]) == (3, 2)
         assert (stage.answers(), told["live"]) == (echoed(30), 0)
         assert (totals.cost_retries > 0) == (told["batch_completions"] > 30)
-        assert sum("one call made several batches" in each.message for each in story.of(Notice)) == 2
+        assert sum("one call created several batches" in each.message for each in story.of(Notice)) == 2
         adds_up(stage)
 
 
@@ -404,7 +404,7 @@ async def test_missing_repeated_and_foreign_lines_change_no_other_row(tmp_path: 
         assert stage.answers() == echoed(9)
         assert (stage.paid, stage.totals.possibly_billed) == (10, 1)
         said = " ".join(each.message for each in story.of(Notice))
-        assert "1 lines of others and 1 repeated lines" in said
+        assert "1 lines of other runs and 1 repeated lines" in said
         assert "no line of the results names 1 row" in said
 
 

@@ -326,7 +326,7 @@ def test_ctrl_c_while_the_last_rows_are_in_flight_ends_a_run_that_is_whole(provi
     whole = ended(process)
     assert (whole.code, whole.account["done"], whole.goes_on) == (ExitCode.OK, 8, None)
     assert "waiting for 8 requests in flight" in whole.err
-    assert "interrupted, when the last rows were in flight: all have ended" in whole.err
+    assert "interrupted while the last rows were in flight; all of them have finished" in whole.err
     assert len(lines()) == 8
     assert not Path("out.jsonl.partial").exists()
 
@@ -426,7 +426,7 @@ def test_a_named_pipe_waits_for_its_reader_until_ctrl_c(provider: Provider, *, g
     os.mkfifo("pipe.jsonl")
     process = begun(*provider.args(output="pipe.jsonl"))
     assert process.stderr is not None
-    assert any("pipe.jsonl is a pipe: the rows are written once somebody reads it" in line for line in process.stderr)
+    assert any("pipe.jsonl is a pipe: the rows are written once a program reads it" in line for line in process.stderr)
     if goes_on:
         assert len(Path("pipe.jsonl").read_text().splitlines()) == 2
         assert ended(process).code == ExitCode.OK

@@ -47,8 +47,8 @@ async def answered(run: Prepared) -> str:
 @pytest.mark.parametrize(
     ("theirs", "mine", "said"),
     [
-        ({"profile": "sim", "base_url": None}, {}, "holds simulated replies, which would pass for real ones"),
-        ({}, {"profile": "sim", "base_url": None}, "holds real replies, which would pass for simulated ones"),
+        ({"profile": "sim", "base_url": None}, {}, "holds simulated replies, and this run needs real ones"),
+        ({}, {"profile": "sim", "base_url": None}, "holds real replies, and this run needs simulated ones"),
         ({"base_url": "http://127.0.0.1:7/v1"}, {}, "came from http://127.0.0.1:7/v1"),
     ],
 )
@@ -129,7 +129,7 @@ async def test_resume_takes_the_rest_over_from_another_directory_too(monkeypatch
     there = await answered(prepared("sub/there.jsonl"))
     await killed_while_copying(monkeypatch, "sub/there.jsonl", 1)
     run, _ = prepare_resume("here.jsonl", HERE, failed=False)
-    assert run.news == f"3 rows get their replies from run {there}, without a call"
+    assert run.notice == f"3 rows get their replies from run {there}, without a call"
     assert reused(run) == 4
     run.close()
 
@@ -158,7 +158,7 @@ async def test_a_run_whose_other_run_is_gone_says_how_to_go_on(monkeypatch: pyte
     for path in Path(".batchrun").glob(f"{there}*"):
         path.unlink()
     for again in (lambda: prepare_resume("here.jsonl", HERE, failed=False), lambda: prepared("here.jsonl")):
-        with pytest.raises(RefusedError, match="was ended while it took replies over from") as refused:
+        with pytest.raises(RefusedError, match="was stopped while it took replies from") as refused:
             again()
         assert f"--reuse {run}" in (refused.value.hint or "")
     resumed, _ = prepare_resume("here.jsonl", {"reuse": run, **HERE}, failed=False)

@@ -191,7 +191,7 @@ def test_a_reply_in_the_wrong_language_is_asked_again_with_the_complaint(capsys:
     with translator(lambda _: next(replies)) as provider:
         url = ("--base-url", provider.base_url, "-m", "m", "-o", "b.jsonl", "-p", "translate", "--check", "language")
         assert batchrun("run", "-i", "a.jsonl", *url, "--set", "language=Klingon") == 2
-        assert "the check language does not know which one is wanted" in capsys.readouterr().err
+        assert "the check language needs a target language" in capsys.readouterr().err
         assert not provider.calls
         assert batchrun("run", "-i", "a.jsonl", *url, "--set", "language=German", "-q") == 0
         assert "it is in the language en, not in de" in json.dumps(provider.bodies[1])
@@ -232,7 +232,7 @@ def test_a_journal_without_its_documents_is_not_taken_for_whole(
     with contextlib.closing(sqlite3.connect(journal)) as connection, connection:
         connection.execute("DELETE FROM meta WHERE name LIKE 'note.documents%'")
     assert batchrun("resume", "b.srt", "-q") == 5
-    assert "give its first command again" in capsys.readouterr().err
+    assert "run its first command again" in capsys.readouterr().err
     assert translate(provider, "a.srt", "b.srt") == 0
     assert "HOW ARE" in Path("b.srt").read_text(encoding="utf-8")
     assert len(provider.calls) == 3

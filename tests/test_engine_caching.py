@@ -117,7 +117,7 @@ async def test_a_refusal_that_names_a_member_leaves_all_of_them_out_and_sends_th
     assert 1 <= count <= 16  # those that were on their way
     assert len(provider.seen) == 30 + count
     assert set(provider.seen[-1]) == {"model", "messages"}
-    assert sum("without marks" in words for words in story.told) == 1
+    assert sum("without prompt cache marks" in words for words in story.told) == 1
 
 
 async def test_another_refusal_of_a_marked_request_is_the_rows_own(tmp_path: Path) -> None:

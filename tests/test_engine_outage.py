@@ -61,8 +61,8 @@ class Play:
 
     def _gone(self) -> None:
         self.down.append(now())
-        self.scene.gate.trickle(1.0)
-        self.outage.began()
+        self.scene.gate.set_half_open(1.0)
+        self.outage.start()
 
     async def row(self) -> None:
         while True:
@@ -74,7 +74,7 @@ class Play:
             self.scene.gate.settle(permit, said)
             if said is OK:
                 if self.scene.gate.down:
-                    self.scene.gate.trickle(None)
+                    self.scene.gate.set_half_open(None)
                 self.done += 1
                 return
 

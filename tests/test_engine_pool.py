@@ -103,7 +103,7 @@ async def test_a_lane_that_answers_no_row_hands_its_rows_to_the_others(tmp_path:
     closed = [event for event in story.of(LaneChanged) if event.state is LaneState.CLOSED]
     assert [event.lane for event in closed] == ["a"]
     assert closed[0].reason
-    assert any(event.message.startswith("a: its rows go to the other lanes") for event in story.of(Notice))
+    assert any(event.message.startswith("a: its rows go to other lanes") for event in story.of(Notice))
 
 
 async def test_the_run_stops_when_no_lane_is_left_and_says_why_for_each(tmp_path: Path) -> None:

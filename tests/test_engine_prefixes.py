@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.engine.pending_queue import RowState
-from batchrun.engine.prefixes import PATIENCE, Groups, Prefix
+from batchrun.engine.prefixes import WRITE_SECONDS, Groups, Prefix
 from batchrun.models import Endpoint, History, Pending
 from batchrun.prompts import Caching, PromptRenderer, parse, renderer
 
@@ -56,7 +56,7 @@ def test_one_that_fails_or_takes_long_gives_the_writing_to_another() -> None:
     prefix.ended(one, 1.0, answered=False)
     assert marks(prefix, other, 1.0)
     assert not marks(prefix, one, 2.0)
-    assert marks(prefix, one, 1.0 + PATIENCE)
+    assert marks(prefix, one, 1.0 + WRITE_SECONDS)
 
 
 def test_nothing_is_written_where_nobody_is_to_read_it() -> None:

@@ -78,14 +78,14 @@ async def test_what_is_refused_to_all_rows_from_some_time_on_stops_the_run_and_t
 async def test_no_more_rows_follow_while_one_from_elsewhere_is_read_from_the_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = PendingQueue.take_elsewhere
+    read = PendingQueue.take_from_ahead
 
     async def slowly(self: PendingQueue, lane: Any) -> bool:
         for _ in range(300):
             await asyncio.sleep(0)
         return await read(self, lane)
 
-    monkeypatch.setattr(PendingQueue, "take_elsewhere", slowly)
+    monkeypatch.setattr(PendingQueue, "take_from_ahead", slowly)
     stage, provider = Stage(tmp_path, 2500), Provider(usual=later(30, status(400, "no_db")))
     story = await stage.play(provider)
     assert story.ending.exit_code is ExitCode.STOPPED
@@ -121,7 +121,7 @@ async def test_a_schema_that_no_reply_fits_stops_the_run_before_it_is_paid_for_e
     stage, provider = Stage(tmp_path, 300, prompt_source=WITH_SCHEMA), Provider(usual=ok("no JSON"))
     story = await stage.play(provider)
     assert story.ending.exit_code is ExitCode.STOPPED
-    assert "do not fit the schema" in (story.ending.message or "")
+    assert "fits the schema" in (story.ending.message or "")
     assert (stage.totals.failed, stage.totals.pending) == (0, 300)
     assert len(provider.calls) <= 3 * ALIKE + IN_FLIGHT
 
@@ -156,7 +156,7 @@ async def test_a_server_that_loads_its_model_is_waited_for_and_no_attempt_is_use
     stage = Stage(tmp_path, 50)
     story = await stage.play(Provider(usual=usual), max_attempts=1)
     assert stage.states == ["done"] * 50
-    assert "the server is loading its model: one try a second" in story.told
+    assert "the server is loading its model: one request per second is tried" in story.told
 
 
 @pytest.mark.looptime

@@ -72,7 +72,7 @@ REQUEST = Request("chat", b"{}", None)  # type: ignore[arg-type]
 
 
 def test_how_a_row_stands_says_what_is_done_with_it_first() -> None:
-    assert first_step(state_of(given=JUST_DONE, request=REQUEST), reduces=False) is Step.FINISH
+    assert first_step(state_of(shared_outcome=JUST_DONE, request=REQUEST), reduces=False) is Step.FINISH
     assert first_step(state_of(request=REQUEST, history={"reply": "{}"}), reduces=False) is Step.SEND
     assert first_step(state_of(history={"reply": "{}"}), reduces=False) is Step.JUDGE
     assert first_step(state_of(), reduces=False) is Step.SEND

@@ -183,7 +183,7 @@ async def test_web_pages_in_place_of_replies_are_the_base_urls_fault(rows: int, 
     stage, provider = Stage(tmp_path, rows), Provider(usual=garbage(b"<!doctype html><title>Welcome</title>"))
     story = await stage.play(provider)
     said = story.ending.hint if rows > ALIKE else stage.records[0].message
-    assert "is the base URL right, with its /v1?" in (said or "")
+    assert "check the base URL, with its /v1" in (said or "")
 
 
 async def test_a_server_error_everywhere_stops_the_run_too(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ async def test_while_the_provider_is_down_no_row_loses_an_attempt(tmp_path: Path
     assert story.ending.exit_code is ExitCode.OK
     assert stage.states == ["done"] * 60
     assert [notice.message for notice in story.of(Notice)] == [
-        "the provider is down: one try a second",
+        "the provider is down: one request per second is tried",
         "the provider answers again",
     ]
 
@@ -435,7 +435,7 @@ async def test_a_stop_that_comes_when_only_the_last_rows_are_left_is_no_end_of_i
     stage, provider = Stage(tmp_path, 8 if plan else 4, **plan), Provider(hold=asyncio.Event())
     story = await stopped(stage, provider, drain=30.0, answers=True)
     assert story.ending == RunResult(
-        ExitCode.OK, notes=("interrupted, when the last rows were in flight: all have ended",)
+        ExitCode.OK, notes=("interrupted while the last rows were in flight; all of them have finished",)
     )
     assert len(story.of(Draining)) == 1
     assert (stage.totals.done, len(provider.calls)) == (4, 4)
@@ -720,4 +720,4 @@ async def test_a_quota_that_the_rows_will_use_up_is_said_once(tmp_path: Path) ->
     story = await Stage(tmp_path, 300).play(provider, hear=pause_once, stop_after=60.0)
     said = [notice.message for notice in story.of(Notice) if "quota" in notice.message]
     assert len(said) == 1
-    assert said[0].startswith("of the provider's quota of 400 requests a day, 150 are left; ")
+    assert said[0].startswith("150 of the provider's quota of 400 requests a day are left; ")

@@ -194,7 +194,7 @@ def test_the_output_column_can_be_another() -> None:
         ({"output": "in.jsonl"}, "would overwrite"),
         ({"columns": ["text=nope"]}, "nope"),
         ({"id_column": "nope"}, "nope"),
-        ({"output_column": "_batchrun"}, "_batchrun is what an errors file adds"),
+        ({"output_column": "_batchrun"}, "_batchrun is reserved for errors files"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_and_leaves_nothing(flags: dict[str, Any], said: str) -> None:
@@ -341,7 +341,7 @@ def test_an_intake_that_was_cut_short_starts_over() -> None:
     journal = Journal.open(run.run.path)
     journal._connection.execute("UPDATE meta SET value = 'begun' WHERE name = 'intake'")
     journal.close()
-    with pytest.raises(RefusedError, match="was ended while its input was read"):
+    with pytest.raises(RefusedError, match="was stopped while its input was read"):
         prepare_resume("last", {}, failed=False)
     assert len(pending(prepared())) == 5
 

@@ -251,13 +251,13 @@ async def test_while_the_provider_is_tried_for_a_reason_one_request_a_second_lea
     reason: WaitReason,
 ) -> None:
     scene = Scene()
-    scene.gate.trickle(1.0, reason)
+    scene.gate.set_half_open(1.0, reason)
     assert scene.gate.down is (reason is WaitReason.DOWN)
     senders = [scene.go(scene.exchange()) for _ in range(30)]
     await asyncio.sleep(10.5)
     assert 9 <= len(scene.left) <= 11
     assert {event.reason for event in scene.told if isinstance(event, Waiting)} == {reason}
-    scene.gate.trickle(None)
+    scene.gate.set_half_open(None)
     await asyncio.gather(*senders)
     assert now() < 15
 
@@ -318,7 +318,7 @@ async def test_a_full_window_is_told_after_a_second() -> None:
 @settings(max_examples=40, deadline=None)
 def test_nobody_is_lost_or_starved_when_waiters_are_cancelled(rows: list[tuple[int, float, bool]], cap: int) -> None:
     async def play() -> None:
-        gate = Gate(Limits(cap=cap, fixed=True, rpm=60_000, tpm=600_000), listen=lambda _: None)
+        gate = Gate(Limits(cap=cap, fixed=True, rpm=60_000, tpm=600_000), emit=lambda _: None)
 
         async def one(tokens: int) -> None:
             permit = await gate.admit(tokens)
@@ -389,7 +389,7 @@ async def test_a_later_session_begins_with_what_an_earlier_one_learned() -> None
     await asyncio.sleep(10)
     learned = json.loads(json.dumps(earlier.gate.learned()))
     later, began = Scene(Limits()), now()
-    later.gate.go_on(learned)
+    later.gate.restore(learned)
     await asyncio.gather(*(provider.row(later, 0.1, refusal()) for _ in range(100)))
     assert now() - began < 100 / 20 / 0.8
     assert len(provider.refused) - refused <= 5
@@ -401,7 +401,7 @@ async def test_a_later_session_knows_the_limits_and_the_sizes_of_an_earlier_one(
         limits = (requests(600, 600 - sent, sent / 10), Stated("day", "requests", 1_000, 1_000 - sent, None, 86_400.0))
         said = Feedback(200, Hints(limits=limits), tokens=100, body_bytes=400, input_tokens=90, output_tokens=10)
         await earlier.exchange(feedback=said, seconds=0.01)
-    later.gate.go_on(json.loads(json.dumps(earlier.gate.learned())))
+    later.gate.restore(json.loads(json.dumps(earlier.gate.learned())))
     assert later.gate.view().rpm == earlier.gate.view().rpm == 600
     assert later.gate.estimate(400, None) == pytest.approx(earlier.gate.estimate(400, None), abs=1)
 
@@ -411,7 +411,7 @@ async def test_a_limit_that_the_provider_states_no_more_ends_soon_in_a_later_ses
     named = Stated("requests", "requests", 600, None, None, 60.0)
     await earlier.exchange(feedback=Feedback(200, Hints(limits=(named,))), seconds=0.01)
     for scene in (later, unchanged):
-        scene.gate.go_on(json.loads(json.dumps(earlier.gate.learned())))
+        scene.gate.restore(json.loads(json.dumps(earlier.gate.learned())))
         assert scene.gate.view().rpm == pytest.approx(600, rel=0.01)
     for _ in range(40):
         await later.exchange(feedback=OK, seconds=0.01)
@@ -429,7 +429,7 @@ async def test_a_limit_for_a_day_is_a_quota_and_no_pace() -> None:
     await asyncio.gather(*(scene.send() for _ in range(15)))
     assert now() < 2.0
     (quota,) = scene.gate.view().quotas
-    assert str(quota) == "of the provider's quota of 400 requests a day, 150 are left"
+    assert str(quota) == "150 of the provider's quota of 400 requests a day are left"
 
 
 async def test_a_quota_that_is_used_up_is_waited_for_with_words_of_its_own() -> None:

@@ -91,13 +91,13 @@ def test_a_window_may_be_used_up_to_what_remains_until_its_end(
     limit: float, seconds: float, haste: float, seed: int
 ) -> None:
     inference = window(limit, seconds, ROUNDINGS[0], answers=int(limit / 3), spacing=seconds / limit / haste, seed=seed)
-    held = StatedLimit(inference.said, 0.0)
-    held.hear(inference.said, Sent(0, 0, 1.0, 0.0), 0.0)
-    remaining = inference.said.remaining or 0.0
+    held = StatedLimit(inference.stated, 0.0)
+    held.apply(inference.stated, Sent(0, 0, 1.0, 0.0), 0.0)
+    remaining = inference.stated.remaining or 0.0
     for _ in range(int(remaining)):
         assert held.wait(1.0, 0.0) == 0.0
         held.take(1.0, 0.0)
-    assert held.wait(1.0, 0.0) == pytest.approx(inference.said.reset)
+    assert held.wait(1.0, 0.0) == pytest.approx(inference.stated.reset)
 
 
 @given(st.floats(0.5, 50.0), st.integers(5, 100), st.floats(0.3, 3.0), st.integers(0, 1000))
@@ -156,7 +156,7 @@ def test_a_bucket_that_refuses_although_it_has_room_is_spaced_and_looked_at_agai
     held = StatedLimit(Stated("", "requests", 600, 599, 0.1, None, 0.001), 0.0)
     for sent in range(1, 12):
         said = Stated("", "requests", 600, 600 - sent, sent / 10, None, 0.001)
-        held.hear(said, Sent(sent, 0, 1.0, sent / 1000), sent / 1000)
+        held.apply(said, Sent(sent, 0, 1.0, sent / 1000), sent / 1000)
     assert held.pace(0.02) == math.inf
     held.refused(80.0, 0.02)
     assert held.pace(0.02) == pytest.approx(9.95)

@@ -118,7 +118,7 @@ def _after(pace: LearnedRate, now: float, seconds: float, room: Callable[[float]
     end = now + seconds
     while now < end:
         now += 0.1
-        pace.heard(room(now), now)
+        pace.note_room(room(now), now)
         pace.refresh(now, binding=True)
     return pace.rate
 
@@ -136,7 +136,7 @@ def test_headers_that_show_room_and_lie_are_believed_ever_later() -> None:
     end, falls = now + 600.0, 0
     while now < end:
         now += 0.1
-        pace.heard(True, now)
+        pace.note_room(True, now)
         if pace.refresh(now, binding=True) > 10.0:
             pace.refused(now, 10.0, 10.0, now)
             falls += 1

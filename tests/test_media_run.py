@@ -65,7 +65,7 @@ def flags(server: Server, **more: Any) -> dict[str, Any]:
 
 async def finished(prepared: Prepared, gathered: Any) -> tuple[RunEnded, list[Event]]:
     events: list[Event] = []
-    ended = await execute(prepared, access(prepared.plan, gathered), events.append, at_hand=lambda run: None)
+    ended = await execute(prepared, access(prepared.plan, gathered), events.append, on_start=lambda run: None)
     return ended, events
 
 
@@ -192,7 +192,7 @@ async def test_encoded_files_count_against_the_bytes_in_flight(server: Server) -
         run._queue.take = take
 
     prepared = prepare(gathered, lambda event: None)
-    ended = await execute(prepared, access(prepared.plan, gathered), lambda event: None, at_hand=look)
+    ended = await execute(prepared, access(prepared.plan, gathered), lambda event: None, on_start=look)
     assert (ended.totals.done, peak) == (3, 1)
 
 
@@ -341,7 +341,7 @@ def test_the_example_writes_a_caption_for_each_picture_of_a_folder() -> None:
 async def test_a_budget_holds_for_pictures_that_can_be_counted(server: Server) -> None:
     budget = {"max_cost": "1", "max_output_tokens": "10"}
     Path("batchrun.toml").write_text("[profiles.openai]\ninput_price = 1.0\noutput_price = 1.0\n")
-    with pytest.raises(RefusedError, match="images, audio, files and tools cost more"):
+    with pytest.raises(RefusedError, match="the cost of images, audio, files and tools"):
         await ran(server, model="gpt-99", **budget)
     Path("batchrun.toml").write_text(
         "[profiles.openai]\ninput_price = 1.0\noutput_price = 1.0\n"

@@ -148,7 +148,7 @@ async def test_a_server_that_others_use_as_well_is_shared() -> None:
 async def test_one_look_at_which_requests_wait_changes_nothing() -> None:
     scene = Scene(Limits())
     for queue in (Queue("vLLM", 2, 14), Queue("vLLM", 16, 0), Queue("vLLM", 3, 13), None, Queue("vLLM", 2, 14)):
-        scene.gate.hear_queue(queue)
+        scene.gate.apply_queue(queue)
         assert scene.gate.view().allowed == 16
 
 

@@ -14,7 +14,7 @@ from batchrun.retry import (
     BUDGET_START,
     DEADLINES,
     GARBAGE_TRIES,
-    LONELY,
+    ONE_ROW_429S,
     SUSPECTS,
     THROTTLED_FOR,
     Answer,
@@ -32,8 +32,8 @@ from batchrun.retry import (
     Tries,
     Verdict,
     decide,
-    go_on,
     plain,
+    resume_step,
 )
 
 FIRST = Tries(1, 0, 0)
@@ -404,7 +404,7 @@ def test_a_days_quota_is_waited_for_where_the_announced_wait_is_long_and_stops_t
 
 def test_a_row_that_alone_is_refused_while_others_are_answered_fails_for_now() -> None:
     health = healthy()
-    for _ in range(LONELY - 1):
+    for _ in range(ONE_ROW_429S - 1):
         assert isinstance(verdict(THROTTLED, health, seq=7), RetryIn)
         health.observe(OK, 8, 1.0)
     last = verdict(THROTTLED, health, seq=7)
@@ -415,7 +415,7 @@ def test_a_row_that_alone_is_refused_while_others_are_answered_fails_for_now() -
 @pytest.mark.parametrize(("others", "answered"), [(True, True), (False, False)])
 def test_a_row_that_is_refused_like_others_or_while_nothing_is_answered_waits_on(others: bool, answered: bool) -> None:
     health = healthy()
-    for _ in range(5 * LONELY):
+    for _ in range(5 * ONE_ROW_429S):
         assert isinstance(verdict(THROTTLED, health, seq=7), RetryIn)
         if others:
             health.observe(THROTTLED, 9, 1.0)
@@ -726,7 +726,7 @@ GOES_ON = [
 
 @pytest.mark.parametrize(("_name", "history", "needs"), GOES_ON, ids=[row[0] for row in GOES_ON])
 def test_what_a_row_of_the_journal_needs(_name: str, history: History, needs: Next) -> None:
-    assert go_on(history) is needs
+    assert resume_step(history) is needs
 
 
 @pytest.mark.parametrize(

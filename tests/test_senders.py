@@ -377,7 +377,7 @@ async def test_a_run_without_a_sender_says_so_and_stops_after_the_time_of_a_prov
         story = await Stage(tmp_path, 2, give_up_after=20.0, drain=1.0).play(Client(), hub=scene.hub)
     assert story.ending.exit_code is ExitCode.STOPPED
     assert story.ending.message is not None
-    assert "no sender was ready" in story.ending.message
+    assert "no sender process was ready" in story.ending.message
     assert WaitReason.SENDERS in [event.reason for event in story.of(Waiting)]
     assert story.of(SendersChanged)[-1].suspect == 1
 

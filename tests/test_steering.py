@@ -98,7 +98,7 @@ def test_a_run_is_paused_goes_on_under_other_limits_and_stops(running: tuple[Pro
     assert code == 0, text
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert "stopped: asked for by `batchrun steer`" in err
+    assert "stopped: requested by `batchrun steer`" in err
     assert " 0 unknown" in err  # what was in flight was awaited
     assert Path("out.jsonl.partial").exists()
     assert not list(Path(".batchrun").glob("*.sock"))

@@ -62,7 +62,9 @@ def snapshot(phase: Phase, *, trouble: Trouble | None = None, **changes: Any) ->
     progress = Progress(**{"limits": LIMITS, **NUMBERS, **changes})
     bounds = Bounds(64, 500.0, None)
     said = {"title": "translate · reviews.csv", "bounds": bounds, "history": HISTORY, "trouble": trouble}
-    return RunSnapshot(phase=phase, progress=progress, notices=("the provider is down: one try a second",), **said)
+    return RunSnapshot(
+        phase=phase, progress=progress, notices=("the provider is down: one request per second is tried",), **said
+    )
 
 
 STATES: dict[str, RunSnapshot] = {

@@ -1,9 +1,7 @@
-"""Which lane a row goes to: pure, from what waits and how the lanes stand to leases, or to why there is none.
+"""Assigns rows to lanes. Pure: waiting rows and lanes → leases, or a reason for waiting.
 
-A row goes where it is answered soonest: where the wait for its turn and an exchange take the least time. A lane that is
-free takes rows although another is faster, as long as there are more rows left than the faster ones would have answered
-by then; so the last rows do not wait for the slowest lane. Rows whose requests begin alike go to the lane that has that
-beginning in its cache, where that has room; nothing stands still for it.
+A row goes where wait plus exchange are shortest. A slower lane takes rows only if the faster ones would not finish the
+rest sooner. A lane with the row's prefix cached is preferred while it has room.
 """
 
 import math
@@ -13,8 +11,7 @@ from typing import NamedTuple
 
 from batchrun.events import WaitReason
 
-_CLEARLY = 1.3
-"""Times the rows that are left, for which a lane is not needed."""
+_CLEARLY = 1.3  # Factor on the rows left, so that rows are recalled only where the gain is clear
 
 
 class Policy(StrEnum):
@@ -26,10 +23,8 @@ class Policy(StrEnum):
 
 
 class LaneView(NamedTuple):
-    """A lane at one moment. `open` is whether it takes rows at all, `trying` whether only single ones, to see whether it
-    answers again; `room` how many it takes now. `wait` are the seconds until the next row would leave, `seconds` those of an
-    exchange, `rate` the rows it answers in a second, `load` the share of its slots in use; `rank` is its place in the order that
-    the policy prefers, the lowest first. `reason` and `until` say what holds its next row back."""
+    """A lane's state. `trying`: takes single rows as a probe; `room` for rows; `wait` seconds until the next is sent;
+    `seconds` of an exchange; `rate` rows per second; `load` share of slots; `rank` by policy, lowest first."""
 
     open: bool = True
     trying: bool = False
@@ -44,13 +39,12 @@ class LaneView(NamedTuple):
 
     @property
     def finish(self) -> float:
-        """Seconds in which a row that it is given now is answered."""
+        """Seconds until a row given to it now is answered."""
         return self.wait + self.seconds
 
 
 class RowView(NamedTuple):
-    """A row that waits. `failed_at` are lanes that failed under it, `only` the ones that it may go to, None for all,
-    `cached_at` those that have the beginning of its request in a cache."""
+    """A waiting row: lanes that failed, the `only` ones allowed (None: all), those with its prefix in a cache."""
 
     failed_at: frozenset[int] = frozenset()
     only: frozenset[int] | None = None
@@ -58,14 +52,14 @@ class RowView(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """No row can go to a lane now, and until when as far as that is known (the loop's time)."""
+    """No row can be assigned now, until `until` if known (the loop's time)."""
 
     reason: WaitReason
     until: float | None
 
 
 def assign(rows: Sequence[RowView], lanes: Sequence[LaneView], left: int) -> list[tuple[int, int]] | Wait:
-    """The leases to give now, as (row, lane), or why there is none. `left` rows have no answer and are not under way."""
+    """The leases to give now, as (row, lane), or why there is none; `left` rows are unassigned."""
     now = list(lanes)
     leases: list[tuple[int, int]] = []
     put_off: list[int] = []
@@ -75,18 +69,17 @@ def assign(rows: Sequence[RowView], lanes: Sequence[LaneView], left: int) -> lis
             break
         if (lane := _lane_for(row, now, left - len(leases), cached=True)) is not None:
             leases.append((number, lane))
-            now[lane] = _given(now[lane])
+            now[lane] = _with_lease(now[lane])
         elif row.cached_at:
             put_off.append(number)
     for number in put_off:
         if (lane := _lane_for(rows[number], now, left - len(leases), cached=False)) is not None:
             leases.append((number, lane))
-            now[lane] = _given(now[lane])
-    return leases or _why(lanes)
+            now[lane] = _with_lease(now[lane])
+    return leases or _wait_of(lanes)
 
 
 def _lane_for(row: RowView, lanes: Sequence[LaneView], left: int, *, cached: bool) -> int | None:
-    """The lane that a row goes to now; with `cached` it waits for one that has the beginning of its request."""
     allowed = eligible(row, lanes)
     held = row.cached_at & frozenset(allowed) if cached else None
     found = [number for number in held or allowed if lanes[number].room > 0]
@@ -96,8 +89,7 @@ def _lane_for(row: RowView, lanes: Sequence[LaneView], left: int, *, cached: boo
 
 
 def eligible(row: RowView, lanes: Sequence[LaneView]) -> list[int]:
-    """The lanes that a row may go to: of those that are open the ones that the policy prefers, and those where it has not
-    failed before others."""
+    """The lanes for a row: preferred by the policy, and not failed before."""
     found = [n for n, view in enumerate(lanes) if view.open and (row.only is None or n in row.only)]
     found = [n for n in found if n not in row.failed_at] or found
     ranks = [lanes[n].rank for n in found if not lanes[n].trying] or [lanes[n].rank for n in found]
@@ -105,8 +97,7 @@ def eligible(row: RowView, lanes: Sequence[LaneView]) -> list[int]:
 
 
 def helps(lane: LaneView, lanes: Sequence[LaneView], left: int) -> bool:
-    """Whether the rows left are all answered no later if this lane takes one: not where faster ones are through with them
-    before it has answered."""
+    """Whether all rows finish no later if this lane takes one."""
     faster = [view for view in lanes if view.finish < lane.finish and not view.trying]
     rate = sum(view.rate for view in faster)
     if not rate:
@@ -115,9 +106,7 @@ def helps(lane: LaneView, lanes: Sequence[LaneView], left: int) -> bool:
 
 
 def to_recall(lanes: Sequence[LaneView], waiting: Sequence[int], left: int, *, spare: bool) -> list[int]:
-    """The lanes that give back the rows which wait there (`waiting`: how many): where others will be through with all that are
-    left before, or are idle and answer sooner, with room to `spare` (no other row waits). Clearly so: a row that is moved
-    is begun again."""
+    """Lanes whose `waiting` rows would be answered clearly sooner elsewhere; moving restarts a row."""
     idle = [n for n, view in enumerate(lanes) if view.open and not view.trying and view.room > 0 and not view.wait]
     recalled: list[int] = []
     for number, (view, count) in enumerate(zip(lanes, waiting, strict=True)):
@@ -131,13 +120,12 @@ def to_recall(lanes: Sequence[LaneView], waiting: Sequence[int], left: int, *, s
     return recalled
 
 
-def _given(view: LaneView) -> LaneView:
+def _with_lease(view: LaneView) -> LaneView:
     wait = view.wait + (1 / view.rate if view.wait and view.rate else 0.0)
     return view._replace(room=view.room - 1, wait=wait, load=view.load + 1e-3)
 
 
-def _why(lanes: Sequence[LaneView]) -> Wait:
-    """What holds back the lane that takes a row first."""
+def _wait_of(lanes: Sequence[LaneView]) -> Wait:
     held = [view for view in lanes if view.open and view.reason is not None] or [view for view in lanes if view.reason]
     if not held:
         return Wait(WaitReason.CONCURRENCY, None)

@@ -1,4 +1,4 @@
-"""Files that take the place of others whole or not at all, and what goes wrong meanwhile."""
+"""Files that are replaced as a whole or not at all, and the errors of writing them."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from batchrun.plan.outputs import is_device
 
 @contextlib.contextmanager
 def storing(output: Path) -> Generator[None]:
-    """What goes wrong while the output is written, as StorageError; that its reader is gone stays BrokenPipeError."""
+    """Turns an OSError while writing the output into StorageError, except for a missing reader."""
     try:
         yield
     except (BrokenPipeError, UnreadError):
@@ -32,11 +32,10 @@ def storing(output: Path) -> Generator[None]:
 def replaced(
     path: Path, *, unless_empty: bool = False, given_up: Callable[[], bool] = waited_for
 ) -> Generator[BinaryIO]:
-    """A stream whose content takes the place of `path` when the block ends well: temp file, fsync, rename, fsync.
+    """A stream whose content replaces `path` when the block succeeds: temp file, fsync, rename, fsync.
 
-    What exists and is no regular file (a pipe, a device) is written to, never renamed over or cut short, as in
-    `-o /dev/stdout >>file`, and only until its reader is `given_up`. With `unless_empty` an empty file is not made, and
-    an old one at its place is removed.
+    An existing pipe or device is appended to instead, until `given_up` returns true. With `unless_empty` no empty file
+    is left.
     """
     if is_device(path):
         with path.open("ab") as device:
@@ -65,7 +64,6 @@ def replaced(
 
 
 def _mode_for(path: Path) -> int:
-    """The mode a new file would have, or the one of the file that is replaced."""
     if path.exists():
         return stat.S_IMODE(path.stat().st_mode)
     mask = os.umask(0)

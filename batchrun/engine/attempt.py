@@ -1,17 +1,12 @@
-"""One attempt of a row: what it takes until its request leaves, and how that is given up.
+"""One attempt of a row. `depart` acquires, in this order: a place at a lane (`Pool`), a service tier (`Tiers`), the
+worst-case cost (`BudgetGuard`), a slot (`Gate`), and a journal entry, committed before the first byte is sent. `cancel`
+releases them, by phase:
 
-Theory. An attempt takes five things that belong to others, in this order: a place at its lane (`Pool`), a service tier,
-which it may be the one to try (`Tiers`), the most that it can cost (`BudgetGuard`), a slot (`Gate`), and a line in the
-journal, which is committed before the first byte leaves. They are taken by `depart`, and all of them are undone by
-`cancel`, at any moment and once. How depends on how far it got:
-
-    WAITS      at its lane            what it has so far is given back; its line in the journal says that it never left
+    WAITS      at its lane            all is released; the entry says that nothing was sent
     ADMITTED   has a slot             the same
-    LEFT       is in flight           the slot is free; the worst case stays charged, for it may have been billed, and the
-                                      journal has it as lost
-    ANSWERED   came back, not judged  the slot is free, what it cost at worst or is known to have cost stays charged, and the
-                                      journal keeps the reply, as one that failed
-    OVER       is in the journal      nothing
+    LEFT       in flight              slot released; worst case stays charged; journaled as lost
+    ANSWERED   answered, not judged   slot released; cost stays charged; the reply is journaled as failed
+    OVER       in the journal         nothing
 """
 
 import asyncio
@@ -35,12 +30,12 @@ from batchrun.prompts import Renderer
 from batchrun.replies import Checker
 
 NEVER_LEFT = End(0, 0.0, "stopped before it left", counted=False)
-"""The end of an attempt that was written down but not sent: nothing about its row is unknown."""
+"""The end of an attempt that was journaled but not sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowServices:
-    """What a row passes."""
+    """What the steps of a row use."""
 
     queue: PendingQueue
     renderer: Renderer
@@ -65,11 +60,10 @@ _WAITS, _ADMITTED, _LEFT, _ANSWERED, _OVER = Phase
 
 
 class Attempt:
-    """The attempt that a row is sent with next, or one that a batch has answered, with its lease and the answer as `exchange`.
-    On the loop of the run."""
+    """A row's next attempt, or one that a batch answered, with lease and `exchange`."""
 
     __slots__ = (
-        "_at", "_begun", "charge", "exchange", "lane", "lease", "number", "permit", "phase", "reservation", "state",
+        "_begun", "_services", "charge", "exchange", "lane", "lease", "number", "permit", "phase", "reservation", "state",
     )  # fmt: skip
 
     def __init__(
@@ -80,7 +74,7 @@ class Attempt:
         lease: Lease | None = None,
         exchange: Exchange | None = None,
     ) -> None:
-        self._at = services
+        self._services = services
         self.state = state
         self.lane = lane
         self.lease = lease
@@ -93,13 +87,12 @@ class Attempt:
         self._begun: asyncio.Future[None] | None = None
 
     async def depart(self, request: Request) -> Request:
-        """Wait until the request may leave and its line in the journal is committed; what this returns leaves then.
+        """Wait until the request may be sent and its journal entry is committed; returns what is sent.
 
-        Where only a slot is missing the line is written while it is waited for, so that the request leaves in the very
-        turn in which the slot gets free. Raises NeverFits, BudgetReached, GateClosed, HandedBack, ChangedError and
-        StorageError; then, as when it is cancelled, everything has been given back.
+        The entry is written while a slot is awaited. Raises NeverFits, BudgetReached, GateClosed, HandedBack,
+        ChangedError, StorageError, after releasing all.
         """
-        state, lane, guard = self.state, self.lane, self._at.guard
+        state, lane, guard = self.state, self.lane, self._services.guard
         gate, sending = lane.gate, lane.sending
         try:
             tier = state.tier = None
@@ -112,7 +105,7 @@ class Attempt:
             ready = None if reserved is None else self._begin
             self.permit = await gate.admit(demand, ready=ready, first=state.elsewhere)
             self.phase = _ADMITTED
-            pool, held = self._at.pool, self._at.queue.bytes
+            pool, held = self._services.pool, self._services.queue.bytes
             if pool.only is None:
                 pool.admitted(lane)
             if not held.leaves(state):
@@ -133,66 +126,66 @@ class Attempt:
     def _begin(self) -> "asyncio.Future[None]":
         assert self.reservation is not None
         worst, tokens = self.reservation.cost, self.reservation.tokens
-        self._begun = self._at.journal.begin(self.state.row.seq, self.number, worst, tokens, self.lane.id)
+        self._begun = self._services.journal.begin(self.state.row.seq, self.number, worst, tokens, self.lane.id)
         return self._begun
 
     def unsent(self) -> None:
-        """It turned out that nothing has left after all."""
+        """The client reports that nothing was sent."""
         self.phase = _ADMITTED
         self.cancel()
 
     def answered(self, exchange: Exchange) -> None:
-        """Its answer has come."""
+        """Its answer has arrived."""
         self.phase, self.exchange = _ANSWERED, exchange
-        if self._at.pool.only is None:
-            self._at.pool.answered(self.lane)
+        if self._services.pool.only is None:
+            self._services.pool.answered(self.lane)
 
     def settle(self, judged: Judged) -> None:
-        """Charge what the answer says in the place of what was reserved."""
+        """Charge what the answer states in place of the reservation."""
         assert self.reservation is not None
-        self.charge, self.reservation = self._at.guard.settle(self.reservation, judged), None
+        self.charge, self.reservation = self._services.guard.settle(self.reservation, judged), None
 
     def end(self, end: End, body: str | None) -> "asyncio.Future[None]":
-        """Into the journal; it is over. A sender keeps its answer until that is committed."""
+        """Journal the end. A sender keeps its answer until that is committed."""
         self.phase = _OVER
-        stored = self._at.journal.end(self.state.row.seq, self.number, end, body, self.lease)
+        stored = self._services.journal.end(self.state.row.seq, self.number, end, body, self.lease)
         if isinstance(self.exchange, Kept):
             stored.add_done_callback(self.exchange.stored)
         return stored
 
-    def complete(self, end: End, outcome: Outcome, told: partial[None]) -> None:
-        """Into the journal, with the outcome of its row; it is over. `told` is called once that is committed."""
+    def complete(self, end: End, outcome: Outcome, completed: partial[None]) -> None:
+        """Journal the end with the row's outcome; `completed` is called once that is committed."""
         self.phase = _OVER
         assert self.exchange is not None, "it is answered"
         reply = end, self.exchange.body.decode()
-        self._at.journal.complete(self.state.row.seq, self.number, reply, outcome, told)
+        self._services.journal.complete(self.state.row.seq, self.number, reply, outcome, completed)
 
-    def cancel(self, said: str = "abandoned while it was in flight") -> None:
-        """Give up what it has, as the table above says."""
-        at, lane, seq, phase = self._at, self.lane, self.state.row.seq, self.phase
+    def cancel(self, message: str = "abandoned while it was in flight") -> None:
+        """Release what it holds, as in the table above."""
+        services, lane, seq, phase = self._services, self.lane, self.state.row.seq, self.phase
         if phase is _OVER:
             return
         self.phase = _OVER
         if phase is _WAITS:
-            at.pool.admitted(lane)
+            services.pool.admitted(lane)
         if phase < _ANSWERED:
-            at.pool.answered(lane)
+            services.pool.answered(lane)
         lane.sending.tiers.released(self.state)
         if self.permit is not None:
             lane.gate.cancel(self.permit)
         if self.reservation is not None:
             if phase < _LEFT:
-                at.guard.cancel(self.reservation)
+                services.guard.cancel(self.reservation)
             else:
-                at.guard.lose(self.reservation)
+                services.guard.lose(self.reservation)
                 self.charge = Charge(self.reservation.cost, self.reservation.tokens)
         if phase is _LEFT:
-            at.journal.lose(seq, self.number, said)
+            services.journal.lose(seq, self.number, message)
         elif self.exchange is not None:
             status, seconds = self.exchange.status, self.exchange.ended - self.exchange.left
             body = self.exchange.body.decode(errors="replace") if 200 <= status < 300 else None
             cost, tokens, _ = self.charge
-            end = End(status, seconds, "internal error", said, cost=cost, charged_tokens=tokens)
+            end = End(status, seconds, "internal error", message, cost=cost, charged_tokens=tokens)
             self.end(end, body)
         elif self._begun is not None:
-            at.journal.end(seq, self.number, NEVER_LEFT)
+            services.journal.end(seq, self.number, NEVER_LEFT)

@@ -1,4 +1,4 @@
-"""What a user says about a run's batches where only a person can know: which batch a chunk is, or that there is none."""
+"""What only the user can decide about batches: which batch a chunk is, or that there is none."""
 
 import asyncio
 from dataclasses import replace
@@ -19,7 +19,7 @@ _LOST = frozenset({State.CREATING, State.UNSURE})
 
 
 def forget(run: RunFile, chunk: int) -> int:
-    """Give up a chunk: its rows are pending again, and may have been billed. Returns how many those are.
+    """Give up a chunk: its rows are pending again, possibly billed. Returns their number.
 
     Raises RefusedError where no such chunk is open, BusyError.
     """
@@ -60,9 +60,9 @@ async def _forgotten(journal: Journal, chunk: int) -> int:
 
 
 async def adopt(prepared: Prepared, access: Access, remote: str) -> Ticket:
-    """Say that a chunk whose create call has no known answer is that batch; the chunk it was.
+    """Assign a batch to the chunk whose create call got no answer; returns its ticket.
 
-    Raises RefusedError where the provider does not show it to this key, or it is not a batch of such a chunk.
+    Raises RefusedError where the provider does not show the batch, or no chunk matches.
     """
     journal = prepared.journal
     async with connected(prepared.plan, access, simulator_of(prepared)) as members:
@@ -74,16 +74,14 @@ async def adopt(prepared: Prepared, access: Access, remote: str) -> Ticket:
         executor = batching.executor
         found = await executor.find(remote)
     if found is None:
-        raise RefusedError(
-            f"the provider does not show batch {remote} to this key", "give the id as its console has it"
-        )
-    mine = [ticket for ticket in lost if executor.is_of(ticket, found)]
-    if len(mine) != 1 or any(ticket.remote == found.id for ticket in journal.tickets):
+        raise RefusedError(f"the provider does not show batch {remote} to this key", "use the id shown in its console")
+    matching = [ticket for ticket in lost if executor.is_of(ticket, found)]
+    if len(matching) != 1 or any(ticket.remote == found.id for ticket in journal.tickets):
         raise RefusedError(
             f"batch {remote} is not that of a chunk that waits for one",
-            "its file or its label is another: look again in the provider's console",
+            "its file or label does not match; check the id in the provider's console",
         )
-    adopted = executor.adopt(mine[0], found)
+    adopted = executor.adopt(matching[0], found)
     journal.start()
     await journal.put_ticket(replace(adopted, note="named by the user"))
     journal.stop(0)

@@ -1,8 +1,6 @@
-"""Requests as lines of a batch: spelled as the provider does, and marked for the prompt cache of its batches.
+"""Requests as lines of a batch, with the provider's parameter names and prompt cache marks.
 
-Lines are worked on side by side in any order, so it is not known which one is first: each marks what all rows share, and those
-that start before it is written write it as well. What single documents share is not marked, since a provider may work on
-their lines all at once.
+Lines are processed in any order, so each marks the prefix that all rows share.
 """
 
 from collections.abc import Callable
@@ -18,11 +16,11 @@ from batchrun.retry import Meaning
 
 
 class BatchLines:
-    """Makes the requests of a plan ready for a batch; `tell` says what a provider does not take."""
+    """Prepares requests for a batch; `notify` receives notices."""
 
-    def __init__(self, plan: Plan, tell: Callable[[str], None] | None = None) -> None:
+    def __init__(self, plan: Plan, notify: Callable[[str], None] | None = None) -> None:
         self._spelling = spelling_of(plan, prompt_of(plan))
-        self._tell = tell
+        self._notify = notify
         self._caching: Caching | None = None
         self._fixed, self._members, self._marks = b"", "", True
         if (found := sharing_of(plan, prompt_of(plan), batch=True)) is not None:
@@ -46,16 +44,15 @@ class BatchLines:
             body = prompts.marked(body, [len(self._fixed)], caching.mark, request.endpoint)
         return prompts.with_members(body, self._members) if self._members else body
 
-    def heard(self, judged: Judged) -> Judged:
-        """What came back for a line; where that refuses a member that was added, its meaning says so, and later lines have
-        none of them."""
+    def receive(self, judged: Judged) -> Judged:
+        """Check an answer; if it refuses an added member, later lines have none."""
         answer = judged.answer
         if self._caching is None or answer.status not in NOT_TAKEN:
             return judged
         name = refused_member(answer, self._caching.names, marked=bool(self._caching.mark))
         if name is None:
             return judged
-        if self._marks and self._tell is not None:
-            self._tell(f"the provider does not take {name} in batches: later ones have no marks for its prompt cache")
+        if self._marks and self._notify is not None:
+            self._notify(f"the provider does not accept {name} in batches: later ones have no prompt cache marks")
         self._marks = False
         return judged._replace(answer=answer._replace(meaning=Meaning.ADDED))

@@ -1,4 +1,4 @@
-"""How tickets end: results taken in, refusals, batches that failed as a whole, rows that no line names."""
+"""Ends tickets: ingests results, handles refused and failed batches and rows without a line."""
 
 import asyncio
 import json
@@ -23,35 +23,30 @@ from batchrun.lanes.executor import Came, Completion
 from batchrun.lanes.states import State, detailed, is_brought, main_of, tokens_of
 from batchrun.models import Pending, Ticket
 
-Brought = tuple[Pending, Lease, Completion]
-"""What a batch brought for a row that is in it."""
-Take = Callable[[Ticket, Sequence[Brought]], Awaitable[None]]
-"""Takes what the batch of a ticket brought for some of its rows; what is accepted as it is may still be on its way into the
-journal."""
+Returned = tuple[Pending, Lease, Completion]  # What a batch returned for a row in it
+Take = Callable[[Ticket, Sequence[Returned]], Awaitable[None]]
+"""Ingests results; accepted ones may not be committed yet on return."""
 Accept = Callable[[Ticket, int | None, Answers], Awaitable[list[Completion]]]
-"""Takes replies that are accepted as they are; those that are not for it."""
+"""Stores replies that need no decision; returns the other completions."""
 Again = Callable[[int, Ticket, Completion], Awaitable[None]]
-"""Takes a reply that was paid for though its row (`seq`) had one: of another batch of the same call."""
+"""Records a paid reply for a row (`seq`) that already has one."""
 
 
 class Late(Protocol):
-    """Takes a reply of a batch that was given up: for its row where that is `wanted`; whether it is one."""
+    """Records a reply of an abandoned batch, for its row if `wanted`; whether it is one."""
 
     async def __call__(self, ticket: Ticket, lease: Lease, completion: Completion, *, wanted: bool) -> bool: ...
 
 
-NOT_SENT = End(0, 0.0, "not processed", counted=False)
-"""The end of an attempt that a batch never got to: nothing was billed."""
+NOT_SENT = End(0, 0.0, "not processed", counted=False)  # An attempt that a batch never processed: nothing was billed
 MISSING = End(0, 0.0, "missing in the results", "no line names it", counted=True, possibly_billed=True)
-_ROOM = 60.0
-"""Seconds between tries of a chunk that waits for room."""
+_ROOM = 60.0  # Seconds between tries of a chunk that waits for room
 _LIMIT = re.compile(r"[Ll]imit:?\s*([\d,]+)")
 _NEVER = 1e9
 
 
 class Ends:
-    """Ends the tickets of a run. `stop` ends the run; `take`, `told`, which waits until all that was taken is committed, and
-    `again` must be set before results come."""
+    """Ends tickets. Set `take`, `flush` (waits for commits) and `again` before results arrive."""
 
     def __init__(
         self,
@@ -71,22 +66,22 @@ class Ends:
         self.reader: Callable[[Ticket], Awaitable[ReplyReader | None]] | None = None
         self.accept: Accept | None = None
         self.take: Take | None = None
-        self.told: Callable[[], Awaitable[None]] | None = None
+        self.flush: Callable[[], Awaitable[None]] | None = None
         self.again: Again | None = None
         self.late: Late | None = None
         self.left_pending = False
         self.stops: RunResult | None = None
 
     def close(self) -> None:
-        """No results are read for now."""
+        """Stop reading results."""
         self._process.end()
 
     async def refused(self, ticket: Ticket) -> None:
-        """The provider said a clear no: nothing was made, and the rows stay in the chunk or are pending again."""
-        status, said, wait = self._executor.answer_of(ticket)
-        if _is_about_room(said):
-            await self._wait_for_room(ticket, said)
-        elif status == 429 and not self._executor.is_fatal(said):
+        """The provider refused the batch: its rows stay in the chunk or are pending."""
+        status, message, wait = self._executor.answer_of(ticket)
+        if _is_about_room(message):
+            await self._wait_for_room(ticket, message)
+        elif status == 429 and not self._executor.is_fatal(message):
             await self._later(ticket, max(wait, _ROOM), ticket.note)
         elif status in (0, 413) and (ticket.rows > 1 or not status):
             self._tickets.most = min(self._tickets.most, max(1, ticket.rows // 2)) if status else self._tickets.most
@@ -94,18 +89,18 @@ class Ends:
         else:
             await self.release(ticket, NOT_SENT, State.SETTLED)
             hint = "nothing was submitted and the rows are pending; fix the cause, or send them live without --batch"
-            said = f"the provider refused the batch: {printable(ticket.note or '', 500)}"
-            self._stop(RunResult(ExitCode.STOPPED, said, hint))
+            message = f"the provider refused the batch: {printable(ticket.note or '', 500)}"
+            self._stop(RunResult(ExitCode.STOPPED, message, hint))
 
     async def failed(self, ticket: Ticket) -> None:
-        """A batch that failed as a whole, at validation: nothing of it was billed."""
+        """The batch failed as a whole, at validation: nothing was billed."""
         batch = self._executor.batch_of(ticket)
         errors = () if batch is None else batch.errors
         messages = [str(error.get("message") or error.get("code") or "") for error in errors]
-        said = "; ".join(messages[:3]) or "no reason given"
+        message = "; ".join(messages[:3]) or "no reason given"
         codes = {str(error.get("code") or "") for error in errors}
-        if "token_limit_exceeded" in codes or _is_about_room(said):
-            await self._wait_for_room(ticket, said)
+        if "token_limit_exceeded" in codes or _is_about_room(message):
+            await self._wait_for_room(ticket, message)
             return
         lines = {
             int(error["line"]): str(error.get("message") or "") for error in errors if str(error.get("line")).isdigit()
@@ -129,12 +124,12 @@ class Ends:
                 return
         await self.release(ticket, NOT_SENT, State.SETTLED)
         hint = "nothing was billed and the rows are pending; fix the cause, or send them live without --batch"
-        said = f"chunk {ticket.chunk} failed at the provider: {printable(said, 500)}"
-        self._stop(RunResult(ExitCode.STOPPED, said, hint))
+        message = f"chunk {ticket.chunk} failed at the provider: {printable(message, 500)}"
+        self._stop(RunResult(ExitCode.STOPPED, message, hint))
 
-    async def _wait_for_room(self, ticket: Ticket, said: str) -> None:
-        """Too many tokens are enqueued: the same file again later; smaller where the limit is too small for it alone."""
-        found = _LIMIT.search(said)
+    async def _wait_for_room(self, ticket: Ticket, message: str) -> None:
+        """Too many tokens are enqueued: try again later, with a smaller file if necessary."""
+        found = _LIMIT.search(message)
         limit = int(found[1].replace(",", "")) if found and found[1].strip(",") else None
         tokens = tokens_of(ticket)
         alone = not [other for other in self._tickets.open if other.id != ticket.id and other.remote]
@@ -142,25 +137,24 @@ class Ends:
             fits = ticket.rows // 2 if limit is None else int(ticket.rows * limit * SHARE / tokens)
             self._tickets.most = max(1, min(self._tickets.most, ticket.rows - 1, fits))
             await self.release(ticket, NOT_SENT, State.SETTLED)
-            said = f"chunk {ticket.chunk} has too many tokens for one batch and is made smaller"
-            self._tickets.tell(said)
+            message = f"chunk {ticket.chunk} has too many tokens for one batch and is made smaller"
+            self._tickets.notify(message)
             return
-        await self._later(ticket, _ROOM, f"waits for room: {said}")
+        await self._later(ticket, _ROOM, f"waits for room: {message}")
 
     async def _later(self, ticket: Ticket, wait: float, note: str | None) -> None:
-        """Submit the same file later."""
         again = replace(
             ticket, state=State.UPLOADED if ticket.file else State.PLANNED, remote=None, status=None, note=note
         )
         await self._tickets.put(replace(again, next=self._executor.clock() + wait * self._executor.scale))
 
     async def prepare(self, ticket: Ticket) -> None:
-        """The results of a batch are about to be downloaded: the process that is to read them starts meanwhile."""
+        """Start the reader during the download."""
         if self.reader is not None and _is_for_process(ticket, await self.reader(ticket)):
             await asyncio.to_thread(self._process.start)
 
     async def fetched(self, ticket: Ticket) -> None:
-        """The results of a batch are here. Those of other batches of the same call are taken in behind the ticket's own."""
+        """Ingest results; those of other batches of the same call come last."""
         main = main_of(ticket)
         if main is None:
             if not await self._take_in(ticket):
@@ -170,18 +164,17 @@ class Ends:
             self._tickets.hold(ticket, self._executor.clock() + _NEVER)
             return
         own = ticket if main is None else self._tickets.get(main)
-        for other in self._tickets.others_of(own):
+        for other in self._tickets.duplicates_of(own):
             if other.state == State.FETCHED:
                 await self._take_in_again(own, other)
         if own.id in self._taken_in and own.state == State.FETCHED:
-            if self._tickets.others_of(own):
+            if self._tickets.duplicates_of(own):
                 self._tickets.hold(own, self._executor.clock() + _NEVER)
             else:
                 await self._end(own)
 
     async def _take_in(self, ticket: Ticket) -> bool:
-        """Give each line to its row. False for a batch without a label whose lines are all of others: then it is another's,
-        and is given back."""
+        """Ingest each line. False for an unlabelled batch with only foreign lines, which is given back."""
         assert self.reader is not None
         assert self.accept is not None
         reader, lines, where = await self.reader(ticket), 0, None if is_brought(ticket) else ticket.id
@@ -203,25 +196,25 @@ class Ends:
                 self.close()
         await self._all_told()
         if pages.foreign and not lines and self._executor.shape.inline:
-            self._tickets.tell(f"batch {ticket.remote} is another's: its results name no row of chunk {ticket.chunk}")
+            self._tickets.notify(
+                f"batch {ticket.remote} is not this run's: its results contain no row of chunk {ticket.chunk}"
+            )
             await asyncio.to_thread(self._executor.clean, ticket, "output", "error")
             await self._tickets.put(self._executor.given_back(ticket))
             return False
         if pages.foreign or pages.repeated:
-            self._tickets.tell(
-                f"chunk {ticket.chunk}: {pages.foreign:,} lines of others and {pages.repeated:,} repeated lines in the "
-                "results were ignored",
+            self._tickets.notify(
+                f"chunk {ticket.chunk}: {pages.foreign:,} lines of other runs and {pages.repeated:,} repeated lines in "
+                "the results were ignored",
                 ticket,
             )
         batch = self._executor.batch_of(ticket)
         if batch is not None and batch.status == "completed" and batch.total not in (None, lines):
-            said = f"chunk {ticket.chunk}: the provider counts {counted(batch.total or 0)}, its files have {lines:,}"
-            self._tickets.tell(said, ticket)
+            message = f"chunk {ticket.chunk}: the provider reports {counted(batch.total or 0)}, but its result files have {lines:,}"
+            self._tickets.notify(message, ticket)
         return True
 
     async def _take_in_again(self, own: Ticket, other: Ticket) -> None:
-        """Replies of another batch of the same call: they answer what the ticket's own batch did not, and are paid again
-        for the rest."""
         pages = self._executor.results(other)
         while page := await asyncio.to_thread(pages.page):
             replies = [each for each in page.others if each.came is Came.REPLY]
@@ -233,8 +226,7 @@ class Ends:
         await self.settle(other, State.SETTLED)
 
     async def read_late(self, ticket: Ticket) -> None:
-        """What a batch that was given up has brought after all: it answers rows that have no answer, and is paid again for
-        the rest."""
+        """Results of an abandoned batch: for rows without an answer; the rest is paid twice."""
         found = await self._executor.late(ticket)
         if found is None:
             return
@@ -244,43 +236,42 @@ class Ends:
             replies = {each.seq: each for each in page.others if each.came is Came.REPLY}
             for lease, wanted in await asyncio.to_thread(self._journal.lost_in, ticket.id, list(replies)):
                 counts[wanted] += await self.late(ticket, lease, replies[lease.row], wanted=wanted)
-        said = f"batch {ticket.remote}, which was given up, has ended: its replies answer {counted(counts[True])}"
-        again = f", and {counted(counts[False])} of it were answered before: paid again" if counts[False] else ""
-        self._tickets.tell(said + again)
+        message = f"batch {ticket.remote}, which was abandoned, has ended: its replies answer {counted(counts[True])}"
+        again = f"; {counted(counts[False])} had a reply already and were paid twice" if counts[False] else ""
+        self._tickets.notify(message + again)
         await self._tickets.put(replace(ticket, status=found.status, detail=detailed(ticket, read=True)))
         await asyncio.to_thread(self._executor.clean, ticket)
 
     async def _end(self, ticket: Ticket) -> None:
-        """All results are taken in: rows without a line are pending again."""
         batch = self._executor.batch_of(ticket)
         completed = batch is not None and batch.status == "completed"
         left = await self.release(ticket, MISSING if completed else NOT_SENT, State.SETTLED)
         if left and completed:
-            said = f"chunk {ticket.chunk}: no line of the results names {counted(left)}; they may have been billed"
-            self._tickets.tell(said, ticket)
+            message = f"chunk {ticket.chunk}: no line of the results names {counted(left)}; they may have been billed"
+            self._tickets.notify(message, ticket)
         if self.stops is not None:
             self._stop(self.stops)
 
     async def _hand_over(self, ticket: Ticket, page: list[Completion]) -> set[int]:
-        """Give completions to their rows; those rows that are still in this ticket."""
+        """Give completions to their rows; returns the rows still in this ticket."""
         where = None if is_brought(ticket) else ticket.id
         assert self.take is not None
         taken, left, more = set[int](), page, bool(page)
         while more:
             found, more = await asyncio.to_thread(self._journal.in_batch, where, [each.seq for each in left])
             known = {lease.row: (row, lease) for row, lease in found}
-            mine = [each for each in left if each.seq in known and known[each.seq][1].number == each.number]
-            await self.take(ticket, [(*known[each.seq], each) for each in mine])
-            taken.update(each.seq for each in mine)
+            current = [each for each in left if each.seq in known and known[each.seq][1].number == each.number]
+            await self.take(ticket, [(*known[each.seq], each) for each in current])
+            taken.update(each.seq for each in current)
             left = [each for each in left if more and each.seq > found[-1][0].seq]
         return taken
 
     async def _all_told(self) -> None:
-        assert self.told is not None
-        await self.told()
+        assert self.flush is not None
+        await self.flush()
 
     async def release(self, ticket: Ticket, end: End, state: State) -> int:
-        """Close what is still open in a ticket, and settle it; how many attempts that were."""
+        """Close the open attempts of a ticket and settle it; their number."""
         await self._journal.put_ticket(ticket)  # commits what was handed over before: those attempts are closed
         count, after = 0, 0
         while leases := await asyncio.to_thread(self._journal.leases, ticket.id, after):
@@ -288,7 +279,7 @@ class Ends:
             for lease in leases:
                 charged = end._replace(cost=lease.cost, charged_tokens=lease.tokens) if end.possibly_billed else end
                 if not end.possibly_billed:
-                    self._guard.give_back(lease.cost, lease.tokens)
+                    self._guard.refund(lease.cost, lease.tokens)
                 last = self._journal.end(lease.row, lease.number, charged, None, lease)
             count += len(leases)
             after = leases[-1].row
@@ -299,7 +290,7 @@ class Ends:
         return count
 
     async def settle(self, ticket: Ticket, state: State) -> None:
-        """Nothing more will come of a ticket."""
+        """Mark a ticket as settled and delete its files."""
         self._tickets.settled += 1
         detail = detailed(ticket, learned=self._tickets.tokens.learned)
         await self._tickets.put(replace(ticket, state=state, next=None, detail=detail))
@@ -313,5 +304,5 @@ def _is_for_process(ticket: Ticket, reader: ReplyReader | None) -> bool:
     return ticket.rows >= result_pages.LARGE and (os.cpu_count() or 1) > 1
 
 
-def _is_about_room(said: str) -> bool:
-    return "token_limit_exceeded" in said or "nqueued token limit" in said
+def _is_about_room(message: str) -> bool:
+    return "token_limit_exceeded" in message or "nqueued token limit" in message

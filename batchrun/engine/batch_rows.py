@@ -1,4 +1,4 @@
-"""Rows that go by batches: into a chunk, and on with what came back. What an answer means is decided as for live rows."""
+"""Rows of batches: put into chunks, and concluded as live rows are."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 from batchrun import retry
 from batchrun.engine.attempt import Attempt, RowServices
 from batchrun.engine.batch_lines import BatchLines
-from batchrun.engine.batch_results import Brought
+from batchrun.engine.batch_results import Returned
 from batchrun.engine.batches import Batches
 from batchrun.engine.budget_guard import BATCH, BudgetReached, named_in, served
 from batchrun.engine.judge import Judged, inputs_of, judge, judge_body
@@ -33,31 +33,30 @@ from batchrun.plan.reducing import Reduction
 from batchrun.replies import ReplyChecker
 from batchrun.retry import GiveUp, Next
 
-TOGETHER = 256
-"""Rows that go into a chunk at once, at most."""
+TOGETHER = 256  # Rows put into a chunk at once, at most
 
 
 class BatchRows:
-    """Between a run's rows and its batches. On the loop of the run."""
+    """Connects a run's rows with its batches. On the run's loop."""
 
     def __init__(self, plan: Plan, services: RowServices, runner: RowRunner, batches: Batches, *, emit: Emit) -> None:
         self._plan = plan
-        self._at = services
+        self._services = services
         self._runner = runner
         self._batches = batches
         self._emit = emit
         self._loop = asyncio.get_running_loop()
-        self._lines = BatchLines(plan, batches.tell)
+        self._lines = BatchLines(plan, batches.notify)
         self._request: Request | None = None
         self._stored: tuple[asyncio.Future[None], RowsAnswered] | None = None
 
     @property
     def sending(self) -> bool:
-        """Whether rows go into batches now; else they are sent live."""
+        """Whether rows go into batches, else live."""
         return self._batches.sending
 
     async def put_all(self, rows: list[Pending]) -> list[Pending]:
-        """Rows into chunks, without a step of their own where there is nothing else to them; the others."""
+        """Put rows without other steps into chunks; returns the others."""
         if not self.sending:
             return rows
         left: list[Pending] = []
@@ -68,9 +67,8 @@ class BatchRows:
         return left
 
     def _requests(self, rows: list[Pending]) -> Iterator[tuple[int, int, Request]]:
-        """Rows, the numbers of their attempts and their requests as lines have them, of those that are sent as they are."""
         for row in rows:
-            if row.reused is not None or row.parts is not None or retry.go_on(row.history) is not Next.SEND:
+            if row.reused is not None or row.parts is not None or retry.resume_step(row.history) is not Next.SEND:
                 continue
             try:
                 request = self._runner.rendered(row)
@@ -80,13 +78,13 @@ class BatchRows:
                 yield row.seq, row.history.number + 1, self._lines.line(request)
 
     async def send_all(self, states: list[RowState]) -> None:
-        """Rows that were handed out, likewise; what `put_all` leaves goes its own way."""
+        """The same for rows handed out; the others are performed one by one."""
         first = [state.row for state in states if state.request is None and state.number == state.row.history.number]
         put = {row.seq for row in first} - {row.seq for row in await self.put_all(first)}
         others: list[RowState] = []
         for state in states:
             if state.row.seq in put:
-                self._at.queue.finished(state)
+                self._services.queue.finished(state)
             else:
                 others.append(state)
         ended = await asyncio.gather(*map(self._runner.go, others), return_exceptions=True)
@@ -94,22 +92,21 @@ class BatchRows:
             raise error
 
     async def send(self, state: RowState, request: Request) -> None:
-        """The row goes into a chunk; from here on the journal alone knows of it, until its answer comes (`take`)."""
+        """Put a row into a chunk; only the journal tracks it until `take`."""
         try:
             await self._batches.add(state.row.seq, state.number + 1, self._lines.line(request))
         except RefusedError as error:
-            said = f"{error.message} {error.hint or ''}".strip()
-            await self._runner.give_up(state, GiveUp("not for batches", said, permanent=True))
+            message = f"{error.message} {error.hint or ''}".strip()
+            await self._runner.give_up(state, GiveUp("not for batches", message, permanent=True))
         except BudgetReached as error:
             self._runner.stop(RunResult(ExitCode.BUDGET, str(error)), drain=self._plan.drain)
             raise GateClosed from error
         else:
-            self._at.queue.finished(state)
+            self._services.queue.finished(state)
 
     async def reader(self, ticket: Ticket) -> ReplyReader | None:
-        """What reads replies for `accept`; None where what they are worth depends on the text of their rows, or something waits for
-        them."""
-        plan, checker, journal = self._plan, self._at.checker, self._at.journal
+        """Reads replies for `accept`; None where more than the reply decides."""
+        plan, checker, journal = self._plan, self._services.checker, self._services.journal
         if plan.kind is not Kind.ROWS or plan.post or isinstance(checker, RowChecks) or not ticket.model:
             return None
         if self._request is None:  # all rows of a prompt have the same limits
@@ -121,25 +118,22 @@ class BatchRows:
 
     def _reader_of(self, request: Request, checker: ReplyChecker | None, model: str) -> ReplyReader:
         alike = request.endpoint, request.output_limit, inputs_of(request)
-        return ReplyReader(*alike, checker, *self._at.guard.batch_rates(model))
+        return ReplyReader(*alike, checker, *self._services.guard.batch_rates(model))
 
     async def accept(self, ticket: Ticket, where: int | None, answers: Answers) -> list[Completion]:
-        """Replies that answer their rows as they are, as `reader` has found, nearly all; those for which there is more to decide.
-        `where` is the ticket that rows must be in, None for any.
-
-        They go into the journal together; `told` waits for them.
-        """
+        """Store accepted replies in one commit (`flush` waits); returns those with more to decide. Rows must be in
+        ticket `where`, if given."""
         if not answers.rows:
             return []
-        leased, left = await asyncio.to_thread(self._at.journal.leased, where, answers.rows), list[Completion]()
+        leased, left = await asyncio.to_thread(self._services.journal.leased, where, answers.rows), list[Completion]()
         if any(leased.waits) or (leased.rows, leased.numbers) != (answers.rows, answers.numbers):
             leased, answers, left = matched(leased, answers)
         await self._store(ticket, leased, answers)
         return left
 
-    async def take(self, ticket: Ticket, came: Sequence[Brought]) -> None:
-        """What else a batch brought for its rows: decided as the answers to requests of their own are."""
-        others: list[Brought] = []
+    async def take(self, ticket: Ticket, came: Sequence[Returned]) -> None:
+        """Conclude the other completions as for live requests."""
+        others: list[Returned] = []
         leased, answers = list[tuple[Any, ...]](), list[Line]()
         for row, lease, completion in came:
             answer = self._accepted(ticket, row, completion)
@@ -153,35 +147,33 @@ class BatchRows:
         await asyncio.gather(*(self._take(*each) for each in others))
 
     async def _store(self, ticket: Ticket, leased: Leased, answers: Answers) -> None:
-        """Replies that are accepted as they are, of these attempts; their tokens tell those of later requests."""
         if not answers.rows:
             return
-        answers = self._at.guard.settle_all(leased, answers)
+        answers = self._services.guard.settle_all(leased, answers)
         tokens = zip(answers.input_tokens, answers.cached_tokens, strict=True)
         stated = [given for given, cached in tokens if given is not None and not cached]
         self._batches.tokens.learn(round(weight_of(ticket) * len(stated) / max(1, ticket.rows)), sum(stated))
         found = Sum.of(answers)
-        stored = self._at.journal.answer(answers, found, sum(filter(None, leased.costs)), BATCH)
-        await self.told()
-        places = partial(self._at.journal.places, answers.rows)
+        stored = self._services.journal.answer(answers, found, sum(filter(None, leased.costs)), BATCH)
+        await self.flush()
+        places = partial(self._services.journal.places, answers.rows)
         self._stored = stored, rows_answered(answers, found, self._loop.time(), places)
 
-    async def told(self) -> None:
-        """Wait until replies that were taken together are committed, and tell of them."""
+    async def flush(self) -> None:
+        """Wait until the replies stored together are committed, then emit them."""
         if self._stored is not None:
             (stored, event), self._stored = self._stored, None
             await stored
             self._emit(event)
 
     def _accepted(self, ticket: Ticket, row: Pending, completion: Completion) -> Line | None:
-        """The line of `Answers` that the reply to a row is, by the text of the row; None where there is more to decide."""
         waits = row.awaited or row.target is not None or row.parts is not None or bool(self._plan.post)
         if completion.data is None or waits or not ticket.model:
             return None
         try:
             if self._plan.kind is not Kind.ROWS or self._request is None:
-                self._request = self._at.renderer.render(restored(row, self._at.journal.path.parent))
-            checker = self._at.checker
+                self._request = self._services.renderer.render(restored(row, self._services.journal.path.parent))
+            checker = self._services.checker
             checker = checker.of(row) if isinstance(checker, RowChecks) else checker
         except Exception:  # noqa: BLE001  its own way meets it again, and says so
             return None
@@ -189,21 +181,20 @@ class BatchRows:
         return read(completion.seq, completion.number, completion.body, completion.data)
 
     async def _take(self, row: Pending, lease: Lease, completion: Completion) -> None:
-        """What a batch brought for a row by itself."""
         state = RowState.of(row)
-        self._at.queue.enter(state)
+        self._services.queue.enter(state)
         state.number, state.from_batch = lease.number, True
         if completion.came in (Came.GONE, Came.UNSENT, Came.LOST):
             await self._without_answer(state, lease, completion)
             return
-        found = restored(row, self._at.journal.path.parent)
-        request = self._at.renderer.render(Reduction(self._plan).filled(found, row.parts))
+        found = restored(row, self._services.journal.path.parent)
+        request = self._services.renderer.render(Reduction(self._plan).filled(found, row.parts))
         now = self._loop.time()
         exchange = Exchange(completion.status, {}, completion.body, now, now, None, "", True)
-        lane = self._at.pool.first
-        state.attempt = Attempt(self._at, state, lane, lease, exchange)
-        judged = self._lines.heard(judge(request, exchange, self._runner.checker(state), lane.meanings, lane.mask))
-        state.attempt.reservation = self._at.guard.adopt(lease.cost, lease.tokens, named_in(request).model, BATCH)
+        lane = self._services.pool.first
+        state.attempt = Attempt(self._services, state, lane, lease, exchange)
+        judged = self._lines.receive(judge(request, exchange, self._runner.checker(state), lane.meanings, lane.mask))
+        state.attempt.reservation = self._services.guard.adopt(lease.cost, lease.tokens, named_in(request).model, BATCH)
         judged = served(judged, BATCH)
         if judged.usage is not None and not judged.usage.cached:
             self._batches.tokens.learn(request.weight, judged.usage.input)
@@ -211,30 +202,30 @@ class BatchRows:
         await self._runner.conclude(state, request, judged, exchange)
 
     async def again(self, seq: int, ticket: Ticket, completion: Completion) -> None:
-        """A reply for a row that has one: it is paid for, and only counted."""
+        """Record a paid reply for a row that already has one."""
         _, end = self._charged(ticket, Lease(seq, 0, 0, 0), completion)
-        await self._at.journal.paid_again(seq, ticket.id, _paid_again(ticket, end))
+        await self._services.journal.paid_again(seq, ticket.id, _paid_again(ticket, end))
 
     async def late(self, ticket: Ticket, lease: Lease, completion: Completion, *, wanted: bool) -> bool:
-        """A reply of a batch that was given up. It answers its row where that is `wanted`, else it was paid again; whether it
-        is one at all."""
+        """Record a reply of an abandoned batch, for its row if `wanted`."""
         judged, end = self._charged(ticket, lease, completion)
         if judged.reply is None:
             return False
         body = completion.body.decode() if wanted else None
-        await self._at.journal.late(lease.row, lease.number, end if wanted else _paid_again(ticket, end), body)
+        await self._services.journal.late(lease.row, lease.number, end if wanted else _paid_again(ticket, end), body)
         return True
 
     def _charged(self, ticket: Ticket, lease: Lease, completion: Completion) -> tuple[Judged, End]:
-        """What a reply of a batch is and costs, in the place of what its lease was charged."""
+        """Judge a reply, and charge it in place of its lease."""
         judged = judge_body(Request(Endpoint(ticket.endpoint), b"", None), completion.body.decode(), None)
         judged = served(judged, BATCH)
-        charge = self._at.guard.settle(self._at.guard.adopt(lease.cost, lease.tokens, ticket.model, BATCH), judged)
+        charge = self._services.guard.settle(
+            self._services.guard.adopt(lease.cost, lease.tokens, ticket.model, BATCH), judged
+        )
         end = End(completion.status, 0.0, usage=judged.usage, cost=charge.cost, charged_tokens=charge.tokens)
         return judged, end._replace(bill=charge.bill)
 
     async def _without_answer(self, state: RowState, lease: Lease, completion: Completion) -> None:
-        """A row that its batch did not answer is pending again, or has failed, retryable, where its attempts are used up."""
         lost = completion.came is Came.LOST
         end = End(
             0,
@@ -247,8 +238,8 @@ class BatchRows:
         if lost:
             end = end._replace(cost=lease.cost, charged_tokens=lease.tokens)
         else:
-            self._at.guard.give_back(lease.cost, lease.tokens)
-        self._at.journal.end(lease.row, lease.number, end, None, lease)
+            self._services.guard.refund(lease.cost, lease.tokens)
+        self._services.journal.end(lease.row, lease.number, end, None, lease)
         tries_left = state.attempts + 1 < self._plan.max_attempts
         if next_step(completion.came, Source.BATCH, lambda _: tries_left) is Step.FAIL:
             await self._runner.give_up(state, GiveUp("lost in a batch", completion.message, permanent=False))
@@ -256,13 +247,13 @@ class BatchRows:
             self.leave_pending(state)
 
     def stop(self, state: RowState, ending: RunResult) -> None:
-        """A line says that no other will fare better: the run stops once all lines are taken in, and its row is pending."""
+        """A fatal answer: the run stops once all lines are ingested."""
         self._batches.ends.stops = self._batches.ends.stops or ending
         self.leave_pending(state)
 
     def leave_pending(self, state: RowState) -> None:
-        """The row stays pending in the journal, and is handed out again from there."""
-        self._at.queue.finished(state)
+        """The row is handed out again from the journal."""
+        self._services.queue.finished(state)
         self._batches.ends.left_pending = True
 
 
@@ -280,5 +271,5 @@ def matched(leased: Leased, answers: Answers) -> tuple[Leased, Answers, list[Com
 
 
 def _paid_again(ticket: Ticket, end: End) -> End:
-    said = f"in batch {ticket.remote}"
-    return end._replace(cause="paid again", message=said, counted=False, invalid=True)
+    message = f"in batch {ticket.remote}"
+    return end._replace(cause="paid again", message=message, counted=False, invalid=True)

@@ -1,11 +1,9 @@
-"""A run's batches: rows gathered into chunks, tickets carried on, results taken in.
+"""A run's batches: rows are collected into chunks, tickets advanced, results ingested.
 
-    row ─ add ─► chunk file ─ close_chunk ─► ticket and attempts, one commit ─ carry ─► steps of the executor, each committed
-    results ─ take ─► attempts closed and replies kept, as of live rows ─► judged, post-processed, finished
+    row ─ add ─► chunk file ─ close_chunk ─► ticket and attempts, one commit ─ carry ─► executor steps, each committed
+    results ─ take ─► attempts closed and replies stored, as for live rows ─► judged, post-processed, finished
 
-A row is in one place: while its attempt is open in a ticket it is neither pending nor sent live. What is not answered there
-is pending again when its ticket is settled, and goes into the next chunk, or live where few are left. Every decision about
-an answer is that of live rows (`way`).
+While its attempt is open in a ticket, a row is neither pending nor sent live.
 """
 
 import asyncio
@@ -35,15 +33,12 @@ log = logging.getLogger(__name__)
 
 _NOT_SUBMITTED = frozenset({State.PLANNED, State.UPLOADED, State.CREATING})
 _IDLE = 3600.0
-MOST_CHUNKS = 16
-"""Chunks that are filled at once, one for each endpoint and model; the largest is submitted where there are more."""
-FIRST_LOOK = 10.0
-"""Seconds after its submission within which a batch was not looked at since."""
+MOST_CHUNKS = 16  # Chunks filled at once, one per endpoint and model; beyond that the largest is submitted
+FIRST_LOOK = 10.0  # Seconds after submission within which a batch counts as never polled
 
 
 class BatchMode(Enum):
-    """What a session is for: to go on; to end all batches and send nothing; to end them and send live what is left; to
-    take in results that were brought."""
+    """Open batches: resume; cancel; cancel and send the rest live; import results."""
 
     RESUME = auto()
     CANCEL = auto()
@@ -53,11 +48,8 @@ class BatchMode(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batching:
-    """What batches are made with: the executor, the run and its lane, the folder of files on their way.
-
-    `sending` is whether rows are put into batches, else open ones are only carried on; `first` are the rows of the first
-    chunk, `lines` the most of any; `batch_mode` is what becomes of open ones; `parts` are results that were brought.
-    """
+    """Settings: `sending` puts rows into new batches; `first` and `lines` limit the first chunk and any; `parts` are
+    imported."""
 
     executor: BatchExecutor
     run: str
@@ -71,10 +63,7 @@ class Batching:
 
 
 class Batches:
-    """One run's batches. One event loop, no threads of its own; files are written and read in others.
-
-    `ends.take` must be set before `carry`; `stop` ends the run.
-    """
+    """One run's batches; files are written and read in threads. Set `ends.take` before `carry`."""
 
     def __init__(
         self, batching: Batching, journal: Journal, guard: BudgetGuard, *, emit: Emit, stop: Callable[[RunResult], None]
@@ -89,8 +78,8 @@ class Batches:
         self._closed = False
         self._adding = asyncio.Lock()
         self._ends_early = False
-        self._asked: dict[int, int] = {}
-        self._turn = 0
+        self._polled: dict[int, int] = {}
+        self._polls = 0
         most = batching.lines or int(self._executor.vendor.lines * SHARE)
         carried = frozenset({State.FETCHED}) if batching.batch_mode is BatchMode.IMPORT else OPEN
         self._tickets = Tickets(batching.executor, journal, emit, most, carried)
@@ -101,7 +90,7 @@ class Batches:
 
     @property
     def open(self) -> list[Ticket]:
-        """The tickets that are carried on."""
+        """The tickets to be advanced."""
         return self._tickets.open
 
     @property
@@ -111,12 +100,12 @@ class Batches:
 
     @property
     def scale(self) -> float:
-        """By which waits are shorter, for a simulated provider."""
+        """Factor on all waits; below 1 for a simulated provider."""
         return self._executor.scale
 
     @property
     def answered(self) -> int:
-        """Rows that open batches have answered, as far as the provider says so."""
+        """Rows answered in open batches, by the provider's counts."""
         found = [self._executor.batch_of(ticket) for ticket in self.open if ticket.rows]
         return sum(batch.done for batch in found if batch is not None)
 
@@ -127,23 +116,21 @@ class Batches:
 
     @property
     def ends_early(self) -> bool:
-        """Whether all batches are asked to end."""
+        """Whether all batches are being cancelled."""
         return self._ends_early
 
-    def tell(self, message: str) -> None:
-        """Say something of the run's batches."""
-        self._tickets.tell(message)
+    def notify(self, message: str) -> None:
+        """Emit a notice about the run's batches."""
+        self._tickets.notify(message)
 
     def _stop(self, ending: RunResult) -> None:
         self.halt()
         self._stop_run(ending)
 
     async def add(self, seq: int, number: int, request: Request) -> None:
-        """Put a row into the chunk of its endpoint and model, or into a new one where that is full.
+        """Add a row to the chunk of its endpoint and model.
 
-        Raises RefusedError where the vendor's batches cannot take the request, media.ChangedError where its files are not
-        what they were, BudgetReached where nothing more fits into
-        the budget and no batch can give anything back.
+        Raises RefusedError if the vendor's batches cannot take it, media.ChangedError, BudgetReached.
         """
         vendor = self._executor.vendor
         vendor.check(str(request.endpoint))
@@ -151,15 +138,15 @@ class Batches:
         line = self._executor.shape.line(self._executor.wire_id(seq, number), sent)
         if len(line) > vendor.bytes * SHARE:
             raise RefusedError(
-                f"the request has {len(line):,} bytes, and a batch of {vendor.dialect} takes {vendor.bytes:,}",
+                f"the request has {len(line):,} bytes, but a batch of {vendor.dialect} takes at most {vendor.bytes:,}",
                 "send this row live, without --batch",
             )
         async with self._adding:
-            await self._append(seq, number, request, line)
+            reservation = await self._reserved(request)
+            await self._put([(request, line, Lease(seq, number, reservation.cost, reservation.tokens))])
 
     async def add_all(self, requests: Iterable[tuple[int, int, Request]]) -> set[int]:
-        """The same for many rows, each with the number of its attempt, as far as nothing has to be waited for but a new chunk;
-        the rows that are in one now."""
+        """The same for many, without waiting for budget; returns the rows added."""
         vendor, shape, wire_id = self._executor.vendor, self._executor.shape, self._executor.wire_id
         sent: list[tuple[int, int, Request, bytes]] = []
         for seq, number, request in requests:
@@ -175,12 +162,7 @@ class Batches:
             await self._put((request, line, Lease(seq, number, *each)) for (seq, number, request, line), each in held)
         return {seq for seq, *_ in sent[: len(worst)]}
 
-    async def _append(self, seq: int, number: int, request: Request, line: bytes) -> None:
-        reservation = await self._reserved(request)
-        await self._put([(request, line, Lease(seq, number, reservation.cost, reservation.tokens))])
-
     async def _put(self, requests: Iterable[tuple[Request, bytes, Lease]]) -> None:
-        """Requests that were reserved for, into new chunks where the present ones are full."""
         most = self._most
         for request, line, lease in requests:
             weight = request.weight
@@ -203,12 +185,10 @@ class Batches:
 
     @property
     def _most(self) -> Size:
-        """What a chunk may have; the first one is small."""
         most, first = Size.most(self._executor.vendor), not self._tickets.any and not self._executor.shape.inline
         return replace(most, rows=min(most.rows, self._tickets.most, self._with.first if first else most.rows))
 
     async def _reserved(self, request: Request) -> Reservation:
-        """What the request may cost in a batch. Where it does not fit now, results that come in may give back enough."""
         while True:
             reservation = self._guard.now(request, BATCH)
             if reservation is not None:
@@ -229,7 +209,7 @@ class Batches:
             await self._close_chunk(key)
 
     async def _close_chunk(self, key: tuple[Endpoint, str]) -> None:
-        """Its file is on the disk before the ticket and the attempts are committed."""
+        # The file is on disk before the ticket and the attempts are committed.
         chunk = self._chunks.pop(key)
         number = self._tickets.new_chunk()
         ticket = Ticket(
@@ -250,21 +230,21 @@ class Batches:
         self._guard.hand_over(chunk.leases)
         self._tickets.show(ticket)
 
-    async def bring(self) -> None:
-        """Make tickets of the results that were brought."""
+    async def import_parts(self) -> None:
+        """Make tickets of imported results."""
         for part in self._with.parts:
             ticket = replace(part.ticket, lane=self._with.lane, rows=part.lines, asked=self._executor.clock())
             await self._journal.plan(ticket, part.leases())
             self._tickets.show(ticket)
 
     async def read_late(self) -> None:
-        """Read what batches that were given up have brought after all, before anything is sent."""
+        """Read what abandoned batches returned."""
         for ticket in self._tickets.all:
             if is_unread(ticket) and self.batch_mode is not BatchMode.IMPORT:
                 await self.ends.read_late(ticket)
 
     async def carry(self) -> None:
-        """Carry all tickets on until `halt`; what goes wrong ends the run, and tickets stay as they were committed."""
+        """Advance all tickets until `halt`; an error ends the run."""
         try:
             while not self._closed:
                 await self._carry_due()
@@ -272,18 +252,17 @@ class Batches:
             raise
         except Exception as error:
             log.exception("batches: internal error")
-            said = f"internal error: {type(error).__name__}: {error}"
-            self._stop(RunResult(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"))
+            message = f"internal error: {type(error).__name__}: {error}"
+            self._stop(RunResult(ExitCode.UNEXPECTED, message, "this is a bug in batchrun"))
         finally:
             self.halt()
 
     async def _carry_due(self) -> None:
-        """One step of every ticket that is due, else a pause until one is."""
         now = self._executor.clock()
         self._tickets.changed.clear()
         due = [ticket for ticket in self.open if ticket.next is None or ticket.next <= now]
         if any(ticket.state == State.SUBMITTED for ticket in due):
-            due = await self._look_at_all(due)
+            due = await self._poll_all(due)
         for ticket in due:
             if not self._closed:
                 await self._step(self._tickets.get(ticket.id))
@@ -295,23 +274,20 @@ class Batches:
             except TimeoutError:
                 return
 
-    async def _look_at_all(self, due: list[Ticket]) -> list[Ticket]:
-        """Where several batches are at the provider, one page of its list serves all; the tickets that are still due."""
+    async def _poll_all(self, due: list[Ticket]) -> list[Ticket]:
+        """Poll several batches with one list page; returns tickets still due."""
         submitted = [ticket for ticket in self.open if ticket.state == State.SUBMITTED]
         if len(submitted) < 2 and not all(map(self._is_new, submitted)):
             return due
         found = await self._executor.listed(submitted)
-        alone = self._unmoved(submitted, found)
+        alone = self._unchanged(submitted, found)
         for ticket in submitted:
             if ticket.id in found and ticket not in alone:
-                await self._moved(ticket, found[ticket.id])
+                await self._advanced(ticket, found[ticket.id])
         return [ticket for ticket in due if ticket.id not in found and ticket not in alone] + alone
 
-    def _unmoved(self, submitted: list[Ticket], found: Mapping[int, Stepped]) -> list[Ticket]:
-        """Tickets to ask for by themselves, for a list may be behind: aimock 1.43 moves a batch on only where it is asked for.
-
-        Of those which the list shows as they were before, the ones that were asked for longest ago: one every 15 s at most.
-        """
+    def _unchanged(self, submitted: list[Ticket], found: Mapping[int, Stepped]) -> list[Ticket]:
+        """Unchanged tickets to poll by id, one per 15 s: lists may lag (aimock 1.43)."""
         same = [
             ticket
             for ticket in submitted
@@ -322,15 +298,15 @@ class Batches:
         if not same:
             return []
         wait = min(found[ticket.id].wait for ticket in same) / self._executor.scale
-        same.sort(key=lambda ticket: self._asked.get(ticket.id, 0))
+        same.sort(key=lambda ticket: self._polled.get(ticket.id, 0))
         alone = same[: max(1, int(wait / POLL_FIRST))]
-        self._turn += 1
-        self._asked |= dict.fromkeys((ticket.id for ticket in alone), self._turn)
+        self._polls += 1
+        self._polled |= dict.fromkeys((ticket.id for ticket in alone), self._polls)
         return alone
 
     @staticmethod
     def _is_new(ticket: Ticket) -> bool:
-        """Whether it was never looked at: then the list shows whether its call has made more than one batch."""
+        """Whether it was never polled, so that the list may show duplicates."""
         return ticket.seen is None or ticket.asked is None or ticket.seen - ticket.asked < FIRST_LOOK
 
     async def _step(self, ticket: Ticket) -> None:
@@ -352,22 +328,21 @@ class Batches:
         except StopError as error:
             self._stop(RunResult(ExitCode.STOPPED, error.message, error.hint))
             return
-        await self._moved(ticket, stepped)
+        await self._advanced(ticket, stepped)
 
-    async def _moved(self, before: Ticket, stepped: Stepped) -> None:
+    async def _advanced(self, before: Ticket, stepped: Stepped) -> None:
         ticket = replace(stepped.ticket, next=self._executor.clock() + stepped.wait if stepped.wait else None)
         await self._tickets.put(ticket, *self._duplicates(ticket, stepped.also))
         if ticket.state == State.SUBMITTED and self._ends_early and not is_asked_to_end(ticket):
-            await self._ask_to_end(ticket)
+            await self._cancel_batch(ticket)
         elif ticket.state == State.FETCHED:
             await self.ends.fetched(ticket)
         elif ticket.state == State.REFUSED:
             await self.ends.refused(ticket)
         elif ticket.state == State.SUBMITTED and ticket.note and "forget" in ticket.note:
-            self._tickets.tell(f"batch {ticket.remote}: {ticket.note}", ticket)
+            self._tickets.notify(f"batch {ticket.remote}: {ticket.note}", ticket)
 
     def _duplicates(self, ticket: Ticket, also: Sequence[str]) -> list[Ticket]:
-        """Other batches of the same call: they are asked to end, and what they answered all the same is paid."""
         others: list[Ticket] = []
         for remote in also:
             number = self._tickets.new_id()
@@ -375,34 +350,31 @@ class Batches:
             note = f"made by the same call as {ticket.remote}"
             other = replace(ticket, id=number, state=State.DUPLICATE, remote=remote, rows=0, note=note, detail=detail)
             others.append(replace(other, next=None))
-            self._tickets.tell(f"one call made several batches: {remote} beside {ticket.remote} is asked to end")
+            self._tickets.notify(f"one call created several batches: {ticket.remote} is kept, {remote} is cancelled")
         return others
 
     async def next_settled(self) -> bool:
-        """Wait until a ticket is settled; False where none is open, or the run ends."""
+        """Wait until a ticket is settled; False where none is open."""
         before = self._tickets.settled
         while not self._closed and self._tickets.settled == before:
             if not self.open:
                 return False
-            self._tickets.moved_on.clear()
-            await self._tickets.moved_on.wait()
+            self._tickets.advanced.clear()
+            await self._tickets.advanced.wait()
         return self._tickets.settled != before
 
-    def look_now(self) -> None:
-        """Look at every ticket at once, whenever it was last looked at."""
-        self._tickets.look_now()
+    def poll_now(self) -> None:
+        """Poll every ticket at once."""
+        self._tickets.poll_now()
 
     async def quiet(self) -> None:
-        """Wait until every ticket is at the provider and was looked at, or waits for room there."""
-        while not self._closed and not all(map(self._tickets.waits_elsewhere, self.open)):
-            self._tickets.moved_on.clear()
-            await self._tickets.moved_on.wait()
+        """Wait until every ticket was polled or waits at the provider."""
+        while not self._closed and not all(map(self._tickets.is_waiting, self.open)):
+            self._tickets.advanced.clear()
+            await self._tickets.advanced.wait()
 
     async def end_early(self) -> None:
-        """Ask every batch to end, and take back what was not submitted; what is not answered is pending afterwards.
-
-        No row goes into a batch from here on.
-        """
+        """Cancel every batch and release what was not submitted."""
         if self._ends_early:
             return
         self.sending = False
@@ -410,25 +382,25 @@ class Batches:
         await self.close_chunks()
         for ticket in self.open:
             if ticket.state == State.SUBMITTED:
-                await self._ask_to_end(ticket)
-        self._tickets.look_now()
+                await self._cancel_batch(ticket)
+        self._tickets.poll_now()
 
-    async def _ask_to_end(self, ticket: Ticket) -> None:
-        asked = await self._executor.cancel(ticket)
+    async def _cancel_batch(self, ticket: Ticket) -> None:
+        cancelled = await self._executor.cancel(ticket)
         now = self._tickets.get(ticket.id)
         if now.state == State.SUBMITTED:
-            await self._tickets.put(replace(now, note=asked.note, detail=asked.detail, next=now.next))
+            await self._tickets.put(replace(now, note=cancelled.note, detail=cancelled.detail, next=now.next))
 
     def halt(self) -> None:
-        """Carry nothing on; the tickets stay as they are committed."""
+        """Stop advancing; tickets stay as they are committed."""
         self._closed = True
         self._tickets.wake()
 
     def close(self) -> None:
-        """Carry nothing on, and leave what is in the present chunks pending."""
+        """Stop, and leave the rows of unfinished chunks pending."""
         self.halt()
         self.ends.close()
         for chunk in self._chunks.values():
             chunk.discard()
-            self._guard.take_back(chunk.leases)
+            self._guard.release_leases(chunk.leases)
         self._chunks.clear()

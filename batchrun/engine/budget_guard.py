@@ -1,7 +1,6 @@
-"""The budget guard: what each request may cost at worst, what it is charged in the end, and the caps that both must fit into.
+"""Reserves each request's worst-case cost, charges the actual one, and enforces the caps.
 
-Requests pass it one by one between the gate and the journal. One that does not fit while others are in flight waits in
-turn, since each of those gives back what it did not use; one that does not fit at all ends the run.
+A request that does not fit waits while others may release budget; otherwise the run ends.
 """
 
 import asyncio
@@ -29,9 +28,11 @@ from batchrun.pricing import STANDARD, Price, Rates, Served, Tariff, Terms, bill
 
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """What one request may be charged: `cost` in picodollars, None where its price is not known, and tokens. `tier` is the
-    service tier that it names, None for the standard one or none; `size` the bytes of its body. `attempt` is its row and
-    number, and `prices` are those of its lane, where it may come to cost more while it is in flight; else both are None."""
+    """What a request may be charged: picodollars (None: unknown) and tokens.
+
+    `tier` (None: standard) and `size` are of its body; `attempt` and `prices` are set if its worst case may rise in
+    flight.
+    """
 
     cost: int | None
     tokens: int
@@ -44,8 +45,7 @@ class Reservation:
 
 
 UNCHARGED = Charge(None, 0)
-BATCH = "batch"
-"""The service tier that batches are charged at."""
+BATCH = "batch"  # The service tier of batches
 
 
 class BudgetReached(Exception):  # noqa: N818  # a state that the run is told of, not a fault
@@ -66,7 +66,7 @@ def caps_of(plan: Plan) -> Caps:
 
 
 def tariff_of(plan: Plan) -> Tariff:
-    """The prices that hold for the plan's requests."""
+    """The prices that apply to the plan's requests."""
     of_vendor = ("tier_factors", "usual_batch_factor", "cached_in_batches")
     names = [name for name in Terms._fields if name not in of_vendor]
     stated = {name: getattr(plan, name) for name in names}
@@ -80,7 +80,7 @@ _tariff = cache(Tariff)
 
 
 class Named(NamedTuple):
-    """What a body names that decides its price: the model, and the service tier where that is not the standard one."""
+    """The model and the service tier (None: standard) that a body names."""
 
     model: str | None
     tier: str | None
@@ -97,7 +97,7 @@ def named_in(request: Request) -> Named:
 
 
 class Prices:
-    """What the requests of a lane may cost at worst; `expected` tells the output tokens of one that sets no limit."""
+    """Worst-case costs of a lane's requests; `expected` output tokens apply without a limit."""
 
     def __init__(self, plan: Plan, *, expected: Callable[[], int]) -> None:
         self.tariff = tariff_of(plan)
@@ -107,8 +107,7 @@ class Prices:
         self._expected = expected
 
     def typical(self, model: str | None) -> float:
-        """What orders lanes by their prices: picodollars for a token in and one out. One of no known price costs nothing: it is
-        a server of one's own."""
+        """Picodollars per token in and out, to order lanes; 0 for an unknown price."""
         price = self.tariff.of(model)
         if price is None:
             return 0.0
@@ -116,14 +115,13 @@ class Prices:
         return price.standard.input.base + (0.0 if output is None else output.base)
 
     def named(self, request: Request) -> Named:
-        """The model and the tier that a request names: all of a prompt name the same."""
+        """The model and tier of a request, the same for all rows of a prompt."""
         if self._named is None or not self._one_model:
             self._named = named_in(request)
         return self._named
 
-    def at_worst(self, request: Request, tier: str | None, served: Served) -> Reservation:
-        """What a request may cost and use at worst; nothing is reserved yet. `tier` is the service tier that it gets where
-        it names none itself; a batch is one in any case."""
+    def worst_case(self, request: Request, tier: str | None, served: Served) -> Reservation:
+        """The request's worst case; `tier` applies where the body names none."""
         named = self._named if self._one_model else None
         model, in_body = named or self.named(request)
         size, price = len(request.body) + request.file_tokens, self.tariff.of(model)
@@ -133,8 +131,8 @@ class Prices:
         tokens = size + limit
         return Reservation(cost, tokens, price, tier, made(Held, (cost or 0, tokens)), size)
 
-    def all_at_worst(self, requests: Sequence[Request], served: Served) -> list[tuple[int | None, int]]:
-        """The same of requests that go into batches: cost and tokens of each."""
+    def worst_cases(self, requests: Sequence[Request], served: Served) -> list[tuple[int | None, int]]:
+        """Worst-case (cost, tokens) of each request in a batch."""
         expected, found = self._expected(), list[tuple[int | None, int]]()
         for request in requests:
             price = self.tariff.of(self.named(request).model)
@@ -144,7 +142,7 @@ class Prices:
         return found
 
     def worst(self, price: Price | None, size: int, limit: int, tier: str | None, served: Served) -> int | None:
-        """Picodollars that a request of so many bytes and output tokens may cost; None where that is not known."""
+        """Worst-case picodollars of `size` bytes and `limit` output tokens; None if unknown."""
         if price is None:
             return None
         cost = price.worst(size, limit, (BATCH,) if tier == BATCH else price.tiers(tier, served))
@@ -152,8 +150,7 @@ class Prices:
 
 
 class BudgetGuard:
-    """One run's budget guard. `clock` gives Unix seconds. The journal tells what earlier sessions were charged; `prices` are those
-    of batches, and of live requests where none are given. One event loop, no threads."""
+    """One run's budget guard; `clock` gives Unix seconds, `prices` default to batch prices."""
 
     def __init__(
         self, plan: Plan, journal: Journal, *, expected: Callable[[], int], clock: Callable[[], float] = time.time
@@ -172,24 +169,20 @@ class BudgetGuard:
         self._queue: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self.reached: str | None = None
-        self._asked = Sum(requests=1)
+        self._requested = Sum(requests=1)
 
     def at_once(self, request: Request, tier: str | None = None, prices: Prices | None = None) -> Reservation | None:
-        """The reservation of a request where no cap is set: it takes nothing from others.
-
-        `tier` is the service tier that it gets when it is sent, None for the one that it names itself.
-        """
+        """The reservation where no cap is set, else None."""
         return None if self._capped else self.now(request, tier, prices)
 
     def now(self, request: Request, tier: str | None, prices: Prices | None = None) -> Reservation | None:
-        """Reserve for the request, None where it does not fit into the budget now; `tier` as for `at_once`."""
-        reservation = (prices or self._prices).at_worst(request, tier, self._before)
+        """Reserve; None if it does not fit now."""
+        reservation = (prices or self._prices).worst_case(request, tier, self._before)
         return reservation if isinstance(self._budget.ask(*reservation.held), Held) else None
 
     def all_now(self, requests: Sequence[Request]) -> list[tuple[int | None, int]]:
-        """Reserve for requests that go into batches: for the first ones of them that fit into the budget now, with the cost
-        and the tokens of each at worst."""
-        asked = self._prices.all_at_worst(requests, self._before)
+        """Reserve for as many batch requests as fit; worst-case (cost, tokens) of each."""
+        asked = self._prices.worst_cases(requests, self._before)
         if isinstance(
             self._budget.ask(sum(cost or 0 for cost, _ in asked), sum(tokens for _, tokens in asked), len(asked)), Held
         ):
@@ -199,19 +192,16 @@ class BudgetGuard:
     async def reserve(
         self, request: Request, attempt: tuple[int, int], tier: str | None = None, prices: Prices | None = None
     ) -> Reservation:
-        """Reserve for the request, in turn; `attempt` is its row and number, `tier` as for `at_once`.
-
-        Raises BudgetReached, or GateClosed once `close` was called.
-        """
+        """Reserve in order for `attempt` (row, number). Raises BudgetReached, GateClosed."""
         prices, waits = prices or self._prices, bool(self._queue)
         while True:
             if waits:
-                await self._turn()
+                await self._wait_in_order()
             # Anew each time: replies may have shown other prices while it waited.
-            reservation = prices.at_worst(request, tier, self._served.get(prices, self._before))
+            reservation = prices.worst_case(request, tier, self._served.get(prices, self._before))
             if reservation.cost is None and self._caps.cost is not None:
                 self._reach("cost")
-            self._asked = Sum(*reservation.held, 1)
+            self._requested = Sum(*reservation.held, 1)
             verdict = self._budget.ask(*reservation.held)
             if isinstance(verdict, Reached):
                 self._reach(verdict.cap)
@@ -229,39 +219,36 @@ class BudgetGuard:
         return self._prices.named(request)
 
     def hand_over(self, leases: Sequence[Lease]) -> None:
-        """Requests that were reserved for have gone into a batch: they are charged in full until their results are here."""
+        """Requests went into a batch: charged in full until results arrive."""
         held = _held(leases)
         self._budget.charge(held, *held, len(leases))
 
-    def take_back(self, leases: Sequence[Lease]) -> None:
-        """Requests that were reserved for went into no batch."""
+    def release_leases(self, leases: Sequence[Lease]) -> None:
+        """Reserved requests went into no batch."""
         self._budget.cancel(_held(leases), len(leases))
         self._wake()
 
     def refuse(self, request: Request) -> None:
-        """Note that a request does not fit into the budget and will not."""
-        reservation = self._prices.at_worst(request, BATCH, self._before)
-        self._asked = Sum(*reservation.held, 1)
+        """Note that a request will not fit."""
+        reservation = self._prices.worst_case(request, BATCH, self._before)
+        self._requested = Sum(*reservation.held, 1)
         caps, charged = self._caps, self._budget.charged
         over = caps.cost is not None and charged.cost + reservation.held.cost > caps.cost
         self.reached = self.reached or ("cost" if over else "tokens" if caps.tokens is not None else "requests")
 
     def adopt(self, cost: int | None, tokens: int, model: str | None, tier: str) -> Reservation:
-        """A reservation for an attempt that was charged in full when its process handed it over."""
+        """A reservation for an attempt charged in full by an earlier process."""
         self._budget.adopt(cost or 0, tokens)
         return Reservation(cost, tokens, self._prices.tariff.of(model), tier, Held(cost or 0, tokens))
 
-    def give_back(self, cost: int | None, tokens: int) -> None:
-        """An attempt that was charged in full was never sent."""
+    def refund(self, cost: int | None, tokens: int) -> None:
+        """Refund a charged attempt that was never sent."""
         self._budget.adopt(cost or 0, tokens)
         self._budget.cancel(Held(cost or 0, tokens))
         self._wake()
 
     def settle(self, reservation: Reservation, judged: Judged) -> Charge:
-        """The exchange is over: charge what the reply states, or the whole reservation where it may have been billed and no usage is known.
-
-        What `--reserve` stands for is in no usage, so it stays charged.
-        """
+        """Charge what the reply states, or all if possibly billed; `--reserve` stays charged."""
         usage, price = judged.usage, reservation.price
         if usage is None:
             paid = judged.answer.status == 200 or judged.answer.possibly_billed
@@ -281,8 +268,7 @@ class BudgetGuard:
         return None if price is None else price.at(BATCH, self._clock()), self._extra
 
     def settle_all(self, leased: Leased, answers: Answers) -> Answers:
-        """Charge replies to these requests of batches, which were charged in full (`hand_over`); the answers with what they are
-        charged: where one states no usage, that is what was reserved for it."""
+        """The same for batch replies of one model."""
         reserved = [cost or 0 for cost in leased.costs]
         if None in answers.input_tokens:
             stated = [tokens is not None for tokens in answers.input_tokens]
@@ -303,14 +289,12 @@ class BudgetGuard:
         return answers
 
     def _charge_of(self, usage: Usage, rates: Rates | None) -> Charge:
-        """What a reply is charged that states a usage."""
         bill = billed(rates, usage, self._extra)
         given, output = usage[:2]
         return made(Charge, (None if bill is None else bill.total, given + output, bill))
 
     def _learn(self, reservation: Reservation, prices: Prices, charge: Charge, named: str) -> None:
-        """Reserve for requests in flight and for later ones what a reply shows that they may cost: the prices of a tier that
-        none of them asked for, and what it was charged beyond what was reserved for it."""
+        """Raise worst cases after a reply used another tier's price or cost more than reserved."""
         before = self._served.get(prices, self._before)
         beyond = max(0, (charge.cost or 0) - reservation.held.cost)
         served = before.with_reply(reservation.tier, named)._replace(excess=before.excess + beyond)
@@ -324,25 +308,25 @@ class BudgetGuard:
                 self._journal.reserve(*other.attempt, worst)
 
     def lose(self, reservation: Reservation) -> None:
-        """The request was sent and is abandoned: it stays charged in full."""
+        """The request was sent and abandoned: it stays charged in full."""
         self._charge(reservation, Charge(reservation.cost, reservation.tokens))
 
     def cancel(self, reservation: Reservation) -> None:
-        """The request was not sent: give the reservation back."""
+        """Release the reservation of an unsent request."""
         self._in_flight.discard(reservation)
         self._budget.cancel(reservation.held)
         self._wake()
 
     def close(self) -> None:
-        """Grant nothing more; all waiting requests get GateClosed."""
+        """Grant nothing more; waiting requests get GateClosed."""
         self._closed = True
         for waiter in self._queue:
             if not waiter.done():
                 waiter.set_exception(GateClosed())
         self._queue.clear()
 
-    def last_word(self, totals: Totals) -> tuple[str, str]:
-        """The message at the end when a cap was reached, and what the remaining rows would take."""
+    def final_message(self, totals: Totals) -> tuple[str, str]:
+        """The final message and hint after a cap was reached."""
         cap = self.reached or "requests"
         charged, capped = self._budget.charged, self._caps
         spent: int = getattr(charged, cap)
@@ -353,22 +337,24 @@ class BudgetGuard:
             f"the budget of --max-{OPTIONS[cap]} {_amount(cap, getattr(capped, cap) or 0)} is reached: {says} charged"
         )
         if not finished:
-            worst = _amount(cap, getattr(self._asked, cap))
+            worst = _amount(cap, getattr(self._requested, cap))
             return message, f"the next request may take up to {worst}; resume with a higher --max-{OPTIONS[cap]}"
         more = -(-spent * left // finished)
         also = ""
         if cap != "cost" and charged.cost:
             also = f", about {_amount('cost', charged.cost * left // finished)}"
+        cap_then = spent + more + more // 10 + getattr(self._requested, cap)
+        plain = f"{usd(cap_then):.4f}" if cap == "cost" else str(cap_then)
         return (
             f"{message}; the {counted(left)} left would take about {_amount(cap, more)} more{also}",
-            f"resume with a higher cap, such as --max-{OPTIONS[cap]} {_plain(cap, spent + more + more // 10 + getattr(self._asked, cap))}",
+            f"resume with a higher cap, such as --max-{OPTIONS[cap]} {plain}",
         )
 
     def _reach(self, cap: str) -> None:
         self.reached = self.reached or cap
         raise BudgetReached(cap)
 
-    async def _turn(self) -> None:
+    async def _wait_in_order(self) -> None:
         if self._closed:
             raise GateClosed
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -399,13 +385,11 @@ class BudgetGuard:
 
 
 def _held(leases: Sequence[Lease]) -> Held:
-    """What is reserved for leases together."""
     return Held(sum(lease.cost or 0 for lease in leases), sum(lease.tokens for lease in leases))
 
 
 def served(judged: Judged, tier: str | None) -> Judged:
-    """What came back, with the tier that was asked for where the reply names none: that one is charged. A batch is one
-    whatever its replies name."""
+    """The result with the requested tier if the reply names none; a batch stays one."""
     usage = judged.usage
     if usage is None or tier is None or (usage.tier is not None and tier != BATCH):
         return judged
@@ -415,7 +399,3 @@ def served(judged: Judged, tier: str | None) -> Judged:
 
 def _amount(cap: str, number: int) -> str:
     return f"${usd(number):,.4f}" if cap == "cost" else f"{number:,} {cap}"
-
-
-def _plain(cap: str, number: int) -> str:
-    return f"{usd(number):.4f}" if cap == "cost" else str(number)

@@ -1,9 +1,7 @@
-"""What the rows that were handed out hold of requests and replies, kept under `--max-bytes-in-flight`; and what the C library
-keeps of memory that Python has freed.
+"""Memory held by rows in progress (`--max-bytes-in-flight`), and glibc's retention of freed memory.
 
-Rows are handed out while there is room for what they are likely to hold. Beyond that a request leaves only when there is room
-for the reply that it may bring, which is taken to be as long as the last ones were: what is in flight cannot be stopped, and a
-reply stays until it is committed and post-processed. One row always passes, however large it is.
+Rows are handed out while their probable size fits, and requests sent while a reply of average size does: it cannot be
+stopped, and stays until committed and post-processed. One row always passes.
 """
 
 import asyncio
@@ -18,14 +16,12 @@ import ctypes
 import sys
 from functools import cache
 
-_COPIES = 3
-"""Of a reply: the body as it came, as text for the journal, and the text in it."""
-_SLOWLY = 1 / 16
-"""Weight of the last row in an average."""
+_COPIES = 3  # Of a reply: the body, its decoded text for the journal, and the text in it
+_SLOWLY = 1 / 16  # Weight of the last row in an average
 
 
 class BytesHeld:
-    """On the loop of the run, no threads. `most` is in bytes, for rows that were handed out, and for replies."""
+    """`most` bytes apply to rows handed out, and to replies. One loop, no threads."""
 
     def __init__(self, most: float) -> None:
         self._most = most
@@ -35,25 +31,24 @@ class BytesHeld:
         self._leaving: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self._usual = 0.0  # bytes of a reply in memory, by the last ones
-        self.beside = 0.0
-        """What a row takes beside its text, by the last ones."""
+        self.beside = 0.0  # Average bytes of a row beyond its text
 
     @property
     def lacking(self) -> bool:
-        """Whether requests wait to leave until replies have gone."""
+        """Whether requests wait for room for their replies."""
         return bool(self._leaving)
 
     def has_room(self, size: int) -> bool:
-        """Whether a row of so many bytes can be handed out."""
+        """Whether a row of that size can be handed out."""
         return not self._total or self._total + size + self.beside <= self._most
 
     def count(self, state: "RowState", size: int) -> None:
-        """The row counts for so many bytes from now on."""
+        """Count the row with that size from now on."""
         self._total += size - state.counted
         state.counted = size
 
     def holds(self, state: "RowState", body: int, reply: int = 0) -> None:
-        """The row holds so many bytes now, beside its text where that is still needed."""
+        """Raise the row's count to its text, body and reply."""
         size = len(state.row.text) + body + _COPIES * reply
         state.held = max(state.held, size)
         if size > state.counted:
@@ -66,7 +61,7 @@ class BytesHeld:
             state.reply = held
 
     def leaves(self, state: "RowState") -> bool:
-        """Whether there is room for the reply to the request of this row, which leaves then."""
+        """Reserve room for a reply; False if there is none."""
         if self._left and self._replies + self._usual > self._most and not self._closed:
             return False
         self._left += 1
@@ -84,7 +79,7 @@ class BytesHeld:
             await waiter
 
     def over(self, state: "RowState", size: int) -> None:
-        """The row has its outcome, or goes out again, and counts for so many bytes from now on."""
+        """The row has its outcome or is queued again, and counts `size`."""
         beside = state.held - state.size
         self.beside += ((beside if beside > 0 else 0) - self.beside) * _SLOWLY
         self._total += size - state.counted
@@ -97,12 +92,11 @@ class BytesHeld:
             self._wake()
 
     def close(self) -> None:
-        """Nothing waits any more."""
+        """Release all waiting requests."""
         self._closed = True
         self._wake()
 
     def _wake(self) -> None:
-        """Have the first one that waits look again if it may leave, or all of them once it is over."""
         while self._leaving and (self._closed or not self._left or self._replies + self._usual <= self._most):
             waiter = self._leaving.popleft()
             if not waiter.done():
@@ -118,14 +112,11 @@ _KEPT = 32 * 1024 * 1024
 
 
 @cache
-def keep_what_rows_take() -> None:
-    """Have up to 32 MiB of free memory kept for the next rows, and blocks of 8 MiB and more given back when freed.
+def keep_freed_memory() -> None:
+    """Let glibc keep up to 32 MiB of free memory, and unmap freed blocks of 8 MiB and more (Linux).
 
-    By itself glibc gives free memory back from 128 KiB on at the end of its heap: a body of 2 MB is copied several times
-    on its way, and each copy had the system clear 500 pages anew, which cost ten times as much as the copy and nearly
-    half of all CPU. It also takes blocks of up to 32 MiB from the heap, once such a block was freed (mallopt(3),
-    M_TRIM_THRESHOLD and M_MMAP_THRESHOLD), where a few long rows leave holes that stay until the end. Other systems are
-    left as they are.
+    By default it returns memory above 128 KiB at the heap's end, so each copy of a 2 MB body faults 500 pages anew:
+    nearly half of all CPU. Its dynamic mmap threshold leaves holes for long rows (mallopt(3)).
     """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError, OSError):  # musl has no mallopt

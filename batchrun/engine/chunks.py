@@ -1,4 +1,4 @@
-"""The file of one chunk of requests while it is written."""
+"""Writes the file of one chunk of requests."""
 
 import hashlib
 import math
@@ -11,28 +11,25 @@ from batchrun.lanes.shapes import OpenAIShape, Vendor
 from batchrun.models import Endpoint
 from batchrun.prompts.caching import BYTES_PER_TOKEN
 
-_TOGETHER = 256
-"""Lines that are hashed and written together, at most."""
-_LONG = 1 << 16
-"""Bytes of a line that is written at once."""
-SHARE = 0.9
-"""Of a vendor's limits that a chunk may have: what it counts may be a little more than what is counted here."""
+_TOGETHER = 256  # Lines hashed and written together, at most
+_LONG = 1 << 16  # Bytes of a line that is written at once
+SHARE = 0.9  # Of a vendor's limits that a chunk may use; the vendor may count slightly more
 
 
 @dataclass(slots=True)
 class Size:
-    """How large a chunk is: requests, bytes of their lines, and about how many input tokens."""
+    """The size of a chunk: requests, bytes of their lines, estimated input tokens."""
 
     rows: int = 0
     bytes: int = 0
     tokens: float = 0.0
 
     def has_room(self, most: "Size", size: int, tokens: float) -> bool:
-        """Whether there may be one more request of that size."""
+        """Whether one more request of that size fits."""
         return self.rows < most.rows and self.bytes + size <= most.bytes and (self.tokens + tokens <= most.tokens)
 
     def add(self, size: int, tokens: float) -> None:
-        """One more request."""
+        """Count one more request."""
         self.rows += 1
         self.bytes += size
         self.tokens += tokens
@@ -45,8 +42,7 @@ class Size:
 
 
 class Tokens:
-    """Estimates input tokens by the length of bodies: a quarter of the bytes until replies tell better, of an earlier session
-    too (`learned`)."""
+    """Estimates input tokens from body lengths: bytes / 4 until replies state better."""
 
     def __init__(self, learned: tuple[int, int] = (0, 0)) -> None:
         self._bytes, self._tokens = learned
@@ -57,22 +53,18 @@ class Tokens:
         return self._bytes, self._tokens
 
     def of(self, body: int) -> float:
-        """Those of a body of so many bytes."""
+        """Input tokens of a body of that many bytes."""
         return body * self._tokens / self._bytes if self._bytes else body / BYTES_PER_TOKEN
 
     def learn(self, body: int, tokens: int) -> None:
-        """Replies count the tokens of such bodies; nothing is learnt where the size of bodies is not known."""
+        """Add the tokens that replies count for bodies of that size."""
         if not body:
             return
         self._bytes, self._tokens = self._bytes + body, self._tokens + tokens
 
 
 class Chunk:
-    """A chunk of requests to one endpoint for one model: its file, and the leases of its rows with what they may cost.
-
-    It is written under another name and gets its own when it is whole and on the disk. Blocks: make and finish it in a
-    thread.
-    """
+    """Requests to one endpoint for one model: their file and leases. Renamed when on disk. Blocks."""
 
     def __init__(self, folder: Path, number: int, shape: OpenAIShape, endpoint: Endpoint, model: str) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -90,7 +82,7 @@ class Chunk:
         self.leases: list[Lease] = []
 
     def add(self, line: bytes, weight: int, tokens: float, lease: Lease) -> None:
-        """One more request, of about so many input tokens by its `weight`, and what it may cost."""
+        """Add a request of about `tokens` input tokens."""
         self.weight += weight
         if self.leases and self._shape.separator:
             self._lines.append(self._shape.separator)
@@ -101,14 +93,13 @@ class Chunk:
             self._write()
 
     def _write(self) -> None:
-        """Hash and write the lines that were added since the last time, all at once."""
         together = b"".join(self._lines)
         self._lines.clear()
         self._digest.update(together)
         self._stream.write(together)
 
     def finish(self, path: Path) -> tuple[int, str]:
-        """The whole file is on the disk under `path`; its size and SHA-256."""
+        """Write the file to disk under `path`; its size and SHA-256."""
         self._lines.append(self._shape.tail)
         with self._stream as stream:
             self._write()
@@ -118,6 +109,6 @@ class Chunk:
         return path.stat().st_size, self._digest.hexdigest()
 
     def discard(self) -> None:
-        """The file is not needed."""
+        """Delete the file."""
         self._stream.close()
         self._path.unlink(missing_ok=True)

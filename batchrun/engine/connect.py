@@ -1,4 +1,4 @@
-"""The places that a plan's requests are sent to, connected for as long as a run needs them."""
+"""Connects the lanes of a plan for as long as a run needs them."""
 
 import asyncio
 import contextlib
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 async def connected(
     plan: Plan, access: Access | None, simulator: "sim.Settings | None"
 ) -> AsyncGenerator[tuple[Member, ...]]:
-    """Where the plan's requests are sent, reachable; the simulated provider is started for as long as it is needed.
+    """The plan's lanes, connected; marks those that cannot be reached. Raises HostError if none can.
 
-    Without `access` nothing is sent. Of several members those that cannot be reached are marked (`ill`); raises HostError
-    where none can.
+    Without `access` nothing is sent.
     """
     if access is None:
         yield (Member(plan, None),)
@@ -65,11 +64,13 @@ async def connected(
             raise main[0]
         if hub is not None:
             await hub.ready()
-        yield tuple(replace(member, ill=error and error.message) for member, error in zip(members, errors, strict=True))
+        yield tuple(
+            replace(member, unreachable=error and error.message) for member, error in zip(members, errors, strict=True)
+        )
 
 
 async def _senders(plan: Plan, access: Access, stack: contextlib.AsyncExitStack) -> "Hub | None":
-    """The processes that make the requests, where it is not this one; they end with `stack`. Raises RefusedError."""
+    """The sender processes, if any; they end with `stack`."""
     if plan.senders is None and (
         plan.processes == 1 or not hasattr(os, "fork")
     ):  # the journal may be from another system
@@ -99,7 +100,6 @@ async def _error(member: Member) -> HostError | None:
 
 
 def _member(plan: Plan, lane: LanePlan, client: Client) -> Member:
-    """A member; its model may have another name than the one that the requests of the run are rendered with."""
     member = Member(lane.plan, client, name=lane.name, quota=lane.quota, fallback=lane.fallback)
     model = lane.plan.model
     if plan.model is None or model is None or plan.model == model:

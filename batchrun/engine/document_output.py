@@ -1,8 +1,6 @@
-"""Documents written back: the bytes that the journal kept, with the segments that are done replaced.
+"""Writes documents: the journaled bytes, with translated segments in place.
 
-A document whose rows are all done or failed takes its place; another one becomes `PATH.partial`. A segment that failed
-keeps its source and is listed in the errors file, as is one whose text would damage the document (post-processing may
-have changed it after the checks).
+With rows pending it becomes `PATH.partial`. Segments that failed or would damage the document keep their source.
 """
 
 import base64
@@ -27,22 +25,18 @@ from batchrun.plan.outputs import partial_path
 from batchrun.plan.segments import DocumentInput
 
 _SOURCES = "documents"
-_PIECE = 1 << 20
-"""Bytes of a document in one note, compressed."""
+_PIECE = 1 << 20  # Compressed bytes of a document per journal note
 
 
 class Written(NamedTuple):
-    """How many rows are in the documents that were written, and how many failed."""
+    """Numbers of rows written and failed."""
 
     rows: int
     failed: int
 
 
 def keep(journal: Journal, source: DocumentInput) -> None:
-    """Keep the bytes of the documents in the journal, so that they can be written without their files.
-
-    Raises InputError where a file is not the one any more whose segments were taken in.
-    """
+    """Store the documents in the journal. Raises InputError where a file has changed since."""
     for each in source.sources:
         packer, held, number = zlib.compressobj(), bytearray(), 0
         for chunk in source.chunks(each):
@@ -59,12 +53,10 @@ def keep(journal: Journal, source: DocumentInput) -> None:
 
 
 def _piece(path: str, number: int) -> str:
-    """The name of a piece of a document in the journal, counted from 0."""
     return f"{_SOURCES}+{number}/{path}" if number else f"{_SOURCES}/{path}"
 
 
 def _kept(reader: Reader, path: str) -> Iterator[bytes]:
-    """The bytes of a document that the journal kept, in chunks."""
     unpacker = zlib.decompressobj()
     for number in count():
         if unpacker.eof or (piece := reader.note(_piece(path, number))) is None:
@@ -85,15 +77,15 @@ def write_documents(  # noqa: PLR0913  where each part goes
     line_of: Callable[[Plan, Record], str],
     value_of: Callable[[Plan, Record], str],
 ) -> Written:
-    """Write the documents of a run; `output` is a file, or a pattern with one for each document.
+    """Write the documents of a run; `output` is a file or a pattern.
 
-    `line_of` makes the line of a failed row, `value_of` the JSON text of a translation. Raises OSError, StorageError.
+    `line_of` makes a failed row's errors line, `value_of` a translation's JSON. Raises OSError, StorageError.
     """
     noted = reader.note(_SOURCES)
     if noted is None:
         raise StorageError(
-            "the journal has not got the documents: the run was ended while they were taken in",
-            "give its first command again",
+            "the journal does not contain the documents: the run was stopped while they were read",
+            "run its first command again",
         )
     listed = cast("list[list[str]]", json.loads(noted))
     open_paths = _unfinished(reader) if patterns.is_pattern(output) else set[str]()
@@ -126,7 +118,6 @@ def write_documents(  # noqa: PLR0913  where each part goes
 
 
 def _target(output: Path, path: str, unfinished: set[str]) -> Path:
-    """Where a document is written: of a tree in its place, or beside it where it has rows without an outcome."""
     if not patterns.is_pattern(output):
         return output
     final = patterns.file_for(str(output).removesuffix(".partial"), path)
@@ -138,7 +129,7 @@ def _target(output: Path, path: str, unfinished: set[str]) -> Path:
 
 
 class _Rows:
-    """The rows of one document: names and values of those that are done; those that failed go to the errors file."""
+    """One document's rows: done ones as values, failed ones to the errors file."""
 
     def __init__(
         self,
@@ -153,37 +144,37 @@ class _Rows:
         self._unread = False
 
     def take(self, rows: Iterator[tuple[str, dict[str, Any], Record]]) -> None:
-        """These are the rows, one at least."""
+        """Set the rows, at least one."""
         first = next(rows)
         self._unread = "segment" not in first[1]
         self.source = chain([first], rows)
 
     def check(self) -> None:
-        """Raises DocumentError where the document could not be read and was left out as a whole."""
+        """Raises DocumentError where the document could not be read."""
         if self._unread:
             raise DocumentError("it could not be read")
 
     def values(self) -> Iterator[tuple[str, Value]]:
-        """Names and values in the order of the document. A text in pieces is one value, if all of them are done."""
+        """Names and values in document order; a text in pieces is one value."""
         parts: list[tuple[dict[str, Any], Value]] = []
         for _, fields, record in self.source:
             if fields.get("part", 1) == 1:
                 parts = []
             if record.state is State.DONE:
                 value = orjson.loads(self._value_of(self._plan, record))
-                said = _damage(fields, value)
+                problem = _damage(fields, value)
                 parts.append((fields, value))
                 whole = len(parts) == fields.get("parts", 1)
-                if said is None and whole and len(parts) > 1:
+                if problem is None and whole and len(parts) > 1:
                     fields, value = _joined(parts)  # noqa: PLW2901  the row that ends the text
-                    said = _damage(fields, value)
-                if said is None:
+                    problem = _damage(fields, value)
+                if problem is None:
                     self.done += 1
                     if whole:
                         yield str(fields["segment"]), value
                     continue
                 parts.clear()
-                record = record._replace(cause="does not fit the document", message=said, permanent=True)  # noqa: PLW2901  told as it is
+                record = record._replace(cause="does not fit the document", message=problem, permanent=True)  # noqa: PLW2901  told as it is
             elif record.state not in (State.FAILED, State.SKIPPED):
                 continue
             self.failed += 1
@@ -191,30 +182,29 @@ class _Rows:
 
 
 def _joined(parts: list[tuple[dict[str, Any], Value]]) -> tuple[dict[str, Any], str]:
-    """The row of a text that was sent in pieces, and its value: the pieces with the blanks between them as they were."""
     text = "".join(f"{fields['text']}{fields['gap']}" for fields, _ in parts)
     return parts[0][0] | {"text": text}, "".join(f"{value}{fields['gap']}" for fields, value in parts)
 
 
 def _damage(fields: dict[str, Any], value: Any) -> str | None:
-    """Why a value is no text for the segment."""
+    """Why a value does not fit its segment, if it does not."""
     forms = cast("dict[str, str] | None", fields.get("forms"))
     if forms is not None:
         if not isinstance(value, dict) or set(cast("dict[str, Any]", value)) != set(forms):
-            return "it has not the plural forms of the target"
+            return "it lacks the plural forms of the target language"
         texts = list(cast("dict[str, Any]", value).values())
     else:
         texts = [value]
     for text in texts:
         if not isinstance(text, str):
-            return "it is no text"
-        if (said := unfit(fields, text)) is not None:
-            return said
+            return "it is not text"
+        if (problem := unfit(fields, text)) is not None:
+            return problem
     return None
 
 
 def _rows(reader: Reader) -> Iterator[tuple[str, dict[str, Any], Record]]:
-    """Rows in the order of the documents, with their path. A line that was no row has the path as its text."""
+    """Rows in document order, with their path; an unreadable document has only that."""
     for record in reader.export_rows():
         found = orjson.loads(record.text)
         fields = cast("dict[str, Any]", found) if isinstance(found, dict) else {"path": found}
@@ -222,7 +212,6 @@ def _rows(reader: Reader) -> Iterator[tuple[str, dict[str, Any], Record]]:
 
 
 def _unfinished(reader: Reader) -> set[str]:
-    """The paths of documents that have rows without an outcome."""
     totals = reader.totals
     if totals.pending + totals.unknown == 0:
         return set()

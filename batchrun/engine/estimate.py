@@ -1,8 +1,6 @@
-"""The estimate of a run before it is paid for: what would be sent, what it will cost and take, and what a prompt cache and
-the lanes of a pool make of that; afterwards how far off it was.
+"""The estimate of a run: requests, cost, time, prompt cache, lanes; afterwards its error.
 
-What answered rows of the same run used, a pilot's above all, turns lengths into tokens, cost and time (`forecast`). A pilot's
-forecast is kept in the journal, so that the run's end can be held against it.
+Usage of answered rows, such as a pilot's, is extrapolated (`forecast`). A pilot's forecast is journaled for comparison.
 """
 
 import json
@@ -32,8 +30,7 @@ _NOTE = "forecast"
 
 
 def seen_in(run: RunFile, renderer: Renderer) -> list[Seen]:
-    """What answered rows of a run did, those whose request is still the same: of another model, or another prompt, the
-    tokens, cost and time say nothing."""
+    """Usage of a run's answered rows whose request is unchanged."""
     seen: list[Seen] = []
     with Reader.open(run.path) as reader:
         for row in reader.spent():
@@ -50,11 +47,10 @@ def seen_in(run: RunFile, renderer: Renderer) -> list[Seen]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What sending the requests will use, cost and take; None where nothing tells.
+    """What the requests will use, cost and take; None where unknown.
 
-    `cost` is in picodollars and includes the `charged` of what was sent before; `duplicates` is the part of it for requests
-    that are equal to an earlier one. `measured` is how many answered rows it rests on; with none, `cost` is None unless
-    the output is none.
+    `cost` in picodollars, including `charged`; `duplicates` is its part for repeated requests; `measured` rows are the
+    basis.
     """
 
     requests: int
@@ -68,7 +64,7 @@ class Forecast:
 
 
 def forecast(found: RequestStats, seen: Sequence[Seen], throughput: Throughput, charged: int) -> Forecast:
-    """What is to be expected of the requests."""
+    """The forecast for these requests."""
     lengths, sums = found.lengths, input_tokens(found.lengths, seen)
     output = cost = duplicates = None
     attempts = 1.0
@@ -95,7 +91,7 @@ def forecast(found: RequestStats, seen: Sequence[Seen], throughput: Throughput, 
 
 
 def throughput_of(plan: Plan, seen: Sequence[Seen], rpm: float | None, tpm: float | None) -> Throughput:
-    """What bounds the speed: the user's limits, and those that a provider has stated."""
+    """The limits on speed, stated by the user and by the provider."""
     seconds = sum(row.seconds for row in seen) / len(seen) if seen else None
     return Throughput(_lower(plan.rpm, rpm), _lower(plan.tpm, tpm), plan.concurrency, seconds)
 
@@ -106,7 +102,7 @@ def _lower(one: float | None, other: float | None) -> float | None:
 
 
 def stated_limits(run: RunFile) -> tuple[float | None, float | None]:
-    """The requests and tokens per minute that were in force when the run was last at work."""
+    """Requests and tokens per minute in the run's last samples."""
     with Reader.open(run.path) as reader:
         states = [sample.state for sample in reader.samples()[-20:]]
     rates = {name: [state[name] for state in states if state.get(name)] for name in ("rpm", "tpm")}
@@ -114,7 +110,7 @@ def stated_limits(run: RunFile) -> tuple[float | None, float | None]:
 
 
 class Estimate(NamedTuple):
-    """What would be sent, and what is expected of it."""
+    """What would be sent, and its forecast."""
 
     stats: RequestStats
     forecast: Forecast
@@ -122,10 +118,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> Estimate:
-    """The estimate from the input, and from what the run that belongs to the output has answered, if there is one.
-
-    So many requests are kept as examples. Raises RefusedError as the run would.
-    """
+    """The estimate from the input and the output's run. Raises RefusedError as the run would."""
     found = measure(gathered, emit, keep)
     if found.run is None:
         throughput = throughput_of(found.plan, [], None, None)
@@ -136,7 +129,7 @@ def estimate(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> Estimate:
 
 
 def estimate_after(prepared: Prepared, rpm: float | None, tpm: float | None) -> Estimate:
-    """The estimate of what a pilot has left; `rpm` and `tpm` are the limits that it met. Noted in the journal."""
+    """The estimate of what a pilot has left; journaled."""
     found = measure_pending(prepared.plan, prepared.run, prepared.renderer, _pages(prepared))
     seen = seen_in(prepared.run, prepared.renderer)
     throughput = throughput_of(prepared.plan, seen, rpm, tpm)
@@ -163,7 +156,7 @@ def _charged(run: RunFile) -> int:
 
 
 class Prediction(NamedTuple):
-    """What a pilot predicted, and the actual figures: US dollars and seconds; None where nothing was predicted."""
+    """A pilot's predicted and the actual figures, in US dollars and seconds."""
 
     cost: tuple[float, float, float] | None
     actual_cost: float
@@ -172,21 +165,20 @@ class Prediction(NamedTuple):
 
 
 def prediction(run: RunFile) -> Prediction | None:
-    """How far off a pilot's forecast was, once every row has its outcome."""
+    """A pilot's forecast and the result, once every row has its outcome."""
     with Reader.open(run.path) as reader:
         note, totals, sessions = reader.note(_NOTE), reader.totals, reader.sessions
     if note is None or totals.pending or totals.unknown:
         return None
-    said: dict[str, Any] = json.loads(note)
-    after = sessions[said["sessions"] :]
+    predicted: dict[str, Any] = json.loads(note)
+    after = sessions[predicted["sessions"] :]
     seconds = sum(session.ended - session.started for session in after if session.ended is not None)
-    cost, time = said["cost"], said["seconds"]
+    cost, time = predicted["cost"], predicted["seconds"]
     return Prediction(cost and tuple(cost), usd(totals.cost + totals.cost_reserved), time and tuple(time), seconds)
 
 
 class LaneCost(NamedTuple):
-    """Picodollars, None where the price or a limit of output tokens is not known: `prompts` for the prompts alone, `most` with
-    all output that is allowed. `price` is what tokens cost, in words."""
+    """Picodollars for prompts alone and `most` with all output; None where unknown."""
 
     name: str
     model: str | None
@@ -196,7 +188,7 @@ class LaneCost(NamedTuple):
 
 
 def lane_costs(found: RequestStats) -> list[LaneCost]:
-    """The costs by lane; none for a run with one place."""
+    """The costs by lane; empty for a run with one lane."""
     if not found.plan.lanes:
         return []
     size, limit, rows = found.lengths.size, found.output_limit, found.lengths.rows
@@ -215,14 +207,14 @@ def lane_costs(found: RequestStats) -> list[LaneCost]:
     return costs
 
 
-AT_FIRST = 16
-"""Requests that have left when the first reply comes: with which a run begins."""
+AT_FIRST = 16  # Requests sent before the first reply arrives
 
 
 class Saving(NamedTuple):
-    """`tokens` of the fixed part of a prompt, by its length; `minimum` is what a provider keeps at least. `saved` is in
-    picodollars, below 0 where caching costs, None where prices are not known or the part is too short. `marked` is whether
-    requests mark the part, else the provider finds it itself."""
+    """A prompt cache's saving in picodollars (negative: a loss; None: unknown).
+
+    `tokens` of the fixed prefix, the provider's `minimum`; `marked` in requests.
+    """
 
     tokens: int
     minimum: int
@@ -231,14 +223,14 @@ class Saving(NamedTuple):
 
     @property
     def is_kept(self) -> bool:
-        """Whether the fixed part is long enough."""
+        """Whether the fixed prefix is long enough."""
         return self.tokens >= self.minimum
 
 
 def saving_of(stats: RequestStats, requests: int) -> Saving | None:
-    """What the cache does to so many requests; None where none is used, or nothing is known of one.
+    """The cache's effect; None without one.
 
-    One request writes the fixed part, those that are sent before its reply pay it in full, all others read it.
+    One request writes the prefix, early ones pay it in full, the others read it.
     """
     plan, price = stats.plan, stats.price
     found = sharing_of(plan, prompt_of(plan))

@@ -1,4 +1,4 @@
-"""A prepared run from its first request to its output, whatever shows it."""
+"""Executes a prepared run, from its first request to its output."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.connect import connected
 from batchrun.engine.export import Exported, write_output
 from batchrun.engine.lane import Member
-from batchrun.engine.output_stream import Patience, RowsOut
+from batchrun.engine.output_stream import ReaderWait, RowsOut
 from batchrun.engine.pipe import LOOK_EVERY, UnreadError
 from batchrun.engine.run import Run
 from batchrun.engine.run_result import HASTY, RunResult
@@ -40,8 +40,7 @@ from batchrun.steering import Server
 if TYPE_CHECKING:
     from batchrun import sim
 
-SIMULATED = 0.03
-"""Seconds that a second between looks takes where the provider is simulated, at its own pace."""
+SIMULATED = 0.03  # Seconds that replace a second between polls of a simulated provider at normal speed
 
 
 async def execute(
@@ -49,24 +48,23 @@ async def execute(
     access: Access | None,
     emit: Emit,
     *,
-    at_hand: Callable[[Run], None],
+    on_start: Callable[[Run], None],
     stream: BinaryIO | None = None,
 ) -> RunEnded:
-    """Send what is pending, write the output, and say how it ended; the event is emitted too.
+    """Send what is pending, write the output, and return (and emit) the result.
 
-    Without `access` nothing is sent: the replies that the journal has are post-processed. `at_hand` gets the run
-    before it begins, to steer it. `stream` takes the rows where the output is `-`. Raises HostError where the provider
-    cannot be reached before the first call; anything later is in the result.
+    Without `access` only stored replies are processed. `on_start` receives the run to steer it. `stream` takes rows for
+    `-`. Raises HostError before the first call.
     """
     loop = asyncio.get_running_loop()
-    if prepared.news is not None:
-        emit(Notice(prepared.news, loop.time()))
+    if prepared.notice is not None:
+        emit(Notice(prepared.notice, loop.time()))
     with contextlib.closing(_Closing(prepared)) as closing:
         ending, run = RunResult(ExitCode.OK), None
         late = access is not None and any(map(is_unread, prepared.journal.tickets))
         if (something_pending(prepared.journal.totals) or late) and prepared.only != ():
             try:
-                ending, run = await _sent(prepared, access, emit, at_hand, stream)
+                ending, run = await _sent(prepared, access, emit, on_start, stream)
             except RefusedError:
                 prepared.forget()
                 raise
@@ -81,25 +79,22 @@ async def execute(
         closing.exit_code = ending.exit_code
         written = () if exported is None else (exported.output, exported.errors)
         files = tuple(str(path) for path in written if path)
-        said = ending.message, ending.hint
-        ended = RunEnded(ending.exit_code, prepared.journal.totals, *said, files, loop.time(), ending.notes)
+        texts = ending.message, ending.hint
+        ended = RunEnded(ending.exit_code, prepared.journal.totals, *texts, files, loop.time(), ending.notes)
     emit(ended)
     return ended
 
 
 async def pilot(
-    prepared: Prepared, rows: int, access: Access, emit: Emit, *, at_hand: Callable[[Run], None]
+    prepared: Prepared, rows: int, access: Access, emit: Emit, *, on_start: Callable[[Run], None]
 ) -> RunResult:
-    """Send only so many rows, from all over the input, and keep their replies; no output is written.
-
-    The journal stays open; who prepared the run closes it. Raises as `execute`.
-    """
+    """Send only that many rows, spread over the input; no output, and the journal stays open. Raises as `execute`."""
     plan = prepared.plan
     prepared.plan = replace(plan, sample=rows)
     ending = RunResult(ExitCode.OK)
     try:
         if something_pending(prepared.journal.totals):
-            ending, _ = await _sent(prepared, access, emit, at_hand, None)
+            ending, _ = await _sent(prepared, access, emit, on_start, None)
     finally:
         prepared.plan = plan
         prepared.journal.stop(None if ending.exit_code is ExitCode.OK else ending.exit_code)
@@ -107,8 +102,6 @@ async def pilot(
 
 
 class _Closing:
-    """Closes a prepared run with the exit code that is known by then."""
-
     def __init__(self, prepared: Prepared) -> None:
         self._prepared = prepared
         self.exit_code: int | None = None
@@ -123,7 +116,7 @@ def something_pending(totals: Totals) -> bool:
 
 
 async def _sent(
-    prepared: Prepared, access: Access | None, emit: Emit, at_hand: Callable[[Run], None], stream: BinaryIO | None
+    prepared: Prepared, access: Access | None, emit: Emit, on_start: Callable[[Run], None], stream: BinaryIO | None
 ) -> tuple[RunResult, Run]:
     async with connected(prepared.plan, access, simulator_of(prepared)) as members:
         sending = access is not None or prepared.batch_mode is BatchMode.IMPORT
@@ -137,10 +130,10 @@ async def _sent(
         batching = batching_of(prepared, client, records[0].id)
         rows_out = None
 
-        def heard(event: Event) -> None:
+        def forward(event: Event) -> None:
             emit(event)
             if rows_out is not None and isinstance(event, RowFinished | RowsAnswered):
-                rows_out.news.set()
+                rows_out.changed.set()
 
         keys = [] if access is None else [own.key for own in access.lanes or (access,)]
         secrets = tuple(key.value for key in keys if key is not None)
@@ -149,14 +142,14 @@ async def _sent(
         run = Run(
             *parts,
             checker=prepared.checker,
-            emit=heard if prepared.plan.output == STREAM else emit,
+            emit=forward if prepared.plan.output == STREAM else emit,
             only=prepared.only,
             secrets=secrets,
             batching=batching,
         )
         if prepared.plan.output == STREAM and stream is not None:
             rows_out = await asyncio.to_thread(RowsOut, prepared, stream, run)
-        at_hand(run)
+        on_start(run)
         known = await asyncio.to_thread(_to_send, prepared), await asyncio.to_thread(_tiers, prepared)
         emit(_started(prepared, members, *known))
         steering = Server(prepared.run.path, handler(prepared, run))
@@ -170,26 +163,18 @@ async def _sent(
 
 
 def _paired(prepared: Prepared, *, sending: bool) -> None:
-    """Settle which rows of equal requests are sent, where the plan sends them once."""
     plan, journal = prepared.plan, prepared.journal
-    wanted = selection(plan, journal.totals.rows, prepared.only) if sending else _nobody
+    wanted = selection(plan, journal.totals.rows, prepared.only if sending else ())
     journal.pair(dedupe=plan.dedupe, wanted=wanted)
 
 
-def _nobody(_: int) -> bool:
-    """No row is to be sent."""
-    return False
-
-
 def _to_send(prepared: Prepared) -> int | None:
-    """How many rows `limit` and `sample` leave to be sent; None without them."""
     plan, total = prepared.plan, prepared.journal.totals.rows
     wanted = selection(plan, total)
     return None if wanted is None else prepared.journal.count_pending(plan.limit, wanted)
 
 
 def _batches_left(prepared: Prepared) -> tuple[str, ...]:
-    """What the provider still works on when a run ends: which batches, what they may cost, how to collect or end them."""
     totals = prepared.journal.totals
     if not totals.in_batches:
         return ()
@@ -205,7 +190,7 @@ def _batches_left(prepared: Prepared) -> tuple[str, ...]:
 
 
 def _tiers(prepared: Prepared) -> dict[str, tuple[int, int]]:
-    """The replies of earlier sessions by service tier, but the standard one, where tiers are chosen; reads all attempts."""
+    """Earlier replies by service tier, except standard; reads all attempts."""
     if not prepared.plan.tier or not prepared.journal.totals.replies:
         return {}
     with Reader.open(prepared.journal.path) as reader:
@@ -238,15 +223,14 @@ def _started(
 
 
 def simulator_of(prepared: Prepared) -> "sim.Settings | None":
-    """The simulator of a run; with batches it keeps them beside the journal, so that the next session finds them."""
+    """The run's simulator; with batches its state is kept for the next session."""
     if prepared.simulator is None or not prepared.plan.batch or prepared.simulator.state:
         return prepared.simulator
     return replace(prepared.simulator, state=str(batch_folder(prepared.run) / "provider"))
 
 
 def batching_of(prepared: Prepared, client: Client | None, lane: int) -> Batching | None:
-    """What the run's batches are made with; None where it has none and makes none. Without a client, results that were
-    brought are taken in."""
+    """The settings of the run's batches, if any; without a client, results are imported."""
     plan = prepared.plan
     if client is None and prepared.batch_mode is not BatchMode.IMPORT:
         return None
@@ -274,7 +258,6 @@ def batching_of(prepared: Prepared, client: Client | None, lane: int) -> Batchin
 
 
 def _settled(ending: RunResult, totals: Totals, prepared: Prepared, *, sending: bool) -> RunResult:
-    """The ending with the account in view: failed rows, and the check that nothing has vanished."""
     if ending.exit_code is not ExitCode.OK:
         return ending
     if prepared.batch_mode is BatchMode.IMPORT and something_pending(totals):
@@ -295,69 +278,63 @@ def _settled(ending: RunResult, totals: Totals, prepared: Prepared, *, sending: 
 async def _output(
     prepared: Prepared, ending: RunResult, run: Run | None, emit: Emit, *, sending: bool
 ) -> tuple[RunResult, Exported | None]:
-    """Replace the output after a run that finished, write a partial one after others, nothing in haste."""
+    """Replace a finished run's output, write a partial one otherwise, none after a hurried stop."""
     output = prepared.run.output
     if output is None or prepared.tried or ending.exit_code is ExitCode.STORAGE:
         return ending, None
-    whole = ending.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED) and (sending or _was_whole(prepared, output))
+    # Whether the run had finished before its replies were post-processed again.
+    was_whole = not something_pending(prepared.journal.totals) or (
+        output.exists() and not partial_path(output).exists()
+    )
+    whole = ending.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED) and (sending or was_whole)
     if ending.hasty or ending.exit_code in HASTY or (not whole and is_device(output)):
-        said = f"`batchrun export {prepared.run.reference}` writes what is done"
-        return ending._replace(hint=ending.hint or said), None
+        message = f"`batchrun export {prepared.run.reference}` writes what is done"
+        return ending._replace(hint=ending.hint or message), None
     if prepared.plan.output_format == DOCUMENT and something_pending(prepared.journal.totals):
         whole = False  # a document is in place when it is translated to its end, also with --limit
     target = output if whole or await asyncio.to_thread(_cut_short, prepared, output) else partial_path(output)
     exported = await _written(prepared, target, output, run, emit)
     if isinstance(exported, RunResult):
-        said = f"`batchrun export {prepared.run.reference} --output FILE` writes it again"
-        return exported._replace(hint=exported.hint or said), None
+        message = f"`batchrun export {prepared.run.reference} --output FILE` writes it again"
+        return exported._replace(hint=exported.hint or message), None
     if target == output:
         partial_path(output).unlink(missing_ok=True)
     return ending, exported
 
 
 async def _written(prepared: Prepared, target: Path, output: Path, run: Run | None, emit: Emit) -> Exported | RunResult:
-    """What was written, or what has ended that."""
-    patience = Patience(run)
+    reader_wait = ReaderWait(run)
     with contextlib.ExitStack() as held:
         fifo = target.is_fifo()  # noqa: ASYNC240  one look
         if fifo and (stopped := await _until_read(target, run, emit, held)) is not None:
             return stopped
-        work = partial(write_output, prepared.plan, prepared.journal.path, target, output, patience.over)
+        work = partial(write_output, prepared.plan, prepared.journal.path, target, output, reader_wait.over)
         try:
-            return await patience.write(work)
+            return await reader_wait.write(work)
         except BatchrunError as error:
             return RunResult(ExitCode.STORAGE, error.message, error.hint)
         except UnreadError:
-            return patience.ending
+            return reader_wait.ending
         except BrokenPipeError:
             return RunResult(ExitCode.BROKEN_PIPE, "the program that reads the output has ended")
 
 
 async def _until_read(fifo: Path, run: Run | None, emit: Emit, held: contextlib.ExitStack) -> RunResult | None:
-    """Wait until somebody reads the pipe, which `held` keeps open for it; the ending where the run is stopped before.
-
-    A thread that opens a pipe without a reader cannot be called back.
-    """
-    told = False
+    """Wait until the pipe has a reader and keep it open; the ending if the run is stopped first."""
+    reported = False
     while run is None or run.ending is None:
         with contextlib.suppress(OSError):  # no reader (ENXIO); any other error is met again when it is written
             held.callback(os.close, os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
             return None
-        if not told:
-            said = f"{fifo} is a pipe: the rows are written once somebody reads it"
-            emit(Notice(said, asyncio.get_running_loop().time()))
-            told = True
+        if not reported:
+            message = f"{fifo} is a pipe: the rows are written once a program reads it"
+            emit(Notice(message, asyncio.get_running_loop().time()))
+            reported = True
         await asyncio.sleep(LOOK_EVERY)
     return run.ending
 
 
-def _was_whole(prepared: Prepared, output: Path) -> bool:
-    """Whether the run had finished before its replies were post-processed again."""
-    return not something_pending(prepared.journal.totals) or (output.exists() and not partial_path(output).exists())
-
-
 def _cut_short(prepared: Prepared, output: Path) -> bool:
-    """Whether the output that is there was written with rows pending (`--limit`): less than what there is by now."""
     if not output.exists():
         return False
     with Reader.open(prepared.journal.path) as reader:

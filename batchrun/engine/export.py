@@ -1,4 +1,4 @@
-"""The output and the errors file: projections of the journal, made again at any time without a call."""
+"""Writes the output and errors files from the journal, at any time and without a request."""
 
 import json
 import os
@@ -21,14 +21,12 @@ from batchrun.plan import Plan
 from batchrun.plan.outputs import errors_path, is_device
 from batchrun.plan.patterns import DOCUMENT, is_document
 
-_TABLES = frozenset({"csv", "tsv"})
-"""Outputs with one header for all rows."""
-_UNLIKE = frozenset({"jsonl", "json", "objects"})
-"""Inputs whose rows may have columns of their own."""
+_TABLES = frozenset({"csv", "tsv"})  # Outputs with one header for all rows
+_UNLIKE = frozenset({"jsonl", "json", "objects"})  # Inputs whose rows may differ in columns
 
 
 class Exported(NamedTuple):
-    """Where rows were written and how many; `errors` is None where none failed."""
+    """Files written, with numbers of rows; `errors` is None where none failed."""
 
     output: Path
     rows: int
@@ -37,7 +35,7 @@ class Exported(NamedTuple):
 
 
 def columns_of(plan: Plan, reader: Reader) -> tuple[str, ...]:
-    """The columns of a table in order of appearance; empty where the first row has them all."""
+    """A table's columns in order of appearance; empty if the first row has all."""
     if plan.output_format not in _TABLES:
         return ()
     more = dict.fromkeys(name for text in reader.added() for name in rows.columns_of(text))
@@ -59,10 +57,9 @@ def export(
     errors: Path | None = None,
     given_up: Callable[[], bool] = waited_for,
 ) -> Exported:
-    """Write done rows to `output` and failed and skipped ones to `errors`, both whole or not at all.
+    """Write done rows to `output`, failed and skipped ones to `errors`; atomically.
 
-    Without `errors` failed rows are only counted. Where `output` is a pipe, its reader is waited for until he is
-    `given_up`: UnreadError. Raises StorageError where the files cannot be written; the journal still has every reply.
+    Raises StorageError, and UnreadError once a pipe's reader is `given_up`.
     """
     written = failed = 0
     with storing(output), ExitStack() as files:
@@ -86,7 +83,7 @@ def export(
 
 
 def to_write(plan: Plan, reader: Reader) -> Iterator[Result | Record]:
-    """All rows in the order of the input. A line of OpenAI's results tells of the exchange, not of the row."""
+    """All rows in input order; OpenAI Batch results need the exchange."""
     if plan.kind is Kind.BATCH:
         return reader.exchanges()
     return reader.results() if plan.lane_column is None else reader.export_rows()
@@ -95,10 +92,9 @@ def to_write(plan: Plan, reader: Reader) -> Iterator[Result | Record]:
 def write_output(
     plan: Plan, journal: Path, target: Path, output: Path, given_up: Callable[[], bool] = waited_for
 ) -> Exported:
-    """The output of a journal written to `target`, its errors file beside `output` if that is a file.
+    """Write a journal's output to `target`, errors beside `output`.
 
-    A reader of it who reads no further is waited for until it is `given_up`. Raises StorageError, UnreadError,
-    BrokenPipeError.
+    Raises StorageError, BrokenPipeError, UnreadError.
     """
     errors = None if is_device(output) else errors_path(output)
     with Reader.open(journal) as reader:
@@ -109,11 +105,8 @@ def write_output(
 
 
 def write_chosen(plan: Plan, reader: Reader, wanted: Wanted, target: Path) -> int:
-    """Write the rows that are wanted as JSONL, whole or not at all; returns how many.
-
-    A done row is what the output has; any other is its line of the errors file, with its state as the cause where it
-    has no other. Raises StorageError.
-    """
+    """Write wanted rows as JSONL, atomically: done ones as output, others as errors. Returns their number. Raises
+    StorageError."""
     chosen = {position for page in reader.positions(wanted) for position in page}
     plan = replace(plan, output_format="jsonl")
     with storing(target), replaced(target) as stream:
@@ -130,7 +123,7 @@ def write_chosen(plan: Plan, reader: Reader, wanted: Wanted, target: Path) -> in
 
 
 class RecordWriter:
-    """Writes done rows of one plan into a stream, in the plan's format; `columns` are those of `columns_of`."""
+    """Writes done rows into a stream in the plan's format, with the columns of `columns_of`."""
 
     def __init__(self, plan: Plan, stream: BinaryIO, columns: Sequence[str] = ()) -> None:
         self._plan = plan
@@ -143,20 +136,20 @@ class RecordWriter:
         )
 
     def write(self, record: Result | Record) -> None:
-        """One done row, a whole record for an OpenAI Batch file."""
+        """Write one done row; an OpenAI Batch file needs a `Record`."""
         if self._rows is not None:
             self._rows.write(record.text, additions(self._plan, record))
         elif isinstance(record, Record):
             self._stream.write(f"{batch_result(record, self._plan.output_column)}\n".encode())
 
     def close(self) -> None:
-        """Finish what the format needs."""
+        """Finish the format."""
         if self._rows is not None:
             self._rows.close()
 
 
 def added(plan: Plan) -> tuple[str, ...]:
-    """The names of the members that an output row has beside its input's."""
+    """The members that an output row has beside its input's."""
     if plan.kind is Kind.BATCH:
         return ()
     members = plan.output_fields or (plan.output_column,)
@@ -164,17 +157,16 @@ def added(plan: Plan) -> tuple[str, ...]:
 
 
 def reserved(plan: Plan) -> tuple[str, ...]:
-    """The names that no input row may have: those that an output row may get beside its input's."""
+    """Names that no input row may have."""
     return (*added(plan), *_in_place_of_schema(plan))
 
 
 def _in_place_of_schema(plan: Plan) -> tuple[str, ...]:
-    """The column of a value that a function of `--post` returns in place of the fields of the output schema."""
     return (plan.output_column,) if plan.post and plan.output_fields and plan.kind is not Kind.BATCH else ()
 
 
 def additions(plan: Plan, record: Result | Record) -> dict[str, str]:
-    """The new members of a done row: the output column, or the fields of the output schema."""
+    """The new members of a done row, name to JSON text."""
     output = _output(plan, record)
     if plan.lane_column is not None and isinstance(record, Record):
         output[plan.lane_column] = json.dumps(_lane_name(plan, record.lane))
@@ -182,8 +174,7 @@ def additions(plan: Plan, record: Result | Record) -> dict[str, str]:
 
 
 def _lane_name(plan: Plan, lane: str | None) -> str | None:
-    """The name of the lane that answered; the address of one that is no member any more. None where no lane did, but
-    another run."""
+    """The lane that answered, or its address; None for a reused reply."""
     if lane is None:
         return None
     place = json.loads(lane)
@@ -205,7 +196,6 @@ def _output(plan: Plan, record: Result | Record) -> dict[str, str]:
 
 
 def _translation(plan: Plan, record: Record) -> str:
-    """The JSON text of a segment's translation: its plural forms, or the one text of the reply."""
     if record.value is not None and record.value.startswith("{") and not plan.output_fields:
         return record.value
     output = _output(plan, record)
@@ -213,19 +203,19 @@ def _translation(plan: Plan, record: Record) -> str:
 
 
 def merged(record: Result | Record) -> dict[str, str]:
-    """The members that post-processing merges into the row, name to JSON text."""
+    """The members that post-processing adds, name to JSON text."""
     return {} if record.added is None else _members(record.added)
 
 
 def _members(text: str) -> dict[str, str]:
-    """The members of an object, name to JSON text; integers keep all digits."""
+    """An object's members as JSON text; integers keep all digits."""
     members: dict[str, Any] = json.loads(text)
     escaped = "\\u" in text  # a lone surrogate, which no file can hold but as an escape
     return {name: json.dumps(value, ensure_ascii=escaped) for name, value in members.items()}
 
 
 def batch_result(record: Record, column: str = "output") -> str:
-    """A done OpenAI Batch request as a line of OpenAI's results file; what post-processing made of it comes after."""
+    """A done request as a line of OpenAI's results file, plus post-processing."""
     batch_id = _batch_id(record)
     line = rows.batch_line(
         batch_id, record.key, record.status or 200, record.request_id or batch_id, replies.valid(record.body or "null")
@@ -268,10 +258,8 @@ def _batch_id(record: Record) -> str:
 
 
 class Streamer:
-    """Writes rows to a stream in input order as they become final, each once; memory does not grow with the file.
-
-    `fetch` gives records after a position, in order. A row that failed is passed over: it is in the journal.
-    """
+    """Writes rows in input order as they become final; failed ones are skipped. `fetch` returns records after a
+    position."""
 
     def __init__(
         self, plan: Plan, fetch: Callable[[int], Iterable[Record]], stream: BinaryIO, columns: Sequence[str] = ()
@@ -282,7 +270,7 @@ class Streamer:
         self._after = 0
 
     def advance(self, *, all_rows: bool = False) -> int:
-        """Write what is final by now, up to the first row that is not; with `all_rows` pass over such rows too."""
+        """Write up to the first row that is not final; with `all_rows` skip those."""
         written = 0
         for record in self._fetch(self._after):
             if record.state is State.DONE:
@@ -295,6 +283,6 @@ class Streamer:
         return written
 
     def close(self) -> None:
-        """Finish what the format needs."""
+        """Finish the format."""
         self._writer.close()
         self._stream.flush()

@@ -1,10 +1,8 @@
-"""What a run will use, cost and take, from what some of its rows did. Pure arithmetic.
+"""Predicts tokens, cost and time from answered rows. Pure.
 
-A row's prompt tokens follow from the length of its request, so they are learnt as a ratio. Its output tokens may or may
-not: they are estimated in two ways, by a straight line over the length and by the mean of rows of like length (five
-classes), and the way whose spread is smaller is believed. Beyond the lengths that were seen a line is believed by half,
-and the other half is added to the range; so is half of what the two ways differ by. Ranges are 95 % intervals by
-Student's t; the rows already paid for are counted as they are.
+Input tokens are a ratio of request lengths. Output tokens: a least-squares line over the length, or means of five
+length classes, whichever has the smaller spread. Beyond seen lengths the line counts by half; that half, and half the
+difference of the two, widen the range. Ranges are 95 % intervals by Student's t.
 """
 
 import math
@@ -16,15 +14,13 @@ from typing import NamedTuple
 
 from batchrun.prompts.caching import BYTES_PER_TOKEN
 
-GUESS = 0.25
-"""How far off `BYTES_PER_TOKEN` may be while no reply tells better: rules of thumb for English differ by a fifth."""
+GUESS = 0.25  # Relative error of `BYTES_PER_TOKEN` before any reply
 CLASSES = 5
-_STEPS = 16
-"""Classes of length in each doubling of it, in the histogram."""
+_STEPS = 16  # Length classes per doubling in the histogram
 
 
 class Range(NamedTuple):
-    """An amount that is not known: the least, what is expected, the most."""
+    """An uncertain amount: least, expected, most."""
 
     low: float
     expected: float
@@ -36,10 +32,7 @@ class Range(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What one row did: the bytes of its request, the tokens of all its attempts, the seconds of its last exchange.
-
-    `cost` is in picodollars, None where its price is not known; `attempts` do not count 429s.
-    """
+    """An answered row: request bytes, tokens of all attempts, seconds of the last. Cost in picodollars."""
 
     size: int
     input_tokens: int
@@ -51,14 +44,14 @@ class Seen(NamedTuple):
 
 @dataclass(slots=True)
 class Lengths:
-    """The lengths of many requests, as a histogram: for each class how many there are and their bytes."""
+    """Request lengths as a histogram: number and bytes per class."""
 
     classes: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
     rows: int = 0
     size: int = 0
 
     def add(self, size: int) -> None:
-        """Take one request in."""
+        """Count one request."""
         found = self.classes.setdefault(int(_STEPS * math.log2(max(1, size))), [0, 0])
         found[0] += 1
         found[1] += size
@@ -66,12 +59,12 @@ class Lengths:
         self.size += size
 
     def means(self) -> Iterable[tuple[int, float]]:
-        """How many requests there are of each mean length."""
+        """The number of requests of each mean length."""
         return ((count, size / count) for count, size in self.classes.values())
 
 
 def input_tokens(lengths: Lengths, seen: Sequence[Seen]) -> Range:
-    """The prompt tokens of requests that were not sent yet."""
+    """Input tokens of unsent requests."""
     known = sum(row.size * row.attempts for row in seen)
     if not known:
         guess = lengths.size / BYTES_PER_TOKEN
@@ -80,7 +73,7 @@ def input_tokens(lengths: Lengths, seen: Sequence[Seen]) -> Range:
 
 
 def total(lengths: Lengths, seen: Sequence[tuple[int, float]]) -> Range:
-    """The sum of a quantity over requests that were not sent yet, from (length, quantity) of those that were."""
+    """The sum over unsent requests, from (length, quantity) of answered ones."""
     if not lengths.rows:
         return Range(0, 0, 0)
     if len(seen) < 3 or len({amount for _, amount in seen}) == 1:
@@ -95,7 +88,7 @@ def total(lengths: Lengths, seen: Sequence[tuple[int, float]]) -> Range:
 
 
 def _by_line(lengths: Lengths, seen: Sequence[tuple[int, float]]) -> tuple[float, float, float]:
-    """A least-squares line over the length: the sum, its standard error, and the doubt about unseen lengths."""
+    """The sum by a least-squares line, its standard error, and the doubt about unseen lengths."""
     count, rows = len(seen), lengths.rows
     mean_size, mean = fmean(size for size, _ in seen), fmean(amount for _, amount in seen)
     square = sum((size - mean_size) ** 2 for size, _ in seen)
@@ -116,14 +109,12 @@ def _by_line(lengths: Lengths, seen: Sequence[tuple[int, float]]) -> tuple[float
 def _extrapolated(
     lengths: Lengths, seen: Sequence[tuple[int, float]], line: float, slope: float, error: float
 ) -> tuple[float, float, float]:
-    """A line is believed by half where no length was seen."""
     least, most = min(size for size, _ in seen), max(size for size, _ in seen)
     beyond = slope * sum(count * (size - min(most, max(least, size))) for count, size in lengths.means())
     return line - beyond / 2, error, abs(beyond) / 2
 
 
 def _by_class(lengths: Lengths, seen: Sequence[tuple[int, float]]) -> tuple[float, float, float]:
-    """The means of classes of length, weighted by how many requests each has."""
     sizes = sorted(size for size, _ in seen)
     edges = sorted({sizes[place * len(sizes) // CLASSES] for place in range(1, CLASSES)})
     groups: list[list[float]] = [[] for _ in range(len(edges) + 1)]
@@ -141,7 +132,7 @@ def _by_class(lengths: Lengths, seen: Sequence[tuple[int, float]]) -> tuple[floa
 
 
 def _unseen(seen: int, rows: int) -> float:
-    """The spread of a sum over rows that were not seen, against that of a mean of infinitely many."""
+    """The variance factor of a sum over unseen rows, against that of a mean."""
     return 1 + seen / rows
 
 
@@ -152,7 +143,7 @@ def _student(freedom: int) -> float:
 
 
 class Throughput(NamedTuple):
-    """What bounds the speed: rates per minute, None where none is known; requests at once; seconds of an exchange."""
+    """Limits on speed: rates per minute (None: unknown), requests at once, seconds of an exchange."""
 
     rpm: float | None
     tpm: float | None
@@ -161,14 +152,14 @@ class Throughput(NamedTuple):
 
 
 class Duration(NamedTuple):
-    """How long a run sends, in seconds, and what binds it; None where nothing tells."""
+    """Seconds of sending, and the limit that binds."""
 
     seconds: Range
     binding: str
 
 
 def duration(requests: float, tokens: Range, throughput: Throughput) -> Duration | None:
-    """How long it takes to send so many requests with so many tokens in and out."""
+    """The time for that many requests and tokens, if bounded."""
     bounds = [_rate_bound("requests per minute", Range(requests, requests, requests), throughput.rpm)]
     bounds.append(_rate_bound("tokens per minute", tokens, throughput.tpm))
     if throughput.seconds is not None:

@@ -1,8 +1,6 @@
-"""The input, checked and rendered once, on its way into the journal; nothing is sent while a row is in doubt.
+"""Checks and renders the input once on its way into the journal.
 
-`Digests` counts how often each of many digests was met, in little memory: a million in 25 MB, where a dict takes 130. Open
-addressing with linear probing over two arrays (Knuth, The Art of Computer Programming, 6.4, algorithm L); digests are
-hashes already, so their low bits are their place.
+`Digests` takes 25 bytes per digest, a dict 130: open addressing with linear probing (Knuth, TAOCP 6.4, algorithm L).
 """
 
 import time
@@ -21,8 +19,7 @@ from batchrun.plan.reducing import Reduction
 from batchrun.prompts import Renderer, RenderError, request_digest
 from batchrun.rows import Input, Mixed, line_text
 
-_SLOTS = 1024
-"""At first; a power of two, doubled when two thirds are taken."""
+_SLOTS = 1024  # Initial slots, a power of two; doubled when two thirds are used
 
 
 class Digests:
@@ -33,7 +30,7 @@ class Digests:
         self._make(_SLOTS)
 
     def add(self, digest: int) -> int:
-        """Count one more; how many there were before."""
+        """Count one more; returns the count before."""
         place = self._place(digest)
         before = self._counts[place]
         if not self._keys[place]:
@@ -52,7 +49,7 @@ class Digests:
         return there
 
     def _place(self, digest: int) -> int:
-        """Where the digest is, or the free slot where it would be; 0 marks a free one, and counts as 1."""
+        """The digest's slot, or its free one; 0 marks a free slot, so digest 0 counts as 1."""
         keys, mask, wanted = self._keys, self._mask, digest or 1
         place = wanted & mask
         while keys[place] not in (0, wanted):
@@ -74,17 +71,14 @@ class Digests:
 
 _HERE = Path()
 _64_BITS = (1 << 64) - 1
-NAMED = 20
-"""Bad lines that are named one by one; the rest are counted."""
+NAMED = 20  # Bad lines that are listed; the rest are counted
 
-GUESSED_BY = 20_000
-"""Characters that are not UTF-8 by which their encoding is guessed."""
-BLANK_ROW = "the text is blank"
-"""Why a row is skipped under `--blank skip`."""
+GUESSED_BY = 20_000  # Characters from which an encoding is guessed
+BLANK_ROW = "the text is blank"  # Why a row is skipped under `--blank skip`
 
 
 class Ids:
-    """The ids of an input for commands that make no journal, which refuses what is there twice while it takes rows in."""
+    """Finds repeated ids for commands without a journal."""
 
     def __init__(self) -> None:
         self._met = Digests()
@@ -98,7 +92,7 @@ class Ids:
             self._again = row.key, row.line
 
     def refuse(self, rows: Iterable[IntakeRow]) -> None:
-        """Raises InputError for an id that was there twice, naming both lines; `rows` are those of the input once more."""
+        """Raises InputError for a repeated id with both lines; `rows` are read once more."""
         if self._again is not None:
             key, line = self._again
             first = next((row.line for row in rows if row.key == key and row.request), line)
@@ -107,7 +101,7 @@ class Ids:
 
 
 class Problems:
-    """What is wrong with the input: each bad line up to a number, and how many there are. `where` names a line."""
+    """Invalid lines: the first ones, and their number; `where` formats a line."""
 
     def __init__(self, where: Callable[[int], str]) -> None:
         self.count = 0
@@ -119,7 +113,7 @@ class Problems:
         self._named: list[str] = []
 
     def add(self, line: int, reason: str, text: str = "", *, mixed: bool = False, missing: bool = False) -> None:
-        """Note that a line cannot be taken; `text` is all of it where it is not UTF-8, `missing`: a value is."""
+        """Note an invalid line, with its `text` if it is not UTF-8."""
         self.count += 1
         self._missing += missing
         if reason.startswith(rows.NOT_UTF8):
@@ -130,7 +124,7 @@ class Problems:
             self._named.append(f"{self._where(line)}: {reason}")
 
     def refuse(self, name: str, *, skip_invalid: bool) -> None:
-        """Raises InputError naming the lines, unless they may be skipped. Mixed kinds are never skipped."""
+        """Raises InputError with the lines, unless skipped; mixed kinds never are."""
         if not self.count or (skip_invalid and not self.mixed):
             return
         more = [f"… and {self.count - NAMED:,} more"] if self.count > NAMED else []
@@ -138,7 +132,7 @@ class Problems:
         if self._missing == self.count:
             hint = "fix these lines, or leave rows without text out with --blank skip"
         elif self.undecoded and not self.mixed:
-            hint = f"name the encoding of the text (--encoding {self.guess}, perhaps), or save it as UTF-8"
+            hint = f"name the text's encoding (try --encoding {self.guess}), or save it as UTF-8"
         raise InputError(
             "\n  ".join([f"{name}: {counted(self.count)} cannot be sent:", *self._named, *more]),
             f"{hint}; nothing was sent",
@@ -146,23 +140,23 @@ class Problems:
 
     @property
     def guess(self) -> str:
-        """The encoding that lines which are not UTF-8 may be in."""
+        """The probable encoding of lines that are not UTF-8."""
         return rows.encoding_hint(self._undecoded.encode("latin-1", "ignore"))
 
 
-def tell_rows(source: Input, problems: Problems, emit: Emit) -> None:
-    """Say what is remarkable about rows of the input, once all of them are read."""
+def report_rows(source: Input, problems: Problems, emit: Emit) -> None:
+    """Emit notices about the input's rows, once all are read."""
     if problems.undecoded:
-        said = f"{counted(problems.undecoded)} skipped for not being UTF-8: --encoding {problems.guess}, perhaps, reads them"
-        emit(Notice(said, time.monotonic()))
+        message = f"{counted(problems.undecoded)} skipped, not UTF-8: try --encoding {problems.guess}"
+        emit(Notice(message, time.monotonic()))
     for what, count, first in source.remarks.all():
         if first is not None:
             place = source.where(first)
             emit(Notice(f"{counted(count)} ({place}{' …' if count > 1 else ''}): {what}", time.monotonic()))
 
 
-def tell_whole(source: Input, emit: Emit) -> None:
-    """Say what is remarkable about the input as a whole, as soon as it is open."""
+def report_input(source: Input, emit: Emit) -> None:
+    """Emit notices about the input as a whole, once it is open."""
     for what, _, first in source.remarks.all():
         if first is None:
             emit(Notice(what, time.monotonic()))
@@ -179,11 +173,9 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
     reduction: Reduction | None = None,
     folder: Path = _HERE,
 ) -> Iterator[IntakeRow]:
-    """Each row with the hash of its request; a row that cannot be sent is skipped and noted in `problems`.
+    """Each row with its request hash (`digest`); invalid rows are skipped and noted in `problems`.
 
-    `added` are the columns of the output that no row may have already, `digest` the kind of the hashes, `blanks` what becomes of rows without text: what
-    they are is noted among the remarks of the input. A text that `reduction` finds too long is several rows.
-    `folder` is that of the journal, which paths of files are noted from.
+    Rows must not have the columns `added`. `reduction` splits long texts. Paths are relative to `folder`.
     """
     taken, render = frozenset(added), renderer.render
     for item in source:

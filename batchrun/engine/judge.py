@@ -1,4 +1,4 @@
-"""What one exchange says, in the terms of the gate, of `retry.decide` and of the journal. Pure."""
+"""Interprets one exchange for the gate, `retry.decide` and the journal. Pure."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,13 +16,12 @@ from batchrun.retry import Answer, Meaning, Meanings, Refusal, Tries
 Mask = Callable[[str], str]
 
 _UNCOUNTED = frozenset({Meaning.LOADING, Meaning.NO_CAPACITY, Meaning.ADDED})
-"""Meanings of answers that use up none of a row's attempts, beside 429s."""
-EXCERPT = 2000
-"""Characters of a body that is no reply that are kept."""
+"""Meanings that use no attempt, beside 429s."""
+EXCERPT = 2000  # Characters kept of a body that is no reply
 
 
 class Charge(NamedTuple):
-    """What one request was charged: picodollars, None where that is not known, tokens, and the money by kind."""
+    """The charge of one request: picodollars (None: unknown), tokens, and the money by kind."""
 
     cost: int | None
     tokens: int
@@ -30,7 +29,7 @@ class Charge(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """One exchange, understood. `value` is JSON where a schema gives the reply a value of its own."""
+    """One interpreted exchange. `value` is JSON where a schema gives the reply a value of its own."""
 
     answer: Answer
     reply: Reply | None
@@ -40,9 +39,9 @@ class Judged(NamedTuple):
 
 
 def judge(request: Request, exchange: Exchange, checker: ReplyChecker | None, meanings: Meanings, mask: Mask) -> Judged:
-    """What the exchange says of its row and of the provider; `mask` takes secrets out of an error that echoes them.
+    """What an exchange shows; `mask` removes secrets.
 
-    Any 2xx may carry a reply. An error in its place is judged as the status that its code is, and by its words.
+    Any 2xx may carry a reply; an error in its place is judged by its code as a status.
     """
     status = exchange.status
     hints = limits.hints(exchange.headers, status, exchange.body)
@@ -72,8 +71,7 @@ def judge_body(  # noqa: PLR0913  a body, and what is known around it
     *,
     data: Any = None,
 ) -> Judged:
-    """The same for the body of a 200: one that just came, or one that the journal kept; `data` is its JSON, where that is
-    parsed already."""
+    """The same for the body of a 200; `data` is its JSON if parsed."""
     reply = replies.read(request.endpoint, body, request.output_limit, inputs_of(request), data)
     if isinstance(reply, Defect):
         reason, _, detail = reply.reason.partition(": ")  # a detail may be another one each time
@@ -85,28 +83,25 @@ def judge_body(  # noqa: PLR0913  a body, and what is known around it
             return made(Judged, (retry.plain(left), reply, reply.usage, hints, None))
         complaint, check, value = replies.checked(checker, reply.text or "")
         flags = checker.flags if complaint is None else frozenset[Flag]()
-        said = Answer(200, complaint=complaint, check=check, flags=flags, left=left)
-        return Judged(said, reply, reply.usage, hints, value)
+        answer = Answer(200, complaint=complaint, check=check, flags=flags, left=left)
+        return Judged(answer, reply, reply.usage, hints, value)
     empty = Flag.EMPTY in reply.flags
     complaint = check = value = None
     if empty:
-        complaint = _paid(reply)
+        paid = "no tokens stated" if reply.usage is None else f"{reply.usage.output:,} tokens out"
+        complaint = f"{paid}, only {reply.thinking}" if reply.thinking else f"{paid}, no text"
     elif checker is not None:
         complaint, check, value = replies.checked(checker, reply.text or "")
     checked, limited = checker is not None, bool(request.output_limit)
-    said = Answer(200, complaint=complaint, check=check, flags=reply.flags, left=left, checked=checked, limited=limited)
-    return Judged(said, reply, reply.usage, hints, value)
+    answer = Answer(
+        200, complaint=complaint, check=check, flags=reply.flags, left=left, checked=checked, limited=limited
+    )
+    return Judged(answer, reply, reply.usage, hints, value)
 
 
 def inputs_of(request: Request) -> int:
-    """How many prompts a request has."""
+    """The number of prompts in a request."""
     return prompts_in(from_json(request.body)) if request.endpoint is Endpoint.COMPLETIONS and request.body else 1
-
-
-def _paid(reply: Reply) -> str:
-    """What was paid for a reply without an answer."""
-    tokens = "no tokens stated" if reply.usage is None else f"{reply.usage.output:,} tokens out"
-    return f"{tokens}, only {reply.thinking}" if reply.thinking else f"{tokens}, no text"
 
 
 def _failed(request: Request, exchange: Exchange, hints: Hints, meanings: Meanings, mask: Mask) -> Answer:
@@ -116,8 +111,8 @@ def _failed(request: Request, exchange: Exchange, hints: Hints, meanings: Meanin
             0, exchange.fault, exchange.sent, message=exchange.detail, left=exchange.left, unreadable=unreadable
         )
     error = replies.error_of(exchange.status, exchange.headers, exchange.body)
-    said = f"{error.message}\n{error.details}"
-    refusal = Refusal(exchange.status, error.type, error.code, said, exchange.headers, request.body)
+    text = f"{error.message}\n{error.details}"
+    refusal = Refusal(exchange.status, error.type, error.code, text, exchange.headers, request.body)
     return Answer(
         exchange.status,
         type=mask(error.type),
@@ -134,7 +129,7 @@ def _failed(request: Request, exchange: Exchange, hints: Hints, meanings: Meanin
 
 
 def feedback(judged: Judged, body_bytes: int) -> Feedback:
-    """What the gate learns from the exchange of a request of `body_bytes`."""
+    """What the gate learns from an exchange with a request of `body_bytes`."""
     answer, _, usage, hints, _ = judged
     good = answer.accepted
     throttle = None if good or not answer.throttled else throttle_of(answer)
@@ -145,13 +140,13 @@ def feedback(judged: Judged, body_bytes: int) -> Feedback:
 
 
 def throttle_of(answer: Answer) -> Throttle:
-    """What a 429 is about, as far as its body tells."""
-    said = f"{answer.type} {answer.code} {answer.message}".lower()
+    """The limit named by a 429."""
+    text = f"{answer.type} {answer.code} {answer.message}".lower()
     if answer.meaning is Meaning.CONCURRENCY:
         return Throttle.CONCURRENCY
-    if answer.type == "requests" or "requests per" in said or "(rpm)" in said:
+    if answer.type == "requests" or "requests per" in text or "(rpm)" in text:
         return Throttle.REQUESTS
-    if answer.type == "tokens" or "tokens per" in said or "(tpm)" in said:
+    if answer.type == "tokens" or "tokens per" in text or "(tpm)" in text:
         return Throttle.TOKENS
     return Throttle.UNKNOWN
 
@@ -187,7 +182,7 @@ def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mas
 
 
 def counted(attempts: int, deadlines: int, asks: int, answer: Answer) -> Tries:
-    """What the row has used up with this answer, after what it had used before."""
+    """What the row has used up including this answer."""
     asked = answer.complaint is not None or Flag.TRUNCATED in answer.flags
     if answer.accepted:
         return made(Tries, (attempts + 1, deadlines, asks + asked))
@@ -199,5 +194,5 @@ def counted(attempts: int, deadlines: int, asks: int, answer: Answer) -> Tries:
 
 
 def failure(verdict: retry.GiveUp) -> Outcome:
-    """The outcome of a row that is given up."""
+    """The outcome of a row that failed."""
     return Outcome(State.FAILED, verdict.permanent, verdict.cause, verdict.message, frozenset(), None)

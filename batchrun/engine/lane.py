@@ -1,7 +1,4 @@
-"""A lane: one endpoint, key and model, with its own client, limits, health, prices and spelling.
-
-What answers say of a provider is gathered here, over all rows that were sent there. On the loop of the run, no threads.
-"""
+"""A lane: one endpoint, key and model, with its client, limits, health, prices and parameter names."""
 
 import asyncio
 import contextlib
@@ -29,12 +26,9 @@ from batchrun.plan import Plan
 from batchrun.replies import ReplyChecker
 from batchrun.retry import Answer, Health, Meaning, Meanings
 
-MOST_ODD = 5
-"""Finish reasons that are not known and are named."""
-MOST_REFUSALS = 20
-"""Refusals of one row in a row by other statuses than 429 that cost it nothing."""
-_LATELY = 32
-"""Replies whose times tell how many come in a second."""
+MOST_UNKNOWN = 5  # Unknown finish reasons that are reported
+MOST_REFUSALS = 20  # Refusals of one row in succession, with other statuses than 429, that use no attempt
+_LATELY = 32  # Replies over which the rate is measured
 _SAID_BY_THE_PROVIDER = frozenset(
     {WaitReason.THROTTLED, WaitReason.DOWN, WaitReason.LOADING, WaitReason.DOUBT, WaitReason.QUOTA}
 )
@@ -42,12 +36,11 @@ _SAID_BY_THE_PROVIDER = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A place where requests can be sent: the run's plan with this endpoint, key and model in it, and the client for it.
+    """Where requests can be sent: the run's plan with this endpoint, key and model.
 
-    Without a `client` nothing is sent. `record` is the lane in the journal; `name` is what users call it. Members of one
-    `quota` share a limiter. `ill` is why it cannot be reached at the start. `instead` are the beginning of the bodies of
-    the run, and what stands in its place here, where the model has another name. A `fallback` gets only rows that have failed elsewhere.
-    `hub` has the senders that make the exchanges, where they are not made in this process.
+    Members of one `quota` share a limiter. `unreachable`: why it was unreachable. `instead`: start of the run's bodies and its
+    replacement for another model name. A `fallback` gets only rows that failed elsewhere. `hub` has the sender
+    processes.
     """
 
     plan: Plan
@@ -55,15 +48,14 @@ class Member:
     record: Record | None = None
     name: str = ""
     quota: str | None = None
-    ill: str | None = None
+    unreachable: str | None = None
     instead: tuple[bytes, bytes] | None = None
     fallback: bool = False
     hub: Hub | None = None
 
 
 class Closed(NamedTuple):
-    """A lane that answers no row: how a run with no other lane would end, and when it is tried again (the loop's time),
-    `pause` seconds after it failed."""
+    """A run's ending without other lanes, the next try (loop time), and the pause."""
 
     ending: RunResult
     again: float
@@ -71,10 +63,7 @@ class Closed(NamedTuple):
 
 
 class Lane:
-    """Sends the requests of rows to one member, as fast as `gate` lets it.
-
-    `fitted` is whether a reply of an earlier session fitted; `changed` hears when the lane's state is another.
-    """
+    """Sends requests to one member. `fitted`: a reply of an earlier session was valid."""
 
     def __init__(  # noqa: PLR0913  what a lane is, and who hears of it
         self,
@@ -95,7 +84,7 @@ class Lane:
         self.mask = str if member.client is None else member.client.mask
         self.gate = gate
         self.record = member.record
-        self.ill = member.ill
+        self.unreachable = member.unreachable
         self.fallback = member.fallback
         self.health = Health(fitted=fitted)
         self.outage = None if member.client is None else Outage(gate, member.client, gone=self.gone)
@@ -103,40 +92,36 @@ class Lane:
         self.meanings = Meanings(plan.dialect, plan.answers)
         self.prices = Prices(plan, expected=lambda: gate.estimate(0, None))
         self.sending = Sending(plan, emit=emit, rows_left=rows_left, as_rendered=member.instead is None)
-        self.said = ""
-        """By the provider, when it last refused for want of a rate or failed."""
-        self.looks_elsewhere = False
-        self.looking = asyncio.Lock()
-        self.bound = self.given = 0
-        """Rows that were given to it and have no slot yet; those that were given and are not answered."""
-        self.took = 0.0
-        """Seconds of an exchange that brought a reply, lately."""
+        self.last_error = ""  # The provider's last refusal or failure
+        self.probes_ahead = False
+        self.probe_lock = asyncio.Lock()
+        self.queued = self.assigned = 0  # Rows given to it without a slot; rows given to it without an answer
+        self.took = 0.0  # Seconds of a successful exchange (moving average)
         self._busy_since = 0.0
         self._answered: deque[float] = deque(maxlen=_LATELY)
         self.closed: Closed | None = None
         self.waits: Waiting | None = None
         self._state = LaneState.OPEN
-        self._hears = changed
+        self._on_change = changed
         self._fitted = fitted
         self._emit = emit
         self._loop = asyncio.get_running_loop()
         self._cuts = Cuts()
-        self._odd: set[str] = set()
+        self._unknown: set[str] = set()
         self._probing: Probing | None = None
         self._instead = member.instead
         self._learned = None if member.record is None else member.record.learned
-        self._go_on()
+        self._restore()
 
-    def _go_on(self) -> None:
-        """Begin with what earlier sessions learned."""
+    def _restore(self) -> None:
         if self._learned is not None:
             with contextlib.suppress(KeyError, TypeError, ValueError):  # another version may keep it in another way
                 learned = json.loads(self._learned)
-                self.gate.go_on(learned["limits"])
+                self.gate.restore(learned["limits"])
                 self.health.passed.update(map(Meaning, learned["passed"]))
 
-    def news(self) -> str | None:
-        """What the next session can begin with, as JSON; None where that is what it was."""
+    def learned_json(self) -> str | None:
+        """What was learned, as JSON; None if unchanged."""
         learned = json.dumps({"limits": self.gate.learned(), "passed": sorted(self.health.passed)})
         if learned == self._learned:
             return None
@@ -144,36 +129,35 @@ class Lane:
         return learned
 
     def spelled(self, request: Request) -> Request:
-        """The request with the model's name at this lane."""
+        """The request with this lane's name of the model."""
         if self._instead is None or not request.body.startswith(self._instead[0]):
             return request
         before, here = self._instead
         return request._replace(body=here + request.body[len(before) :], named=None)
 
     def send(self, state: RowState, sent: Request) -> Coroutine[Any, Any, Exchange]:
-        """What comes back for a request that is as it is sent here."""
+        """Send a request as it is."""
         assert self.client is not None
         timeout = self.plan.timeout if state.tier is None else self.sending.timeout(state)
         return self.client.send(sent, timeout=timeout)
 
-    def give(self) -> None:
-        """A row is given to it. What it answers in a second is measured anew after it was idle."""
-        if not self.given:
+    def assign_row(self) -> None:
+        """Count a row given to it; the rate is measured anew after idling."""
+        if not self.assigned:
             self._busy_since = self._loop.time()
             self._answered.clear()
-        self.given += 1
-        self.bound += 1
+        self.assigned += 1
+        self.queued += 1
 
     def rate(self, now: float) -> float:
-        """Rows that it answers in a second, lately; 0 where that is not known."""
+        """Rows answered per second lately; 0 if unknown."""
         since = self._answered[0] if len(self._answered) == _LATELY else self._busy_since
         return len(self._answered) / (now - since) if self._answered and now > since else 0.0
 
-    def heard(
+    def receive(
         self, state: RowState, sent: Request, exchange: Exchange, checker: ReplyChecker | None
     ) -> tuple[Judged, float]:
-        """What came back, understood, and the slot given back; with the seconds that a 429 has announced and that the gate
-        leaves to this row alone."""
+        """Judge an exchange and release its slot; also returns the row's own Retry-After."""
         request, attempt = state.request, state.attempt
         assert request is not None, "it was sent"
         assert attempt is not None, "it was sent"
@@ -186,7 +170,7 @@ class Lane:
         seconds = ended - exchange.left
         accepted = judged.answer.accepted
         if not accepted or state.tier is not None or state.marks:
-            judged = self.sending.heard(state, judged, seconds)
+            judged = self.sending.receive(state, judged, seconds)
         if accepted:
             state.refusals = 0
             self.took += (seconds - self.took) * (1 / 16 if self.took else 1)
@@ -195,7 +179,7 @@ class Lane:
             judged = self._refused(state, permit, judged)
             answer = judged.answer
             if answer.throttled or answer.down or answer.meaning is Meaning.LOADING:
-                self.said = answer.message
+                self.last_error = answer.message
             if answer.meaning is Meaning.NO_CAPACITY or answer.fault is Fault.LOST:
                 self.gate.cancel(permit)  # it says nothing of other tiers, or of the provider
                 return judged, 0.0
@@ -205,10 +189,6 @@ class Lane:
         return judged, self.gate.settle(permit, feedback(judged, request.weight))
 
     def _refused(self, state: RowState, permit: Permit, judged: Judged) -> Judged:
-        """An answer without a reply as a 429 if it was the refusal of a busy server in another status.
-
-        One row is refused so only so often in a row: what always refuses it is not that the server is busy.
-        """
         answer = judged.answer
         overloaded = answer.meaning is Meaning.OVERLOADED
         busy = overloaded or answer.meaning in (None, Meaning.PASSES)
@@ -224,7 +204,7 @@ class Lane:
         return judged._replace(answer=answer._replace(disguised=True))
 
     def observe(self, state: RowState, answer: Answer) -> None:
-        """What the answer to a live request says of the provider."""
+        """Record what the answer to a live request shows about the provider."""
         self.health.observe(answer, state.row.seq, self._loop.time(), elsewhere=state.elsewhere)
         if (
             answer.fault is not None
@@ -234,15 +214,15 @@ class Lane:
         ):
             self.outage.refused()
 
-    def tell_of_odd(self, judged: Judged) -> None:
-        """Name an unknown finish reason, once."""
+    def report_unknown_finish(self, judged: Judged) -> None:
+        """Report an unknown finish reason, once."""
         word = judged.reply.finish if judged.reply is not None and Flag.ODD in judged.answer.flags else None
-        if word is not None and word not in self._odd and len(self._odd) < MOST_ODD:
-            self._odd.add(word)
-            self._notice(f"a reply ended for a reason that is not known, {word[:60]!r}: such replies are flagged odd")
+        if word is not None and word not in self._unknown and len(self._unknown) < MOST_UNKNOWN:
+            self._unknown.add(word)
+            self._notice(f"unknown finish reason {word[:60]!r}: such replies are flagged odd")
 
-    def mind_the_breaker(self) -> None:
-        """Send single requests while the provider is down, loads its model, or may have refused permanently."""
+    def update_probing(self) -> None:
+        """Probe with single requests while the provider is down, loading or in doubt."""
         health = self.health
         well = health.doubt is None and health.loading_since is None and health.opened_at is None
         if well and self._probing is None:
@@ -251,71 +231,70 @@ class Lane:
         down = probing is not None and probing.reason is WaitReason.DOWN
         if probing != self._probing:
             before, self._probing = self._probing, probing
-            self.gate.trickle(probing and probing.every, probing and probing.reason)
+            self.gate.set_half_open(probing and probing.every, probing and probing.reason)
             if down and self.outage is not None:
-                self.outage.began()
-            said = "the provider answers again" if probing is None else probing.said
-            if before is None or said != before.said:
-                self._notice(said)
-            self._stands()
+                self.outage.start()
+            message = "the provider answers again" if probing is None else probing.message
+            if before is None or message != before.message:
+                self._notice(message)
+            self._report_state()
         elif down and self.outage is not None:
-            self.outage.goes_on()
+            self.outage.renew()
 
     def gone(self) -> None:
         """The provider accepts no connections."""
         self.health.unreachable(self._loop.time())
-        self.mind_the_breaker()
+        self.update_probing()
 
     @property
     def state(self) -> LaneState:
-        """How it stands."""
+        """Open, down or closed."""
         if self.closed is not None:
             return LaneState.CLOSED
         return LaneState.OPEN if self._probing is None else LaneState.DOWN
 
     @property
     def reason(self) -> str:
-        """Why it is not open; empty where it is."""
+        """Why it is not open; empty if it is."""
         if self.closed is not None:
             return self.closed.ending.message or ""
-        return "" if self._probing is None else self._probing.said
+        return "" if self._probing is None else self._probing.message
 
     def close(self, ending: RunResult, pause: float) -> None:
-        """Send nothing but a single row after `pause` seconds: it would be refused. What it met so far says no more of the
-        lane that is tried then."""
+        """Send only single rows, after `pause` seconds, with a new health."""
         if self.closed is None:
-            self._notice(f"its rows go to the other lanes: {ending.message}")
+            self._notice(f"its rows go to other lanes: {ending.message}")
         self.closed = Closed(ending, self._loop.time() + pause, pause)
         passed = self.health.passed
         self.health = Health(fitted=self._fitted)
         self.health.passed |= passed
-        self.mind_the_breaker()
-        self._stands()
+        self.update_probing()
+        self._report_state()
 
     def reopen(self) -> None:
-        """It has answered the row that it was tried with."""
+        """It answered the row that it was tried with."""
         if self.closed is not None:
             self.closed = None
             self._notice("answers again")
-            self._stands()
+            self._report_state()
 
-    def _stands(self) -> None:
+    def _report_state(self) -> None:
         if self._state is not self.state:
             self._state = self.state
-            self._hears(self)
+            self._on_change(self)
 
-    def _notice(self, said: str) -> None:
-        self._emit(Notice(f"{self.name}: {said}" if self.name else said, self._loop.time()))
+    def _notice(self, message: str) -> None:
+        self._emit(Notice(f"{self.name}: {message}" if self.name else message, self._loop.time()))
 
     def explained(self, event: Waiting | Resumed) -> Waiting | Resumed:
-        """What its gate tells, with the sentence of the provider where that is why it holds requests back."""
+        """Add the provider's message to its reasons."""
         if isinstance(event, Waiting) and event.reason in _SAID_BY_THE_PROVIDER:
-            return replace(event, said=self.said)
+            return replace(event, said=self.last_error)
         return event
 
 
 def _is_asked(member: Member) -> bool:
-    """Whether a server is asked for its queue. Lanes of one quota have one limit in flight, and are not one server."""
+    # Lanes of one quota are not one server.
     plan, client = member.plan, member.client
     if client is None or member.quota is not None or plan.simulated:
         return False

@@ -1,4 +1,4 @@
-"""A run on the faster event loop."""
+"""Runs a coroutine on the faster event loop."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,6 +10,6 @@ T = TypeVar("T")
 
 
 def run_coroutine(main: Coroutine[Any, Any, T]) -> T:
-    """As `asyncio.run` does, on the faster loop."""
+    """As `asyncio.run`, on the faster loop."""
     with asyncio.Runner(loop_factory=faster()) as runner:
         return runner.run(main)

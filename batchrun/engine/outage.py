@@ -1,12 +1,9 @@
-"""An outage in the middle of a run: how it is seen when nothing answers any more, what becomes of what was in flight, and how
-often single requests leave meanwhile.
+"""Detects outages during a run, and ends requests that hang since before one.
 
-A server that is restarted may leave the connections to its old process open, with no process that answers. So when nothing
-has come for much longer than replies take, a connection is opened once a second, and closed without a word: where that
-is refused, the provider is down. What left before an outage waits for an answer as long as the deadline allows, but
-when it is older than any reply has been (`ReplyTimes.overdue`) and the same address accepts new connections again, it is
-ended: it may have been billed for, and its row is sent again at no cost in attempts. Where no outage was seen nothing is
-ended: a slow model is no outage.
+A restarted server may leave old connections open and silent. If nothing arrives for long, a connection is tried each
+second; if refused, the provider is down. Requests from before an outage that are overdue (`ReplyTimes`) are ended once
+connections are accepted again: possibly billed, resent without using an attempt. Without an outage none is ended: the
+model may be slow.
 """
 
 import asyncio
@@ -18,23 +15,20 @@ from batchrun.events import WaitReason
 from batchrun.limits import Gate
 from batchrun.retry import DOUBTED_FOR, Health
 
-EVERY = 1.0
-"""Seconds between two looks."""
-_QUIET = 1.0
-_LONGER = 2.0
-"""Seconds, and times what replies take, without any answer after which a connection is tried: often for nothing, but a
-restart may be over in seconds."""
+EVERY = 1.0  # Seconds between two checks
+_QUIET = 1.0  # Seconds without any answer after which a connection is tried
+_LONGER = 2.0  # The same as a factor on the usual reply time
 _CONNECT_SECONDS = 5.0
 
 
 class Breaker(Protocol):
-    """Hears of an outage that no answer has shown."""
+    """Called on an outage that no answer has shown."""
 
     def __call__(self) -> None: ...
 
 
 class Outage:
-    """Looks for one while requests are in flight. `gone` is called when the provider accepts no connection."""
+    """Watches for outages; `gone` is called when no connection is accepted."""
 
     def __init__(self, gate: Gate, client: Client, *, gone: Breaker) -> None:
         self._gate = gate
@@ -43,22 +37,22 @@ class Outage:
         self._began: float | None = None
         self._loop = asyncio.get_running_loop()
 
-    def began(self) -> None:
-        """The provider is down from now on: what leaves takes connections of its own."""
+    def start(self) -> None:
+        """The provider is down: later requests use new connections."""
         self._began = self._loop.time()
         self._client.renew()
 
     def refused(self) -> None:
-        """A connection was refused: what is in flight is from before, even if too few were refused for the breaker."""
+        """A connection was refused: requests in flight are older."""
         self._gate.set_aside()
-        self.began()
+        self.start()
 
-    def goes_on(self) -> None:
-        """Nothing that left since has been answered."""
+    def renew(self) -> None:
+        """No request sent since was answered: use new connections again."""
         self._client.renew()
 
     async def watch(self) -> None:
-        """Look for ever."""
+        """Check until cancelled."""
         while True:
             await asyncio.sleep(EVERY)
             now, flights = self._loop.time(), self._gate.flights
@@ -80,28 +74,29 @@ class Outage:
 
 @dataclass(frozen=True, slots=True)
 class Probing:
-    """Why only one request leaves `every` so many seconds."""
+    """Why one request is sent per `every` seconds."""
 
     every: float
     reason: WaitReason
-    said: str
+    message: str
 
 
-_DOWN = Probing(1.0, WaitReason.DOWN, "the provider is down: one try a second")
-_LOADING = Probing(1.0, WaitReason.LOADING, "the server is loading its model: one try a second")
+_DOWN = Probing(1.0, WaitReason.DOWN, "the provider is down: one request per second is tried")
+_LOADING = Probing(1.0, WaitReason.LOADING, "the server is loading its model: one request per second is tried")
 _DOUBT = Probing(
-    1.0, WaitReason.DOUBT, f"{WaitReason.DOUBT}: six single tries, later and later, within {DOUBTED_FOR:.0f} seconds"
+    1.0,
+    WaitReason.DOUBT,
+    f"{WaitReason.DOUBT}: six single requests, at growing intervals, within {DOUBTED_FOR:.0f} seconds",
 )
 
 
 def probing_of(health: Health) -> Probing | None:
-    """Why only single requests are to leave, None where that is not so.
+    """Why only single requests are sent, if so.
 
-    Where a quota may be used up the pauses double: a limit of a second is seen after one, and that of a minute is over
-    after the sixth, when 63 have passed.
+    In doubt of a quota the pauses double: the sixth try is past a limit per minute.
     """
     if health.doubt is not None:
-        return Probing(_DOUBT.every * 2**health.doubt_tries, _DOUBT.reason, _DOUBT.said)
+        return Probing(_DOUBT.every * 2**health.doubt_tries, _DOUBT.reason, _DOUBT.message)
     if health.loading_since is not None:
         return _LOADING
     return _DOWN if health.breaker_open else None

@@ -1,7 +1,4 @@
-"""Requests that a budget can hold: a limit of output tokens for each, and the refusal of what has no known worst case.
-
-A renderer is wrapped, so that the same rule holds when the input is checked and when a row is sent.
-"""
+"""Bounds requests for a budget: an output token limit for each, and refusal of unknown worst cases."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, cast
@@ -22,10 +19,10 @@ from batchrun.prompts import Renderer, RenderError
 from batchrun.prompts.request import output_limit
 
 _OWN_NAMES = ("openai.com", "azure.com")
-"""Hosts whose newer models refuse `max_tokens`; all others take it, and some take nothing else."""
+"""Hosts whose newer models refuse `max_tokens`; all others accept it, some nothing else."""
 _TEXT = frozenset({"text", "input_text", "output_text", "refusal"})
 _COUNTED = _TEXT | {"image_url", "input_image"}
-_DEAR = ("tools", "functions", "audio", "web_search_options", "plugins")
+_EXTRA_COST = ("tools", "functions", "audio", "web_search_options", "plugins")
 
 
 def with_known_worst_case(renderer: Renderer, plan: Plan) -> Renderer:
@@ -38,7 +35,7 @@ def with_known_worst_case(renderer: Renderer, plan: Plan) -> Renderer:
 
 
 def check_pending(plan: Plan, journal: Journal, renderer: Renderer) -> None:
-    """Refuses to go on under a budget that could not hold for all rows that are left. Raises RefusedError."""
+    """Raises RefusedError where the budget cannot bound all pending rows."""
     if plan.max_cost is None and plan.max_total_tokens is None:
         return
     after, blanks = 0, copied(plan)
@@ -55,8 +52,6 @@ def check_pending(plan: Plan, journal: Journal, renderer: Renderer) -> None:
 
 
 class _Limited:
-    """Gives `--max-output-tokens` to each request that has no limit of its own."""
-
     def __init__(self, renderer: Renderer, plan: Plan) -> None:
         self._renderer = renderer
         self._limit = plan.max_output_tokens or 0
@@ -81,8 +76,6 @@ class _Limited:
 
 
 class _Bounded:
-    """Refuses a request whose worst case is not known."""
-
     def __init__(self, renderer: Renderer, plan: Plan) -> None:
         self._renderer = renderer
         self._capped = caps_of(plan).cost is not None
@@ -93,7 +86,7 @@ class _Bounded:
         self._seen = False
 
     def render(self, row: Row) -> Request:
-        """The request of this row. Raises RenderError, and RefusedError for what holds for all rows."""
+        """The row's request. Raises RenderError, or RefusedError for all rows."""
         request = self._renderer.render(row)
         if not self._seen or request.files:
             try:
@@ -122,28 +115,28 @@ class _Bounded:
                     raise unknown_price(asked._replace(tier=tier), price)
         if not self._reserve and costs_more(body, counted=request.file_tokens > 0):
             raise RenderError(
-                "images, audio, files and tools cost more than the request's text tells",
-                "add --reserve USD: the most that they may cost for one request",
+                "the cost of images, audio, files and tools is not known from the request",
+                "add --reserve USD: the most that they may cost per request",
             )
 
 
 def unknown_price(named: Named, price: Price | None) -> RenderError:
-    """The refusal of a model whose price is not known, in the service tier that a request names."""
+    """The error for an unknown price."""
     if price is not None and named.tier is not None and price.standard.output is not None:
         return RenderError(
-            f"--max-cost cannot hold: the price of model {named.model} in service tier {named.tier} is not known here",
+            f"--max-cost cannot be enforced: the price of model {named.model} in service tier {named.tier} is unknown",
             f"add tier_factors = {{{named.tier} = 2.0}} (of the standard prices) to the profile in batchrun.toml",
         )
     what = "the price" if price is None else "the price of output tokens"
     return RenderError(
-        f"--max-cost cannot hold: {what} of model {named.model} is not known here",
+        f"--max-cost cannot be enforced: {what} of model {named.model} is unknown",
         "add input_price and output_price (USD per million tokens) to the profile in batchrun.toml",
     )
 
 
 def costs_more(body: Mapping[str, Any], *, counted: bool = False) -> bool:
-    """Whether a body holds images, audio, files or tools; images whose tokens are `counted` cost what these do."""
-    if "file" in body or any(body.get(name) for name in _DEAR) or "audio" in (body.get("modalities") or ()):
+    """Whether a body holds media, files or tools beyond `counted` image tokens."""
+    if "file" in body or any(body.get(name) for name in _EXTRA_COST) or "audio" in (body.get("modalities") or ()):
         return True
     talk = body.get("messages", body.get("input"))
     return isinstance(talk, list) and any(
@@ -152,7 +145,6 @@ def costs_more(body: Mapping[str, Any], *, counted: bool = False) -> bool:
 
 
 def _beyond_text(item: Any, plain: Collection[str]) -> bool:
-    """Whether a message, or an item of a response's input, holds more than what is `plain`."""
     if not isinstance(item, dict):
         return False
     found = cast("dict[str, Any]", item)

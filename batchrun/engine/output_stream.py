@@ -1,4 +1,4 @@
-"""Rows to a stream (`-o -`) while the run is under way, and how long to wait for a reader that has stopped reading."""
+"""Writes rows to a stream (`-o -`) during the run, with a bounded wait for its reader."""
 
 import asyncio
 import contextlib
@@ -18,10 +18,10 @@ from batchrun.models import Kind
 T = TypeVar("T")
 
 
-class Patience:
-    """How long somebody waits for a reader of the output who reads no further; `over` is asked where that is written.
+class ReaderWait:
+    """The wait for a stalled reader, polled by the writing thread.
 
-    Until the run is left in haste; or until anything ends it, once it has nothing to do but to write (`alone`).
+    A hurried end stops it; once only writing is left (`alone`), any end does.
     """
 
     def __init__(self, run: Run | None) -> None:
@@ -31,21 +31,21 @@ class Patience:
 
     @property
     def ending(self) -> RunResult:
-        """What has ended the waiting."""
+        """What ended the wait."""
         return self._ending or RunResult(ExitCode.INTERRUPTED, "interrupted")
 
     def over(self) -> bool:
-        """Whether the wait for it was given up; any thread may ask."""
+        """Whether the wait is over. Thread-safe."""
         ending = self._ending
         hasty = ending is not None and (ending.hasty or ending.exit_code in HASTY)
         return hasty or self._cancelled or (self._alone and ending is not self._before)
 
     def alone(self) -> None:
-        """The run itself is over."""
+        """Only writing is left."""
         self._before, self._alone = self._ending, True
 
     async def write(self, work: Callable[[], T]) -> T:
-        """What `work` returns, which writes in a thread. Ctrl-C is a cancellation where there is no run to hear of it."""
+        """Run `work` in a thread. Without a run, Ctrl-C is a cancellation."""
         self.alone()
         writing = asyncio.ensure_future(asyncio.to_thread(work))
         try:
@@ -60,37 +60,37 @@ class Patience:
 
 
 class RowsOut:
-    """Writes rows to a stream while the run is under way; a closed pipe stops the run."""
+    """Writes rows to a stream during the run; a closed pipe stops the run."""
 
     def __init__(self, prepared: Prepared, stream: BinaryIO, run: Run | None) -> None:
-        self.news = asyncio.Event()
+        self.changed = asyncio.Event()
         self._over = asyncio.Event()
-        self._patience = Patience(run)
+        self._reader_wait = ReaderWait(run)
         self._failure: RunResult | None = None
         self._hint = f"`batchrun export {prepared.run.reference} --output FILE` writes what is done"
         self._plan = prepared.plan
         self._reader = Reader.open(prepared.journal.path)
         columns = columns_of(prepared.plan, self._reader)
-        stream = outlet(stream, self._patience.over)
+        stream = outlet(stream, self._reader_wait.over)
         batch = prepared.plan.kind is Kind.BATCH
         fetch = self._reader.exchanges if batch else self._reader.export_rows
         self._streamer = Streamer(prepared.plan, fetch, stream, columns)
 
     async def beside(self, run: Run) -> RunResult:
-        """Run, and write what becomes final meanwhile, in input order."""
+        """Run, and write final rows meanwhile, in input order."""
         writing = asyncio.get_running_loop().create_task(self._write(run))
         ending = await run.run()
-        self._patience.alone()
+        self._reader_wait.alone()
         self._over.set()
-        self.news.set()
+        self.changed.set()
         await writing
         return await self.rest(ending)
 
     async def _write(self, run: Run) -> None:
-        """One thread at a time, which is waited for though the run is over: two would write the same rows."""
+        # One thread at a time, awaited even after the run: two would write the same rows.
         while not self._over.is_set():
-            await self.news.wait()
-            self.news.clear()
+            await self.changed.wait()
+            self.changed.clear()
             self._failure = await asyncio.to_thread(self._tried, self._streamer.advance)
             if self._failure is not None:
                 run.stop(self._failure, drain=self._plan.drain)
@@ -99,11 +99,10 @@ class RowsOut:
                 await asyncio.wait_for(self._over.wait(), LOOK_EVERY)
 
     def _tried(self, write: Callable[[], object]) -> RunResult | None:
-        """Why it could not be written."""
         try:
             write()
         except UnreadError:
-            ending = self._patience.ending
+            ending = self._reader_wait.ending
             return ending._replace(hint=ending.hint or self._hint)
         except BrokenPipeError:
             return RunResult(ExitCode.BROKEN_PIPE, "the program that reads the output has ended")
@@ -112,10 +111,10 @@ class RowsOut:
         return None
 
     async def rest(self, ending: RunResult) -> RunResult:
-        """Write the rows that are final by now, and how it ended with that."""
+        """Write the remaining final rows; returns the resulting ending."""
         with contextlib.closing(self._reader):
             if self._failure is None and ending.exit_code is not ExitCode.STORAGE:
-                self._failure = await self._patience.write(partial(self._tried, self._all))
+                self._failure = await self._reader_wait.write(partial(self._tried, self._all))
         return self._failure or ending
 
     def _all(self) -> None:

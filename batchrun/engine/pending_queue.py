@@ -1,20 +1,15 @@
-"""The rows that are at hand: fresh ones streamed from the journal, and those that wait for their retry or for a row with an equal request.
+"""The queue of rows: fresh ones from the journal, due retries, and rows that wait for an equal request.
 
-Workers ask for the next row and put rows back with the time they are due; no worker sleeps for a row. Memory is
-bounded whatever the length of the input and of its rows: what is fetched ahead by rows and by bytes, what has been
-handed out and has no outcome by the number of workers and by `--max-bytes-in-flight`. A row that does not fit waits until others
-have ended, but one always passes, however large. What a row takes beside its text is known only later: the longer body
-that its prompt makes of it, and its reply. So it counts from the start what rows took on average lately.
+Memory is bounded by rows and bytes fetched ahead, workers and `--max-bytes-in-flight`; one row always passes.
 
-Rows of equal requests (`journal.duplicates`) come in groups of followers: those that share a reply from the start are handed out
-before anything is sent, those that wait for a row when that has its outcome. What they get is this:
+Followers of a representative (`journal.duplicates`), by its outcome:
 
-| the row that was sent                       | those that wait for it                                          |
+| the row that was sent                      | its followers                            |
 |---|---|
-| is done, or failed in post-processing only  | share its reply, and judge and post-process it as their own  |
-| failed permanently                          | have failed alike                                               |
-| failed, retryable                           | the first of them is sent, the others wait for that one         |
-| has no outcome: the run ends                | stay as they are                                                |
+| done, or failed in post-processing only    | share its reply                          |
+| failed permanently                         | fail alike                               |
+| failed, retryable                          | the first is sent, the others wait       |
+| no outcome: the run ends                   | stay as they are                         |
 """
 
 import asyncio
@@ -38,20 +33,17 @@ if TYPE_CHECKING:
     from batchrun.engine.attempt import Attempt
     from batchrun.engine.lane import Lane
 
-AHEAD = 2000
-"""Rows fetched from the journal at a time."""
+AHEAD = 2000  # Rows fetched from the journal at a time
 MOST_DUE = 10 * AHEAD
-"""Rows that wait for their retry at most, before fresh ones are handed out: memory must not grow with the input where a
-provider that answers some rows puts off all others."""
+"""Rows waiting for a retry at which no fresh ones are handed out, so that memory does not grow with the input."""
 ELSEWHERE = 0.618
-"""Where in what is left of the input a row is taken from that shall not be like those before it: at no even fraction,
-at which inputs that were put together have their seams."""
+"""Fraction of the rest of the input at which a differing row is taken; joined inputs seldom have a seam there."""
 Fetch = Callable[[int], Awaitable[tuple[list[Pending], int | None]]]
-"""From a position: the next rows after it, and the position to go on from, None at the end."""
+"""The next rows from a position, and where to continue (None: the end)."""
 
 
 class GroupVerdict(Enum):
-    """What becomes of the rows that wait for one that has ended."""
+    """What is done with the followers of a row that has ended."""
 
     SHARE = auto()
     FAIL_ALIKE = auto()
@@ -59,7 +51,7 @@ class GroupVerdict(Enum):
 
 
 def group_verdict(outcome: Outcome) -> GroupVerdict:
-    """What the outcome of a row means for those of equal requests that wait for it."""
+    """What a row's outcome means for its followers."""
     if outcome.state is State.DONE or outcome.post:
         return GroupVerdict.SHARE
     return GroupVerdict.FAIL_ALIKE if outcome.permanent else GroupVerdict.SEND_NEXT
@@ -67,11 +59,8 @@ def group_verdict(outcome: Outcome) -> GroupVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Followers:
-    """Rows of equal requests on their way: those behind the row `after` that wait for the row `representative`.
-
-    `source` was sent for them and ended with `outcome`. Without one: the rows that share replies from the
-    start. Where it `reduces`: reduce rows whose parts are done, the row `target` or, for none, all.
-    """
+    """A group to fetch, behind row `after`: followers of `representative`, whose row `source` ended with `outcome`;
+    without one, rows that share replies. `reduces`: complete reduce rows, `target` or all."""
 
     representative: int | None = None
     source: int = 0
@@ -82,31 +71,19 @@ class Followers:
 
 
 FetchFollowers = Callable[[Followers], Awaitable[tuple[list[Pending], int | None]]]
-"""The next rows of a group of followers, and the row to go on behind, None at its end."""
+"""The next rows of a group, and where to continue (None: the end)."""
 
 
 @dataclass(slots=True, eq=False)
 class RowState:
-    """A row on its way, with what it has used up.
+    """A row in progress.
 
-    `number`, `attempts`, `deadlines` and `asks` are as in its history, and `refusals` how often in a row it was turned away.
+    `request` if it differs from the rendered `first_request`; `given` outcome and `reused` reply of an equal request;
+    `represents` the row whose followers wait. `failed_at` lanes; `gave_up` before the fallback; `elsewhere`: taken from
+    far ahead; `refusals` in succession. `tier` of the attempt, `tier_since` it lacked capacity, `tiers_left` behind.
+    `handed_on`: the verdict was performed. `shared` prefixes, `marks` and `added` members of the sent request.
 
-    What it sends: `request`, where it is not simply the rendered row; `first_request` before anything was asked again.
-    What it rests on instead: `given`, the outcome that it shares with an equal request, or the `reused` reply to one;
-    `represents` is the row whose place it takes for those that wait for it.
-
-    Where: `lane` is where it is sent, or was last; `failed_at` are lanes that failed under it; `gave_up` is why it goes to
-    a fallback lane. `elsewhere` is whether it was taken from far ahead in the input, to see whether what other rows met is
-    theirs. `tier` is the service tier that its attempt asks for, `tier_since` when it first wanted one that had no
-    capacity, `tiers_left` are those that it waited for in vain.
-
-    `attempt` is the attempt under way; `from_batch` is whether a batch has answered it, `handed_on` whether that answer's
-    verdict has been performed. `shared` are the beginnings that its request shares with others, the longest last, `marks`
-    those that are marked in the request that was sent, `added` the members that it got then.
-
-    Bytes: `size` is what the journal has of it, nearly: its text, and a reply that it begins with; `counted` what it counts
-    for while it has no outcome, `held` what it was found to hold; `left` is whether its request has left, `reply` what its
-    reply counts for then.
+    Bytes: `size` in the journal, `counted` now, `held` measured, `reply` reserved; `left`: sent.
     """
 
     row: Pending
@@ -119,7 +96,7 @@ class RowState:
     attempt: "Attempt | None" = None
     handed_on: bool = False
     reused: SharedReply | None = None
-    given: Outcome | None = None
+    shared_outcome: Outcome | None = None
     represents: int | None = None
     from_batch: bool = False
     elsewhere: bool = False
@@ -141,18 +118,25 @@ class RowState:
 
     @classmethod
     def of(cls, row: Pending) -> "RowState":
-        """The state that goes on where the row's history ends."""
+        """The state that continues the row's history."""
         history = row.history
         size = len(row.text) + len(history.reply or "") + (0 if row.reused is None else len(row.reused.body))
         size += (0 if row.parts is None else row.parts.size) + (encoded_size(row.files) if row.files else 0)
-        given = None if row.parts is None else row.parts.failed
+        shared_outcome = None if row.parts is None else row.parts.failed
         tries = history.number, history.attempts, history.deadlines, history.asks
         gave_up = None if history.gave_up is None else GiveUp(*history.gave_up, permanent=True)
-        return cls(row, *tries, given=given, represents=row.seq if row.awaited else None, size=size, gave_up=gave_up)
+        return cls(
+            row,
+            *tries,
+            shared_outcome=shared_outcome,
+            represents=row.seq if row.awaited else None,
+            size=size,
+            gave_up=gave_up,
+        )
 
 
 class PendingQueue:
-    """Hands out rows in input order, retries first when they are due. One loop, no threads."""
+    """Hands out rows in input order, due retries first. One loop, no threads."""
 
     def __init__(
         self,
@@ -163,10 +147,7 @@ class PendingQueue:
         *,
         most_bytes: float = math.inf,
     ) -> None:
-        """`rows` is how many rows the input has; `groups` brings those next to each other that share a beginning.
-
-        `most_bytes` is what rows without an outcome that were handed out may hold together.
-        """
+        """`groups` orders rows by prefix; `most_bytes` limits rows without an outcome."""
         self._groups = groups
         self.bytes = BytesHeld(most_bytes)
         self._fresh_bytes = 0
@@ -186,23 +167,23 @@ class PendingQueue:
         self._out = 0
         self._after: int | None = 0
         self.direct: Callable[[list[Pending]], Awaitable[list[Pending]]] | None = None
-        """Takes fresh rows that need not be handed out, and gives back the others."""
+        """Takes fresh rows that need not be handed out, and returns the others."""
         self._closed = False
         self._fetching: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def next(self) -> RowState | None:
-        """The next row to send; None when every row is finished or the queue is closed.
-
-        Raises StorageError where the journal cannot be read.
-        """
+        """The next row to send; None at the end. Raises StorageError."""
         while not self._closed:
             if (state := self.take()) is not None:
                 return state
             if not self.more:
                 self._wake(len(self._waiters))
                 return None
-            await self._wait()
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            self._arm()
+            await waiter
         return None
 
     @property
@@ -212,12 +193,10 @@ class PendingQueue:
 
     @property
     def _at_hand(self) -> int:
-        """Fresh rows that were fetched and not handed out."""
         return len(self._fresh) + (0 if self._groups is None else self._groups.waiting)
 
-    async def take_elsewhere(self, lane: "Lane") -> bool:
-        """Hand out next a row from far ahead in the input, for that lane; False where none is left that has not been handed
-        out."""
+    async def take_from_ahead(self, lane: "Lane") -> bool:
+        """Hand out next a row from far ahead for that lane; False if there is none."""
         state = None
         if self._after is not None:
             rows, _ = await self._fetch(self._after + int((self._rows - self._after) * ELSEWHERE))
@@ -225,7 +204,12 @@ class PendingQueue:
             if (row := next(ahead, None)) is not None:
                 self._early.add(row.seq)
                 state = RowState.of(row)
-        if state is None and self._fresh and self._fresh[-1].given is None and self._fresh[-1].row.reused is None:
+        if (
+            state is None
+            and self._fresh
+            and self._fresh[-1].shared_outcome is None
+            and self._fresh[-1].row.reused is None
+        ):
             state = self._fresh.pop()
             self._fresh_bytes -= state.size
         if state is None:
@@ -237,21 +221,20 @@ class PendingQueue:
         return True
 
     def _unread(self, row: Pending) -> bool:
-        """Whether the row is still to be fetched in its turn; others may have been, while it was looked for."""
         return self._after is not None and row.position > self._after
 
     def enter(self, state: RowState) -> None:
-        """A row is on its way that was not handed out here: its answer has come from elsewhere."""
+        """Count a row that a batch answered."""
         self._out += 1
         self.bytes.count(state, state.size)
 
     @property
     def lacks_bytes(self) -> bool:
-        """Whether rows are at hand that wait until others, which hold too many bytes, have their outcomes."""
+        """Whether rows wait for memory that others hold."""
         return self.bytes.lacking or bool(self._at_hand and self._waiters and not self._has_room())
 
     def restart(self) -> None:
-        """Hand out what is pending once more, from the first row; nothing may be on its way."""
+        """Hand out pending rows again, from the first."""
         if not self._out and not self._due and not self._at_hand:
             self._after = 0
             self._reducing.clear()
@@ -259,21 +242,21 @@ class PendingQueue:
                 self.reduce()
 
     def released(self, *states: RowState) -> None:
-        """The requests of rows are over: those that waited for what they wrote into a cache are next."""
+        """Requests ended: rows waiting for their caches are next."""
         if self._groups is not None:
             due = [found for state in states for found in self._groups.released(state)]
             self._fresh.extendleft(reversed(due))
             self._wake(len(due))
 
     def put_back(self, state: RowState, seconds: float) -> None:
-        """The row goes out again after `seconds`."""
+        """Hand the row out again after `seconds`."""
         self._out -= 1
         self.bytes.over(state, state.size)
         heapq.heappush(self._due, (self._loop.time() + seconds, next(self._order), state))
         self._arm()
 
     def finished(self, state: RowState) -> None:
-        """A row that was handed out has its outcome, or is left as it is."""
+        """A row has its outcome, or is left as it is."""
         self._out -= 1
         self.bytes.over(state, 0)
         if not self._out and not self.more:
@@ -282,7 +265,7 @@ class PendingQueue:
             self._wake(1)
 
     def ended(self, state: RowState, outcome: Outcome) -> None:
-        """A row has its outcome: those that wait for it are next, and what it is a part of if it was the last part."""
+        """A row has its outcome: its followers and reduce row are next."""
         row = state.row
         if self._reducing and row.seq in self._reducing:
             self._reduced.add(row.seq)
@@ -297,17 +280,17 @@ class PendingQueue:
             self._wake(1)
 
     def recall(self, failed: Iterable[tuple[int, Outcome]]) -> None:
-        """Rows that failed in an earlier session, with their outcomes: those that still wait for them are next."""
+        """Followers of rows that failed earlier are next."""
         self._groups_due.extend(Followers(seq, seq, outcome) for seq, outcome in failed)
 
     def reduce(self, target: int | None = None) -> None:
-        """Hand out what waits for nothing any more: all reduce rows whose parts are done, or `target` and its pieces."""
+        """Hand out complete reduce rows: `target` and its pieces, or all."""
         self._reduces = True
         self._groups_due.append(Followers(reduces=True, target=target))
         self._wake(1)
 
     def close(self) -> None:
-        """Hand out nothing more; whoever waits gets None."""
+        """Hand out nothing more; waiting `next` calls return None."""
         self._closed = True
         self.bytes.close()
         if self._timer is not None:
@@ -318,13 +301,13 @@ class PendingQueue:
 
     @property
     def next_due(self) -> float | None:
-        """When the earliest retry is due, in the loop's time, where nothing but retries is to be handed out."""
+        """The loop's time of the next retry, if only retries are left."""
         fresh = self._at_hand or self._groups_due or self._after is not None
         held_up = len(self._due) >= MOST_DUE or self.lacks_bytes
         return self._due[0][0] if self._due and (not fresh or held_up) else None
 
     def take(self) -> RowState | None:
-        """The next row where none has to be waited for, else None."""
+        """The next row if one is ready, else None."""
         state = None if self._closed else self._take()
         if state is not None and self._waiters and self._at_hand and self._has_room():
             self._wake(1)
@@ -351,7 +334,6 @@ class PendingQueue:
         return state
 
     def _has_room(self) -> bool:
-        """Whether the next row at hand does not hold too much beside those that were handed out."""
         size = self._fresh[0].size if self._fresh else self._fresh_bytes // (self._at_hand or 1)
         return self.bytes.has_room(size)
 
@@ -379,7 +361,6 @@ class PendingQueue:
             self._wake(len(self._waiters))
 
     async def _next_fresh(self, after: int) -> list[Pending]:
-        """The next rows that are to be handed out, none at the end or where others come first."""
         while True:
             rows, last = await self._fetch(after)
             if self.direct is not None:
@@ -390,7 +371,6 @@ class PendingQueue:
             after = last
 
     async def _take_followers(self, followers: Followers) -> None:
-        """The next rows of a group of followers, which come before rows that would be sent."""
         self._reducing -= self._reduced
         self._reduced.clear()
         rows, after = await self._fetch_followers(followers)
@@ -406,14 +386,7 @@ class PendingQueue:
         else:
             self._groups_due[0] = replace(followers, after=after)
 
-    async def _wait(self) -> None:
-        waiter = self._loop.create_future()
-        self._waiters.append(waiter)
-        self._arm()
-        await waiter
-
     def _arm(self) -> None:
-        """One timer for all who wait: it goes off when the earliest retry is due."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -435,13 +408,12 @@ class PendingQueue:
 
 
 def _decide(states: list[RowState], representative: int, outcome: Outcome, after: int | None) -> int | None:
-    """Give the rows of a group what their representative's outcome means for them; where to go on behind, None at the end."""
     match group_verdict(outcome):
         case GroupVerdict.SHARE:
             return after
         case GroupVerdict.FAIL_ALIKE:
             for state in states:
-                state.given, state.reused = outcome, state.row.reused
+                state.shared_outcome, state.reused = outcome, state.row.reused
             return after
         case GroupVerdict.SEND_NEXT:
             del states[1:]

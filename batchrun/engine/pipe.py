@@ -1,8 +1,7 @@
-"""A pipe or a terminal as an output: written to as fast as it is read, and no longer than somebody wants to wait.
+"""A pipe or terminal as an output, with a bounded wait for its reader.
 
-A thread that writes into a pipe without a reader cannot be called back. So there is a look for room before every
-write, and none is larger than a pipe takes at once where there is room (POSIX, `write`: PIPE_BUF). The descriptor stays
-a blocking one, since others may share it.
+A blocked write cannot be interrupted. So each is preceded by a poll and no larger than a pipe accepts at once (POSIX,
+`write`: PIPE_BUF). The descriptor stays blocking: other processes may share it.
 """
 
 import io
@@ -12,12 +11,9 @@ import stat
 from collections.abc import Callable
 from typing import BinaryIO, TextIO, cast
 
-_PIECE = 4096
-"""Bytes that a pipe takes at once where there is room: Linux' PIPE_BUF."""
-_HELD = 1 << 16
-"""Bytes after which they are written."""
-LOOK_EVERY = 0.1
-"""Seconds between looks for a reader, for whether somebody still waits for one, and for what there is to read."""
+_PIECE = 4096  # Bytes that a pipe with room accepts at once: Linux' PIPE_BUF
+_HELD = 1 << 16  # Bytes buffered before a write
+LOOK_EVERY = 0.1  # Seconds between polls for a reader, and for something to read
 
 
 class UnreadError(OSError):
@@ -25,15 +21,14 @@ class UnreadError(OSError):
 
 
 def waited_for() -> bool:
-    """Never gives up."""
+    """Never ends the wait."""
     return False
 
 
 class Outlet(io.RawIOBase):
-    """Writes into a descriptor, which stays open. `given_up` is asked, in the thread that writes, while there is no
-    room.
+    """Writes into a descriptor, polling `given_up` while there is no room.
 
-    Raises UnreadError once it says so, BrokenPipeError where the reader has gone away.
+    Raises UnreadError once it returns true, BrokenPipeError without a reader.
     """
 
     def __init__(self, descriptor: int, given_up: Callable[[], bool]) -> None:
@@ -45,11 +40,11 @@ class Outlet(io.RawIOBase):
             self._room.register(descriptor, select.POLLOUT)
 
     def writable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def write(self, data: object, /) -> int:
-        """Takes everything."""
+        """Buffer all data."""
         with memoryview(data) as view:  # pyright: ignore[reportArgumentType]  what the caller has is bytes
             self._held += view
             count = view.nbytes
@@ -58,7 +53,7 @@ class Outlet(io.RawIOBase):
         return count
 
     def flush(self) -> None:
-        """Until everything is written; what cannot be is forgotten."""
+        """Write all data; what cannot be written is dropped."""
         held, self._held = self._held, bytearray()
         with memoryview(held) as rest:
             written = 0
@@ -73,7 +68,7 @@ class Outlet(io.RawIOBase):
 
 
 def text_outlet(stream: TextIO, given_up: Callable[[], bool]) -> TextIO:
-    """The same for text, which is written at once."""
+    """The same for text, unbuffered."""
     binary = getattr(stream, "buffer", None)
     found = None if binary is None else outlet(binary, given_up)
     if not isinstance(found, Outlet):
@@ -82,7 +77,7 @@ def text_outlet(stream: TextIO, given_up: Callable[[], bool]) -> TextIO:
 
 
 def outlet(stream: BinaryIO, given_up: Callable[[], bool]) -> BinaryIO:
-    """What writes in the place of `stream`: an outlet where that is a pipe, a socket or a device, else the stream."""
+    """An outlet for a pipe, socket or device, else the stream itself."""
     try:
         descriptor = stream.fileno()
     except OSError:

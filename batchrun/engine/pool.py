@@ -1,9 +1,7 @@
-"""The lanes of a run: one queue of rows for all of them, and what becomes of a lane that fails. One loop, no threads.
+"""The lanes of a run and its queue of rows. One loop, no threads.
 
-Where there are several, a row waits here until `choice.assign` gives it to a lane; only the few next ones wait at the
-lane's own gate, so that a slot is taken in the turn in which it gets free. A lane that goes down gives those back. One
-that will answer no row (its key, its account, its model) is closed, and tried again with a single row from time to time;
-the run stops when none is left.
+Rows wait here until `assign` gives them to a lane, and only a few at its gate. A lane that goes down hands its rows
+back; one that can answer no row is closed and probed.
 """
 
 import asyncio
@@ -25,39 +23,29 @@ from batchrun.limits import Gate, GateClosed, GateView, HandedBack, Limits
 from batchrun.models import Fault
 from batchrun.retry import Answer, GiveUp, RetryIn, StopRun, Verdict
 
-NEXT = 1.0
-"""Rows that wait at a lane's gate for each of its slots, beside one: slots are taken in the turn in which they get free, and
-the gate sees that its window is what holds rows back."""
-MOST_AT_ONCE = 8
-"""Rows that a lane is given in one turn: how many its rates let leave is known when they are at its gate."""
-FIRST_PAUSE, LONGEST_PAUSE = 60.0, 960.0
-"""Seconds after which a closed lane is tried again: doubled each time that it fails."""
-FIRST_PAUSE_AWAY = 5.0
-"""The same for one that cannot be reached: trying that costs nothing."""
-SLOW = 5.0
-"""Seconds that a lane which is down counts for, beside what its replies take: the last rows do not go there."""
-MOST_IN_FLIGHT = 1_024
-"""Requests in flight at most at a server that says that nothing waits there, where the user has chosen no cap."""
-SCANNED = 64
-"""Rows that are looked at beyond those that lanes have room for."""
+NEXT = 1.0  # Rows that wait at a lane's gate per slot, beside one: it then sees that its limit holds rows back
+MOST_AT_ONCE = 8  # Rows given to a lane in one pass; its gate sees only then how many its rate limits allow
+FIRST_PAUSE, LONGEST_PAUSE = 60.0, 960.0  # Seconds until a closed lane is tried again; doubled with each failure
+FIRST_PAUSE_AWAY = 5.0  # For a lane that cannot be reached, where a try costs nothing
+SLOW = 5.0  # Seconds added to the estimate of a lane that is down: the last rows do not go there
+MOST_IN_FLIGHT = 1_024  # Requests in flight at a server that reports an empty queue, where the user sets no cap
+SCANNED = 64  # Rows considered beyond those that lanes have room for
 
 
 class _Waiter(NamedTuple):
-    """A row that waits for a lane."""
-
     state: RowState
     future: asyncio.Future[Lane]
 
 
 def limits_of(member: Member) -> Limits:
-    """The limits that the plan of a member sets."""
+    """The limits that a member's plan sets."""
     plan = member.plan
     most = None if plan.concurrency_chosen else MOST_IN_FLIGHT
     return Limits(plan.concurrency, plan.concurrency_fixed, plan.rpm, plan.tpm, most)
 
 
 class Pool:
-    """The lanes of a run. `emit` hears when nothing can leave, and why, and how each lane stands."""
+    """The lanes of a run. `emit` receives lane changes and waits."""
 
     def __init__(
         self,
@@ -75,26 +63,24 @@ class Pool:
         self._gates: dict[str, Gate] = {}
         self.lanes = tuple(self._lane(number, member) for number, member in enumerate(members))
         self.first = self.lanes[0]
-        self.only = self.first if len(self.lanes) == 1 else None
-        """The lane of a run with one: there nothing is chosen, and its gate is the queue."""
+        self.only = self.first if len(self.lanes) == 1 else None  # The lane of a run with one: its gate is the queue
         self._fallbacks = [lane for lane in self.lanes if lane.fallback]
         journal.fallbacks = frozenset(lane.id for lane in self._fallbacks if lane.record is not None)
-        self._line: deque[_Waiter] = deque()
-        self._homes: WeakKeyDictionary[Prefix, frozenset[int]] = WeakKeyDictionary()
+        self._queue: deque[_Waiter] = deque()
+        self._cached_at: WeakKeyDictionary[Prefix, frozenset[int]] = WeakKeyDictionary()
         self._due: asyncio.Handle | None = None
-        self._closed = self._told = False
-        self.workers = 0
-        """How many rows are handled at once at most: twice the caps. While one half is in flight, the other stands ready."""
+        self._closed = self._reported = False
+        self.workers = 0  # Rows handled at once: twice the caps, so that as many are ready as are in flight
         self.count_workers()
 
     def _lane(self, number: int, member: Member) -> Lane:
         shared = self._gates.get(member.quota or "")
         senders = member.hub is not None
 
-        def listen(event: Waiting | Resumed) -> None:
-            self._tell(lane, event)
+        def report(event: Waiting | Resumed) -> None:
+            self._report_wait(lane, event)
 
-        gate = shared or Gate(limits_of(member), listen=listen, senders=senders)
+        gate = shared or Gate(limits_of(member), emit=report, senders=senders)
         if member.quota:
             self._gates[member.quota] = gate
         if member.client is not None and senders:
@@ -111,18 +97,18 @@ class Pool:
         return lane
 
     def start(self) -> None:
-        """Begin without the lanes that cannot be reached."""
+        """Close the lanes that could not be reached."""
         for lane in self.lanes:
-            if self.only is None and lane.ill is not None:
-                lane.close(RunResult(ExitCode.STOPPED, lane.ill), FIRST_PAUSE_AWAY)
+            if self.only is None and lane.unreachable is not None:
+                lane.close(RunResult(ExitCode.STOPPED, lane.unreachable), FIRST_PAUSE_AWAY)
 
     async def lane_for(self, state: RowState) -> Lane:
-        """The lane that a row is sent to next, once one has room for it. Raises GateClosed once `close` was called."""
+        """Wait for a lane. Raises GateClosed after `close`."""
         if self._closed:
             raise GateClosed
         waiter = _Waiter(state, self._loop.create_future())
-        (self._line.appendleft if state.elsewhere or state.failed_at else self._line.append)(waiter)
-        self.turn()
+        (self._queue.appendleft if state.elsewhere or state.failed_at else self._queue.append)(waiter)
+        self.schedule()
         try:
             return await waiter.future
         except asyncio.CancelledError:
@@ -132,19 +118,19 @@ class Pool:
             raise
 
     def admitted(self, lane: Lane) -> None:
-        """A row that was given to a lane does not wait at its gate any more."""
+        """A row left the queue of its lane's gate."""
         if self.only is None:
-            lane.bound -= 1
-            self.turn()
+            lane.queued -= 1
+            self.schedule()
 
     def answered(self, lane: Lane) -> None:
-        """A row that was given to a lane is over there."""
+        """A row given to a lane is answered."""
         if self.only is None:
-            lane.given -= 1
-            self.turn()
+            lane.assigned -= 1
+            self.schedule()
 
-    def turn(self) -> None:
-        """Something has changed, or may have with time: give rows to lanes once this turn of the loop is over."""
+    def schedule(self) -> None:
+        """Assign rows in the loop's next iteration."""
         if self._due is None and self.only is None:
             self._due = self._loop.call_soon(self._assign)
 
@@ -152,17 +138,17 @@ class Pool:
         self._due = None
         if self._closed:
             return
-        while self._line and self._line[0].future.done():
-            self._line.popleft()
+        while self._queue and self._queue[0].future.done():
+            self._queue.popleft()
         now = self._loop.time()
         views = [self._view(lane, now) for lane in self.lanes]
         left = self._journal.totals.pending
-        for number in to_recall(views, [lane.bound for lane in self.lanes], left, spare=not self._line):
+        for number in to_recall(views, [lane.queued for lane in self.lanes], left, spare=not self._queue):
             self.lanes[number].gate.hand_back()
-        if not self._line:
+        if not self._queue:
             return
         most = sum(max(0, view.room) for view in views) + SCANNED
-        waiters = [self._line[place] for place in range(min(most, len(self._line)))]
+        waiters = [self._queue[place] for place in range(min(most, len(self._queue)))]
         given = assign([self._row(waiter.state) for waiter in waiters], views, left)
         if isinstance(given, Wait):
             return
@@ -171,19 +157,19 @@ class Pool:
             taken.add(place)
             self._give(waiters[place], self.lanes[number])
         for place in sorted(taken, reverse=True):
-            del self._line[place]
+            del self._queue[place]
 
     def _give(self, waiter: _Waiter, lane: Lane) -> None:
         if waiter.future.done():
             return
         if waiter.state.shared:
             prefix = waiter.state.shared[-1]
-            self._homes[prefix] = self._homes.get(prefix, frozenset()) | {lane.number}
-        lane.give()
+            self._cached_at[prefix] = self._cached_at.get(prefix, frozenset()) | {lane.number}
+        lane.assign_row()
         waiter.future.set_result(lane)
 
     def _row(self, state: RowState) -> RowView:
-        cached = self._homes.get(state.shared[-1], frozenset()) if state.shared else frozenset[int]()
+        cached = self._cached_at.get(state.shared[-1], frozenset()) if state.shared else frozenset[int]()
         bound = state.lane if state.elsewhere else None
         only = frozenset({bound.number}) if bound is not None and bound.closed is None else None
         if only is None and self._fallbacks:
@@ -195,25 +181,25 @@ class Pool:
         if lane.closed is not None:
             due = now >= lane.closed.again
             return LaneView(
-                open=due, trying=True, room=1 - lane.given if due else 0, seconds=SLOW, rank=rank,
+                open=due, trying=True, room=1 - lane.assigned if due else 0, seconds=SLOW, rank=rank,
                 reason=WaitReason.DOWN, until=lane.closed.again,
             )  # fmt: skip
         view = lane.gate.view()
         rate = lane.rate(now)
-        took = max(lane.took, lane.gate.flights.quiet_for(now) if lane.given else 0.0)
-        took = max(took, (lane.given - lane.bound) / rate) if rate else took
+        took = max(lane.took, lane.gate.flights.quiet_for(now) if lane.assigned else 0.0)
+        took = max(took, (lane.assigned - lane.queued) / rate) if rate else took
         if lane.state is not LaneState.OPEN:
-            trying = LaneView(trying=True, room=1 - lane.bound, seconds=took + SLOW, rate=rate, rank=rank)
+            trying = LaneView(trying=True, room=1 - lane.queued, seconds=took + SLOW, rate=rate, rank=rank)
             return trying._replace(reason=view.reason, until=view.until)
         few = 1 + int(view.allowed * NEXT)
-        free = 0 if view.waiting else max(0, view.allowed - view.in_flight - lane.bound)
+        free = 0 if view.waiting else max(0, view.allowed - view.in_flight - lane.queued)
         wait = 0.0
         if view.until is not None:
             wait = max(0.0, view.until - now)
         elif not free and rate:
-            wait = (1 + lane.bound) / rate
-        room = few + min(free, MOST_AT_ONCE) - (0 if free else lane.bound)
-        load = (view.in_flight + lane.bound) / max(1, view.allowed)
+            wait = (1 + lane.queued) / rate
+        room = few + min(free, MOST_AT_ONCE) - (0 if free else lane.queued)
+        load = (view.in_flight + lane.queued) / max(1, view.allowed)
         return LaneView(
             room=room,
             wait=wait,
@@ -231,15 +217,15 @@ class Pool:
         return lane.prices.typical(lane.plan.model) if self._policy is Policy.CHEAPEST else 0.0
 
     def judged(self, state: RowState, lane: Lane, answer: Answer, verdict: Verdict) -> Verdict:
-        """What becomes of a row where there are several lanes: what one of them cannot do goes to the others, at no cost in
-        attempts; it is closed where it would do no other row either. The run stops when all are closed."""
+        """The verdict with several lanes: a row that one cannot answer goes to another without using an attempt; a lane
+        that could answer none is closed, and without a lane the run stops."""
         closed = lane.closed
         tried = closed is not None and answer.left >= closed.again
         if tried and (answer.accepted or answer.of_the_row):
             lane.reopen()
         stops = verdict if isinstance(verdict, StopRun) else None
         if stops is None and answer.down and (tried or (answer.fault is Fault.REFUSED and not lane.health.succeeded)):
-            stops = StopRun(f"it does not answer: {answer.message}", "resume with the command below when it is back")
+            stops = StopRun(f"no answer: {answer.message}", "resume with the command below when it is back")
         if closed is not None and isinstance(verdict, GiveUp) and not (answer.accepted or answer.of_the_row):
             stops = StopRun(closed.ending.message or "", closed.ending.hint)
         if stops is not None:
@@ -253,48 +239,46 @@ class Pool:
             return RetryIn(0.0, counts=False) if left else StopRun(self._reasons, stops.hint)
         if answer.fault is Fault.REFUSED:
             lane.gone()
-        theirs = answer.down and answer.fault is not Fault.DEADLINE and not isinstance(verdict, StopRun)
-        if theirs and lane.number not in state.failed_at and self.others(lane, state):
+        lane_failed = answer.down and answer.fault is not Fault.DEADLINE and not isinstance(verdict, StopRun)
+        if lane_failed and lane.number not in state.failed_at and self.others(lane, state):
             state.failed_at |= {lane.number}
             return RetryIn(0.0, counts=False)
         return verdict
 
     def lanes_for(self, state: RowState) -> Sequence[Lane]:
-        """Those that a row may go to: the fallback where it has failed for its own reason, else all others."""
+        """The lanes for a row: the fallback after its own failure, else all others."""
         return self._fallbacks if state.gave_up is not None else [lane for lane in self.lanes if not lane.fallback]
 
     def can_fall_back(self, state: RowState, verdict: GiveUp) -> bool:
-        """Whether a row that failed for its own reason is sent once more, to the fallback."""
+        """Whether a row failed for its own reason and a fallback takes it."""
         known = state.first_request is not None or state.request is not None
         return verdict.permanent and state.gave_up is None and known and self.has_fallback
 
     def fall_back(self, state: RowState, verdict: GiveUp) -> None:
-        """The row begins anew, at the fallback; it fails with this verdict where that fails too."""
+        """Restart the row at the fallback; `verdict` stands if it fails there too."""
         state.gave_up, state.request, state.failed_at = verdict, state.first_request or state.request, frozenset()
         state.attempts = state.deadlines = state.asks = state.refusals = 0
 
     @property
     def has_fallback(self) -> bool:
-        """Whether a fallback takes rows."""
+        """Whether a fallback lane is open."""
         return any(lane.closed is None for lane in self._fallbacks)
 
     @property
     def _reasons(self) -> str:
-        """Why no lane is left."""
         closed = [(lane.name, lane.closed) for lane in self.lanes if not lane.fallback]
-        said = [(name, why.ending.message or "") for name, why in closed if why is not None]
-        same = {message for _, message in said}
-        return said[0][1] if len(same) == 1 else "; ".join(f"{name}: {message}" for name, message in said)
+        reasons = [(name, why.ending.message or "") for name, why in closed if why is not None]
+        same = {message for _, message in reasons}
+        return reasons[0][1] if len(same) == 1 else "; ".join(f"{name}: {message}" for name, message in reasons)
 
     def others(self, lane: Lane, state: RowState) -> bool:
-        """Whether the row can go to another lane at which it has not failed."""
+        """Whether another lane where it has not failed can take the row."""
         return any(
             other is not lane and other.state is LaneState.OPEN and other.number not in state.failed_at
             for other in self.lanes_for(state)
         )
 
     def _changed(self, lane: Lane) -> None:
-        """A lane stands otherwise: what waits at its gate goes to the others while it is down."""
         if self.only is None:
             self._emit(
                 LaneChanged(lane.name, lane.state, lane.reason, lane.closed and lane.closed.again, self._loop.time())
@@ -302,52 +286,49 @@ class Pool:
             if lane.state is not LaneState.OPEN:
                 lane.gate.hand_back()
             if lane.fallback and lane.closed is not None:
-                self._send_back()
-            self.turn()
+                # Rows that wait for the closed fallback are handed out again, to fail.
+                for waiter in self._queue:
+                    if waiter.state.gave_up is not None and not waiter.future.done():
+                        waiter.future.set_exception(HandedBack())
+                self._queue = deque(waiter for waiter in self._queue if not waiter.future.done())
+            self.schedule()
 
     def count_workers(self) -> bool:
-        """Bring `workers` up to date; whether there are to be more."""
+        """Update `workers`; whether there are to be more."""
         before, self.workers = self.workers, 2 * sum(lane.gate.cap for lane in self.lanes)
         return self.workers > before
 
-    def _send_back(self) -> None:
-        """Rows that wait for a fallback which is closed are handed out again, to fail."""
-        for waiter in self._line:
-            if waiter.state.gave_up is not None and not waiter.future.done():
-                waiter.future.set_exception(HandedBack())
-        self._line = deque(waiter for waiter in self._line if not waiter.future.done())
-
     def close(self, *, recall: bool) -> None:
-        """Let nothing more leave; `recall` as for `Gate.close`."""
+        """Send nothing more; `recall` as for `Gate.close`."""
         self._closed = True
-        for waiter in self._line:
+        for waiter in self._queue:
             if not waiter.future.done():
                 waiter.future.set_exception(GateClosed())
-        self._line.clear()
+        self._queue.clear()
         for lane in self.lanes:
             lane.gate.close(recall=recall)
             lane.sending.close()
 
     def pause(self) -> None:
-        """Let nothing leave until `resume`."""
+        """Send nothing until `resume`."""
         for lane in self.lanes:
             lane.gate.pause()
 
     def resume(self) -> None:
-        """Let requests leave again."""
+        """Send again."""
         for lane in self.lanes:
             lane.gate.resume()
 
     def change(self, limits: Limits) -> None:
-        """Hold each lane to other limits from now on."""
+        """Apply other limits to each lane."""
         self.limits = limits
         for lane in self.lanes:
             lane.gate.change(limits)
         self.count_workers()
-        self.turn()
+        self.schedule()
 
     def view(self) -> GateView:
-        """The gates of all lanes now, as one: sums, and what blocks the next row if it blocks all lanes."""
+        """All gates as one; waiting only if all wait."""
         if self.only is not None:
             return self.only.gate.view()
         views = [gate.view() for gate in dict.fromkeys(lane.gate for lane in self.lanes)]
@@ -365,27 +346,26 @@ class Pool:
             reason=first.reason if first is not None and all_held else None,
             until=first.until if first is not None and all_held else None,
             refused_since=None,
-            waiting=len(self._line) + sum(view.waiting for view in views),
+            waiting=len(self._queue) + sum(view.waiting for view in views),
             quotas=tuple(quota for view in views for quota in view.quotas),
         )
 
     @property
     def stated(self) -> tuple[float | None, float | None]:
-        """Requests and tokens per minute that the user or the providers have stated; None where not all have."""
+        """Stated requests and tokens per minute; None unless all are."""
         if self.only is not None:
             return self.only.gate.stated
         stated = [gate.stated for gate in dict.fromkeys(lane.gate for lane in self.lanes)]
         return _sum([requests for requests, _ in stated]), _sum([tokens for _, tokens in stated])
 
     def keep_learned(self) -> None:
-        """Keep what the lanes have learned for the next session."""
+        """Store what the lanes have learned for the next session."""
         if self._journal.totals.replies:
             for lane in self.lanes:
-                if lane.record is not None and (learned := lane.news()) is not None:
+                if lane.record is not None and (learned := lane.learned_json()) is not None:
                     self._journal.learn(lane.record.id, learned)
 
-    def _tell(self, lane: Lane, event: Waiting | Resumed) -> None:
-        """What a gate tells: that nothing leaves only where that is so at all lanes that are open."""
+    def _report_wait(self, lane: Lane, event: Waiting | Resumed) -> None:
         lane.waits = event if isinstance(event, Waiting) else None
         if self.only is not None:
             self._emit(lane.explained(event))
@@ -393,11 +373,11 @@ class Pool:
         open_ = [each for each in self.lanes if each.closed is None and not each.fallback]
         waits = [each.waits for each in open_ if each.waits is not None]
         if waits and len(waits) == len(open_):
-            self._told = True
+            self._reported = True
             first = min(waits, key=lambda wait: math.inf if wait.until is None else wait.until)
             self._emit(first)
-        elif self._told:
-            self._told = False
+        elif self._reported:
+            self._reported = False
             self._emit(Resumed(self._loop.time()))
 
 

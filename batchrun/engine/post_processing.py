@@ -1,7 +1,6 @@
-"""Where replies leave the loop: each goes through the post-processing queue before its outcome is written.
+"""Passes replies through post-processing before their outcome is written.
 
-The reply is committed before a function sees it, and the outcome before its event. What is still in the queue
-when a run is abandoned has no outcome; resuming finds the reply in the journal and post-processes it.
+The reply is committed before a function runs, so that resuming post-processes what an abandoned run left.
 """
 
 import asyncio
@@ -32,16 +31,14 @@ log = logging.getLogger(__name__)
 
 
 class Judgement(NamedTuple):
-    """A row whose reply stands, and what its outcome would be without post-processing."""
+    """An accepted row, and its outcome without post-processing."""
 
     state: RowState
     outcome: Outcome
 
 
 class PostProcessing:
-    """The post-processing of one run, if its plan has one. Rows whose outcome was reported go back to the `queue`; `failed` is called
-    if none can be written.
-    """
+    """The post-processing of a run, if any. Finished rows return to `queue`; `failed` reports a failed journal."""
 
     def __init__(  # noqa: PLR0913  the run's own parts, by name
         self,
@@ -58,18 +55,17 @@ class PostProcessing:
         self._queue = queue
         self._failed = failed
         self._loop = asyncio.get_running_loop()
-        self._told = (0, -1)
+        self._reported = (0, -1)
         self._post_queue: post.PostQueue | None = None
         self._mask = Mask()
         self._on_cluster = plan.ray is not None
         if plan.post:
             choices = choices_of(plan, secrets)
             self._mask.add(*choices.secret_values)
-            self._post_queue = post.PostQueue(choices, self._deliver, environ=dict(os.environ), busy=self._tell_busy)
+            self._post_queue = post.PostQueue(choices, self._deliver, environ=dict(os.environ), busy=self._report_busy)
 
     async def start(self) -> None:
-        """Have the workers started while the first requests are under way; those of a cluster are joined before. Raises
-        RefusedError."""
+        """Start the workers in the background, after joining a cluster. Raises RefusedError."""
         if self._post_queue is not None:
             await self._post_queue.join()
             self._post_queue.start()
@@ -77,26 +73,23 @@ class PostProcessing:
     async def put(
         self, state: RowState, judged: Judged, outcome: Outcome, stored: "asyncio.Future[None] | None"
     ) -> bool:
-        """Hand a row over; waits while the queue is full. Its reply is safe when `stored` is done.
-
-        False where there is no post-processing, and the outcome is the caller's to write.
-        """
+        """Queue a row, waiting while full; `stored` is its reply's commit. False without post-processing."""
         if self._post_queue is None:
             return False
         await self._post_queue.put(Judgement(state, outcome), item_of(state, judged), stored)
         return True
 
     async def drain(self) -> None:
-        """Wait until every row is out, or the queue is abandoned."""
+        """Wait until the queue is empty or abandoned."""
         if self._post_queue is not None:
             await self._post_queue.drain()
 
     def end_soon(self) -> int:
-        """End soon after the last reply: what is not done by then is left to resuming. Returns how many rows are in the queue."""
+        """End soon, leaving the rest to a resume; returns the rows in the queue."""
         return 0 if self._post_queue is None else self._post_queue.end_soon()
 
     def abandon(self) -> None:
-        """Drop what is in the queue."""
+        """Drop the queue."""
         if self._post_queue is not None:
             self._post_queue.abandon()
 
@@ -105,21 +98,21 @@ class PostProcessing:
         if self._post_queue is not None:
             await self._post_queue.close()
 
-    def tell(self) -> None:
-        """Say how many rows are in the queue, where that has changed."""
+    def report(self) -> None:
+        """Emit the size of the queue if it has changed."""
         if self._post_queue is None:
             return
         inside = (self._post_queue.inside, self._post_queue.workers)
-        if inside != self._told:
-            self._told = inside
+        if inside != self._reported:
+            self._reported = inside
             self._emit(PostChanged(*inside, self._loop.time(), self._on_cluster))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the summary of the run has to name."""
+        """Notes for the run's summary."""
         return tuple(
-            f"{name} is a coroutine function and kept its event loop waiting for up to {seconds * 1000:.0f} ms: "
-            "await what takes long, or make it a plain function"
+            f"{name} is a coroutine function that blocked its event loop for up to {seconds * 1000:.0f} ms: "
+            "await slow operations, or make it a plain function"
             for name, seconds in sorted(self._post_queue.blocked.items() if self._post_queue is not None else ())
         )
 
@@ -139,13 +132,13 @@ class PostProcessing:
             log.exception("outcomes of post-processing: internal error")
             self._failed(BatchrunError(f"internal error: {type(error).__name__}: {error}"))
 
-    def _tell_busy(self, busy: bool) -> None:
+    def _report_busy(self, busy: bool) -> None:
         now = self._loop.time()
         self._emit(Waiting(WaitReason.POST, None, now) if busy else Resumed(now))
 
 
 def choices_of(plan: Plan, secrets: tuple[str, ...]) -> "post.Choices":
-    """What the plan says of post-processing; `secrets` are the values that no worker may see."""
+    """The plan's post-processing settings; `secrets` are values that no worker may see."""
     names = {profile.api_key_env for profile in BUILT_IN.values()} | {plan.api_key_env}
     with contextlib.suppress(RefusedError):  # a file that has changed since the plan was made
         names |= {profile.api_key_env for profile in every_profile()}
@@ -162,7 +155,7 @@ def choices_of(plan: Plan, secrets: tuple[str, ...]) -> "post.Choices":
 
 
 def item_of(state: RowState, judged: Judged) -> Item:
-    """The row's reply as functions get it."""
+    """The row's reply as functions receive it."""
     row, reply = state.row, judged.reply
     if reply is None:
         raise ValueError("a row without a reply cannot be post-processed")
@@ -173,7 +166,7 @@ def item_of(state: RowState, judged: Judged) -> Item:
 
 
 def outcome_of(before: Outcome, result: Result, mask: Mask) -> Outcome:
-    """The outcome after post-processing; `mask` takes secrets out of what a function complains of."""
+    """The outcome after post-processing; `mask` removes secrets from a function's errors."""
     if isinstance(result, Failure):
         message, trace = mask.text(result.message), result.trace and mask.text(result.trace)
         return Outcome(State.FAILED, True, result.cause, message, frozenset(), None, post=True, trace=trace)

@@ -1,8 +1,7 @@
-"""Beginnings that requests share, and the order in which their rows are sent, so that a prompt cache can be read.
+"""Orders rows so that requests read shared prefixes from a prompt cache.
 
-A cache can be read once the reply to the request that wrote it is there. So rows that share a beginning are brought next to
-each other, and while the first of them is under way, rows with other beginnings are sent. Nothing stands still for it: where
-there are no others, they are sent all the same, without writing what another one is writing already.
+A cache is readable once its writer is answered; meanwhile rows of other prefixes are sent. Without others they are sent
+anyway.
 """
 
 from collections import Counter, deque
@@ -19,19 +18,17 @@ if TYPE_CHECKING:
     from batchrun.engine.pending_queue import RowState
     from batchrun.prompts import PromptRenderer
 
-PATIENCE = 60.0
-"""Seconds after which another request may write what one that is still under way was to write."""
-MOST_SHARED = 3
-"""Beginnings of a row, beside the one that all share: a request may mark four."""
+WRITE_SECONDS = 60.0  # Seconds after which another request may write a prefix whose writer is still in flight
+MOST_SHARED = 3  # Prefixes of a row beside the one that all share: a request may mark four
 
 
 class Prefix:
-    """A beginning of `end` bytes, and what is known of the cache that has it. Times are the loop's, in seconds."""
+    """A prefix of `end` bytes and the state of its cache. Times are the loop's, in seconds."""
 
     __slots__ = ("__weakref__", "_kept_until", "_seconds", "_writer", "_writing_until", "digest", "end")
 
     def __init__(self, digest: bytes, end: int, seconds: float) -> None:
-        """A part is kept for `seconds` after its last use."""
+        """A prefix is kept for `seconds` after its last use."""
         self.digest = digest
         self.end = end
         self._seconds = seconds
@@ -39,23 +36,22 @@ class Prefix:
         self._writer: RowState | None = None
 
     def is_for(self, state: "RowState", now: float, *, more: bool = True) -> bool:
-        """Whether the request of this row marks the beginning: to read it, or as the one that writes it, where there are
-        `more` to read it."""
+        """Whether the request marks the prefix: to read it, or to write it for `more` rows."""
         if now < self._kept_until:
             return True
         return more and (self._writer in (None, state) or now >= self._writing_until)
 
     def marked(self, state: "RowState", now: float) -> None:
-        """The request of this row marks it: it writes it, where it is not kept already."""
+        """The request marks it, and writes it where it is not kept."""
         if now >= self._kept_until:
-            self._writer, self._writing_until = state, now + PATIENCE
+            self._writer, self._writing_until = state, now + WRITE_SECONDS
 
     def is_awaited(self, now: float) -> bool:
-        """Whether a request that writes it is under way, so that another one could not read it yet."""
+        """Whether a request that writes it is in flight."""
         return self._writer is not None and self._kept_until <= now < self._writing_until
 
     def ended(self, state: "RowState", now: float, *, answered: bool) -> None:
-        """A request that marked it is over, with a reply where `answered`."""
+        """A request that marked it has ended, with a reply where `answered`."""
         if answered:
             self._kept_until = now + self._seconds
         if self._writer is state:
@@ -63,7 +59,7 @@ class Prefix:
 
 
 class Groups:
-    """Brings rows that share a beginning next to each other; on the loop of the run, no threads."""
+    """Groups rows by shared prefixes. On the run's loop, no threads."""
 
     def __init__(self, renderer: "PromptRenderer", caching: Caching) -> None:
         self._renderer = renderer
@@ -71,11 +67,10 @@ class Groups:
         self._known: WeakValueDictionary[bytes, Prefix] = WeakValueDictionary()
         self._least = caching.minimum * BYTES_PER_TOKEN - renderer.constant
         self._aside: dict[Prefix, deque[RowState]] = {}
-        self.waiting = 0
-        """Rows that are set aside."""
+        self.waiting = 0  # Rows that are set aside
 
     def arranged(self, states: Sequence["RowState"]) -> list["RowState"]:
-        """The jobs in the order to send them; each with what it shares with others that is long enough to be kept."""
+        """The rows in sending order, with their shared prefixes."""
         cuts = [self._cuts(state) for state in states]
         many = Counter(digest for found in cuts for digest, _ in found)
         first: dict[bytes, int] = {}
@@ -87,9 +82,9 @@ class Groups:
         return [states[number] for _, number in sorted(order)] if first else list(states)
 
     def _cuts(self, state: "RowState") -> list[tuple[bytes, int]]:
-        """The digest and the end of each beginning of a row that is long enough."""
+        """Digest and end of each prefix that is long enough."""
         row = state.row
-        if len(row.text) < self._least or state.given is not None or row.reused is not None:
+        if len(row.text) < self._least or state.shared_outcome is not None or row.reused is not None:
             return []
         try:
             pieces = self._renderer.beginnings(restore(row.line, row.key, row.text))
@@ -110,7 +105,7 @@ class Groups:
         return found
 
     def next_of(self, fresh: deque["RowState"], now: float) -> "RowState | None":
-        """Take the next job whose beginning no request is writing at this moment; where there is none, the first of the others."""
+        """Take the next row whose prefix is not being written, else the first."""
         while fresh:
             state = fresh.popleft()
             if not state.shared or not state.shared[-1].is_awaited(now):
@@ -129,7 +124,7 @@ class Groups:
         return state
 
     def released(self, state: "RowState") -> Iterable["RowState"]:
-        """The jobs that were set aside for one whose request is over, in their order."""
+        """The rows set aside for one whose request has ended."""
         for prefix in state.shared:
             prefix.ended(state, 0.0, answered=False)
         found = self._aside.pop(state.shared[-1], None) if state.shared else None

@@ -1,23 +1,17 @@
-"""Looks at what a server of one's own says of its queue, while requests go there.
-
-Hosted providers offer no such figures, so only servers on this machine or in this network are asked by themselves
-(`Client.is_own_server`); `--queue-gauges on` asks any. Asked without the key. What is not offered is not asked for again.
-"""
+"""Polls the queue gauges of a server of one's own, without the key. Hosted providers have none."""
 
 import asyncio
 
 from batchrun.client import Client
 from batchrun.limits import Gate, Queue, read_queue
 
-EVERY = 1.0
-"""Seconds between two looks."""
+EVERY = 1.0  # Seconds between two polls
 _SECONDS = 5.0
-_MISSES = 3
-"""Looks without figures after which what the server said last counts no more, and at the start after which it is left."""
+_MISSES = 3  # Polls without figures after which the last ones expire, and after which polling a server without any ends
 
 
 class QueueWatch:
-    """Tells the gate of one lane what its server says. `server` is its name, empty until it has answered."""
+    """Passes a server's queue to the gate of its lane. `server` is its name, empty until it has answered."""
 
     def __init__(self, gate: Gate, client: Client) -> None:
         self._gate = gate
@@ -25,23 +19,23 @@ class QueueWatch:
         self.server = ""
 
     async def watch(self) -> None:
-        """Look until it is known that there is nothing to see; not in the first second, in which short runs are over."""
+        """Poll until no gauges are offered, after a first second."""
         misses = 0
         while self.server or misses < _MISSES:
             await asyncio.sleep(EVERY)
             queue, offered = await self._look()
             if queue is not None:
                 self.server, misses = queue.server, 0
-                self._gate.hear_queue(queue)
+                self._gate.apply_queue(queue)
             else:
                 if not (offered or self.server):
                     return
                 misses += 1
                 if misses == _MISSES:
-                    self._gate.hear_queue(None)
+                    self._gate.apply_queue(None)
 
     async def _look(self) -> tuple[Queue | None, bool]:
-        """The queue, and whether it may be offered: a server that is down or loads may say it later."""
+        """The queue, and whether one may be offered later."""
         try:
             async with asyncio.timeout(_SECONDS):
                 exchange = await self._calls.call("GET", "metrics")

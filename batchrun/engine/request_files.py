@@ -1,4 +1,4 @@
-"""Request files of a run's pending rows, to be submitted by hand. The journal stays as it is, and the rows pending."""
+"""Writes request files of pending rows, to be submitted by hand. The rows stay pending."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -28,7 +28,7 @@ from batchrun.registry import RunFile
 
 
 class Written(NamedTuple):
-    """A file of requests."""
+    """A request file."""
 
     path: Path
     rows: int
@@ -36,9 +36,8 @@ class Written(NamedTuple):
 
 
 def write_requests(run: RunFile, folder: Path) -> list[Written]:
-    """Requests of the rows that are pending, as files within the limits of the vendor's batches, one endpoint and one model
-    each. Files of an earlier call that are not written again are removed. Raises StorageError, RefusedError where a file of a row has changed.
-    """
+    """Write pending requests as files within the vendor's batch limits; removes outdated ones. Raises StorageError,
+    RefusedError."""
     with Reader.open(run.path) as reader, storing(folder):
         plan = plan_from_json(reader.meta.plan)
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +53,6 @@ def write_requests(run: RunFile, folder: Path) -> list[Written]:
 
 
 def _pending(plan: Plan, reader: Reader) -> Iterator[tuple[Pending, Request]]:
-    """Rows that are to be sent, with their requests: of equal ones the first, where they are sent once."""
     renderer, blanks, met = renderer_of(plan, prompt_of(plan)), copied(plan), Digests()
     reduction = Reduction(plan)
     after = 0
@@ -71,8 +69,6 @@ def _pending(plan: Plan, reader: Reader) -> Iterator[tuple[Pending, Request]]:
 
 @dataclass(slots=True)
 class _Open:
-    """A file that is not whole yet; `stack` ends it."""
-
     path: Path
     stack: ExitStack
     stream: BinaryIO
@@ -80,7 +76,7 @@ class _Open:
 
 
 class _Files:
-    """Files of requests, open until all are whole: a row goes into the last one for its endpoint and model that has room."""
+    """Request files: a row goes into the last one of its endpoint and model with room."""
 
     def __init__(self, plan: Plan, run: str, folder: Path) -> None:
         self._vendor = vendor(plan.dialect, plan.batches)
@@ -99,7 +95,7 @@ class _Files:
             try:
                 request = request._replace(body=media.filled(request.body, request.files))
             except media.ChangedError as error:
-                raise RefusedError(f"line {row.line}: {error}", "put the file back as it was") from None
+                raise RefusedError(f"line {row.line}: {error}", "restore the file") from None
         line = self._shape.line(wire_id(self._run, row.seq, row.history.number + 1), request)
         key = str(request.endpoint), named_in(request).model or ""
         tokens = Tokens().of(request.weight)

@@ -1,7 +1,4 @@
-"""What a run would send, measured on every row without a journal of its own and without a call.
-
-`measure` reads the input as a run would, `measure_pending` the rows of a journal that are not answered, `dry_run` only checks.
-"""
+"""Measures what a run would send, on every row, without a journal of its own and without a request."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +12,7 @@ from batchrun.engine.budget_guard import named_in, tariff_of
 from batchrun.engine.chunks import Size
 from batchrun.engine.export import reserved
 from batchrun.engine.forecast import Lengths
-from batchrun.engine.ingest import BLANK_ROW, Digests, Ids, Problems, checked, tell_rows
+from batchrun.engine.ingest import BLANK_ROW, Digests, Ids, Problems, checked, report_rows
 from batchrun.engine.reuse import reused_run
 from batchrun.engine.row_files import restored
 from batchrun.engine.selection import in_sample
@@ -37,16 +34,13 @@ from batchrun.prompts.caching import BYTES_PER_TOKEN
 from batchrun.registry import STREAM, RunFile
 from batchrun.rows import restore
 
-_NAMES = 110
-"""Bytes of a line beside its body: custom_id, method and url."""
-NAMED = 5
-"""Lines that are too long which are named."""
-EXAMPLES = 3
-"""Requests that are kept at least: the first, the longest, the last."""
+_NAMES = 110  # Bytes of a line beside its body: custom_id, method and url
+NAMED = 5  # Lines listed as too long
+EXAMPLES = 3  # Requests kept at least: the first, the longest, the last
 
 
 class Example(NamedTuple):
-    """A rendered request, and the line it comes from."""
+    """A rendered request and its line."""
 
     line: int
     request: Request
@@ -54,14 +48,12 @@ class Example(NamedTuple):
 
 @dataclass(slots=True)
 class RequestStats:
-    """What was found. `rows` are valid ones, segments of so many `documents` where the input is documents, `settled` of them need no request any more; the rest is about the
-    `lengths.rows` requests that would be sent.
+    """Statistics of the input: valid `rows`, `settled` ones without need of a request; the rest concerns requests to
+    send.
 
-    `reused` of them are answered by replies of the run `reuse`. `duplicates` are the lengths of those that are equal to an
-    earlier one; with `--dedupe` they are not sent. `ceiling` is what all cost at most and `floor` their prompts alone,
-    in picodollars, None where a price or a limit of output tokens is not known. `too_long` requests do not fit into the
-    context window with the output that they ask for; `lines` names some. `batches` are those that they go in, with `--batch`.
-    `shared` is what the bodies of all begin with, None before the first.
+    `reused` are answered by the run `reuse`; `duplicates` repeat a request. `floor` (prompts) and `ceiling` in
+    picodollars, None where unknown. `too_long` exceed the context window, on `lines`.
+    `shared` is the prefix of all bodies, None before the first.
     """
 
     plan: Plan
@@ -88,10 +80,7 @@ class RequestStats:
 
 
 def measure(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> RequestStats:
-    """Open, check and render the whole input as a run would, and keep so many requests as examples.
-
-    Raises as `prepare`; makes no journal and no call.
-    """
+    """Check and render the whole input, keeping examples. Raises as `prepare`."""
     reading = _Reading(gathered, emit)
     plan, source = reading.plan, reading.source
     run, reuse = _run_of(plan, gathered), reused_run(gathered.settings, plan)
@@ -112,7 +101,7 @@ def measure(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> RequestStat
 
 
 def measure_pending(plan: Plan, run: RunFile, renderer: Renderer, pages: Iterable[Sequence[Any]]) -> RequestStats:
-    """The same for the rows of a journal without an outcome, page by page."""
+    """The same for a journal's rows without an outcome, page by page."""
     counted, blanks = _Counted(plan, run, pending=True), copied(plan)
     for page in pages:
         for row in page:
@@ -131,7 +120,6 @@ def measure_pending(plan: Plan, run: RunFile, renderer: Renderer, pages: Iterabl
 
 
 def _wanted(plan: Plan, position: int, total: int) -> bool:
-    """Whether `limit` or `sample` lets a run send this row."""
     if plan.sample is not None:
         return in_sample(position, plan.sample, total)
     return plan.limit is None or position <= plan.limit
@@ -148,11 +136,7 @@ def _run_of(plan: Plan, gathered: Gathered) -> RunFile | None:
 
 
 class _Reading:
-    """The whole input opened, checked and rendered as a run would: its rows, with what was rendered for the present one.
-
-    `digest` is the kind of its hashes; `request` is None where a row was not rendered; `rendered`, `body_bytes` and `first` are the sums of all that were.
-    Raises as `prepare`, for what only the end of the input shows after the last row.
-    """
+    """The whole input, with the `request` of the present row. Raises as `prepare`, partly at the end."""
 
     def __init__(self, gathered: Gathered, emit: Emit) -> None:
         self.source, self.plan, self._renderer = opened(gathered, emit)
@@ -187,12 +171,10 @@ class _Reading:
         totals = self.rendered, self.body_bytes
         ids.refuse(read(Problems(self.source.where)))
         self.rendered, self.body_bytes = totals  # that may read the input again
-        tell_rows(self.source, self.problems, self._emit)
+        report_rows(self.source, self.problems, self._emit)
 
 
 class _Counted:
-    """Counts requests into the statistics."""
-
     def __init__(
         self,
         plan: Plan,
@@ -202,7 +184,7 @@ class _Counted:
         reuse: RunFile | None = None,
         keep: int = EXAMPLES,
     ) -> None:
-        """`pending`: only rows without an outcome will come, so that none of them is settled."""
+        """`pending`: only rows without an outcome will be added."""
         self._keep = max(EXAMPLES, keep)
         self.stats = RequestStats(plan, run=run, reuse=reuse)
         self._tariff = tariff_of(plan)
@@ -227,7 +209,7 @@ class _Counted:
                     self._offered.add(digest)
 
     def add(self, line: int, digest: str, request: Request, *, wanted: bool = True) -> None:
-        """One valid row; `wanted` ones would be sent if they are not settled."""
+        """Count a valid row; `wanted` ones are sent unless settled."""
         found, short = self.stats, _short(digest)
         found.rows += 1
         offered = self._offered.take(short)  # in turn, as `journal.duplicates` has it: also by rows that need none
@@ -256,7 +238,6 @@ class _Counted:
             self._into_batch(request)
 
     def _into_batch(self, request: Request) -> None:
-        """Count the batches that are filled as the run fills them; their lines have names beside the body."""
         found, key = self.stats, (str(request.endpoint), self._model)
         size, tokens = request.size + _NAMES, request.weight / BYTES_PER_TOKEN
         chunk = self._chunks.get(key)
@@ -267,7 +248,7 @@ class _Counted:
         chunk.add(size, tokens)
 
     def _show(self, line: int, request: Request) -> None:
-        """The first requests are examples, and at the end the longest of the others and the last one."""
+        """Keep the first requests, the longest of the others and the last."""
         examples = self.stats.examples
         example = Example(line, request)
         if len(examples) < self._keep:
@@ -302,13 +283,13 @@ class _Counted:
 
 
 def _short(digest: str) -> int:
-    """Enough of a digest to tell requests apart, in little memory."""
+    """64 bits of a digest."""
     return int(digest[:16], 16)
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a run would send, found without a journal and without a call; `body_bytes` sums all bodies."""
+    """What a run would send; `body_bytes` sums all bodies."""
 
     plan: Plan
     rows: int
@@ -318,7 +299,7 @@ class DryRun:
 
 
 def dry_run(gathered: Gathered, emit: Emit) -> DryRun:
-    """Open, check and render the whole input as a run would. Raises as `prepare`."""
+    """Open, check and render the whole input. Raises as `prepare`."""
     reading = _Reading(gathered, emit)
     for _ in reading:
         pass

@@ -1,7 +1,7 @@
-"""Result files that somebody brings: what their lines say of a run's rows.
+"""Imports result files.
 
-What is taken in is copied into the run's folder, as the results of tickets that were never submitted. From there it goes the
-way of a batch's results, also after a kill.
+Lines are copied into the run's folder as results of unsubmitted tickets, and ingested like a batch's, also after a
+kill.
 """
 
 import os
@@ -23,14 +23,13 @@ from batchrun.lanes.states import State as TicketState
 from batchrun.models import State, Ticket
 from batchrun.registry import RunFile, batch_folder
 
-MOST = 50_000
-"""Rows of one ticket."""
+MOST = 50_000  # Rows of one ticket
 _ANSWERED = frozenset({State.DONE, State.SKIPPED})
 
 
 @dataclass(slots=True)
 class Part:
-    """A ticket whose results are in the run's folder, and the attempts that are opened for its rows."""
+    """A ticket with its results, and the attempts opened for its rows."""
 
     ticket: Ticket
     lines: int = 0
@@ -38,17 +37,14 @@ class Part:
     numbers: "array[int]" = field(default_factory=lambda: array("q"))
 
     def leases(self) -> list[Lease]:
-        """What they may cost is not known before they are read."""
+        """The leases of its rows, of unknown cost."""
         return [Lease(*each, None, 0) for each in zip(self.rows, self.numbers, strict=True)]
 
 
 @dataclass(slots=True)
-class Brought:
-    """What was brought, as counts of lines, and the `parts` to take in.
-
-    `taken` answer a row, `known` were taken in before, `late` name a row that another line or an earlier reply has
-    answered, `foreign` are of others, `cut` are not whole.
-    """
+class Imported:
+    """Counts of lines: `taken`, `known` (imported before), `late` (row answered already), `foreign`, `cut`
+    (incomplete)."""
 
     parts: list[Part] = field(default_factory=list[Part])
     taken: int = 0
@@ -58,42 +54,37 @@ class Brought:
     cut: int = 0
 
     @property
-    def news(self) -> str:
+    def summary(self) -> str:
         """The counts in a sentence."""
-        said = [f"results of {counted(self.taken)} imported" if self.taken else "nothing new"]
+        texts = [f"results of {counted(self.taken)} imported" if self.taken else "nothing new"]
         if self.known:
-            said.append(f"{counted(self.known, 'line')} imported before")
+            texts.append(f"{counted(self.known, 'line')} imported before")
         if self.late:
-            said.append(f"{counted(self.late, 'line')} for rows that have a reply already, ignored")
+            texts.append(f"{counted(self.late, 'line')} for rows that have a reply already, ignored")
         if self.foreign:
-            said.append(f"{counted(self.foreign, 'line')} of other runs ignored")
+            texts.append(f"{counted(self.foreign, 'line')} of other runs ignored")
         if self.cut:
-            said.append(f"{counted(self.cut, 'line')} incomplete, ignored")
-        return "; ".join(said)
+            texts.append(f"{counted(self.cut, 'line')} incomplete, ignored")
+        return "; ".join(texts)
 
 
-def bring(run: RunFile, journal: Journal, files: Sequence[str]) -> Brought:
-    """Read result files and copy what answers a row; a row that has failed and has a reply here is pending again.
-
-    Replies come before failures, whatever the order of files and lines. Raises RefusedError for a file that cannot be
-    read.
-    """
+def import_results(run: RunFile, journal: Journal, files: Sequence[str]) -> Imported:
+    """Read result files and copy lines that answer a row, replies first; failed rows with a reply are pending again.
+    Raises RefusedError."""
     paths = [Path(name) for name in files]
     for path in paths:
         try:
             path.open("rb").close()
         except OSError as error:
             raise RefusedError(f"{path}: {error.strerror or error}", "name the files with the results") from error
-    with closing(_Bringing(run.id, journal, batch_folder(run))) as bringing:
+    with closing(_Importer(run.id, journal, batch_folder(run))) as importer:
         for replies in (True, False):
             for path in paths:
-                bringing.read(path, replies=replies)
-    return bringing.found
+                importer.read(path, replies=replies)
+    return importer.found
 
 
-class _Bringing:
-    """Decides of each line whether it is taken in, and copies those that are."""
-
+class _Importer:
     def __init__(self, run: str, journal: Journal, folder: Path) -> None:
         self._run = run
         self._journal = journal
@@ -103,10 +94,10 @@ class _Bringing:
         self._chunk = max((ticket.chunk for ticket in tickets), default=0) + 1
         self._stream: BinaryIO | None = None
         self._taken: dict[int, int] = {}
-        self.found = Brought()
+        self.found = Imported()
 
     def read(self, path: Path, *, replies: bool) -> None:
-        """The lines of a file that are replies, or the others; foreign and cut ones count as the latter."""
+        """Read a file's replies, or the other lines."""
         page: list[Completion] = []
         for each in brought(path, self._run):
             if isinstance(each, bool):
@@ -141,7 +132,7 @@ class _Bringing:
         self.found.taken += len(wanted)
 
     def _copy(self, each: Completion, standing: Standing, path: Path) -> None:
-        """Into the present part; a row that is in a batch keeps the attempt that it has there."""
+        """Copy into the present part; a row in a batch keeps its attempt."""
         parts = self.found.parts
         if self._stream is None or parts[-1].lines >= MOST:
             self.close()
@@ -163,7 +154,7 @@ class _Bringing:
             part.numbers.append(number)
 
     def close(self) -> None:
-        """The present part is on the disk."""
+        """Sync the present part to disk."""
         if self._stream is not None:
             with self._stream as stream:
                 stream.flush()
@@ -172,7 +163,6 @@ class _Bringing:
 
 
 def _is_known(each: Completion, text: str, standing: Standing) -> bool:
-    """Whether the journal has this very answer; one without a body is known by its attempt, if that has ended."""
     if each.came in (Came.REPLY, Came.FAILURE):
         kept = each.body[:EXCERPT].decode("utf-8", "backslashreplace")
         return any(body == text if body is not None else excerpt == kept for body, excerpt in standing.answers)
@@ -180,7 +170,7 @@ def _is_known(each: Completion, text: str, standing: Standing) -> bool:
 
 
 def _is_wanted(each: Completion, standing: Standing) -> bool:
-    """Whether a row lacks this answer: one that has failed wants a reply and no other failure."""
+    """Whether a row lacks this answer; failed rows lack only a reply."""
     if standing.state in _ANSWERED:
         return False
     return standing.state is not State.FAILED or each.came is Came.REPLY

@@ -1,8 +1,5 @@
-"""What the results of a batch bring, a page at a time. Large ones are read and judged by a process of their own
-(`result_reader`), while this one writes what was read before: two cores instead of one.
-
-Where the process cannot be started, or ends before its work is done, the rest is read here.
-"""
+"""Pages of a batch's results; large ones are read and judged by a process of its own (`result_reader`), while this one
+stores earlier pages. What the process does not read is read here."""
 
 import contextlib
 import json
@@ -20,18 +17,17 @@ from batchrun.lanes.executor import Came, Completion, Page
 from batchrun.lanes.results import Results
 from batchrun.lanes.shapes import SHAPES
 
-LARGE = 10_000
-"""Rows of a batch whose results are worth the process."""
+LARGE = 10_000  # Rows of a batch that are worth the process
 
 
 class ReaderProcess:
-    """The process, started when it is first needed; one file after the other. Its calls block."""
+    """The process, started when first needed. Its calls block."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it where it is not there yet: that takes a third of a second."""
+        """Start it if it is not running (a third of a second)."""
         if self._process is None:
             with contextlib.suppress(OSError):
                 self._process = subprocess.Popen(
@@ -43,8 +39,8 @@ class ReaderProcess:
                     start_new_session=True,
                 )
 
-    def ask(self, work: dict[str, Any]) -> None:
-        """Have these files read."""
+    def submit(self, work: dict[str, Any]) -> None:
+        """Submit files to be read."""
         self.start()
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
@@ -52,18 +48,18 @@ class ReaderProcess:
                 self._process.stdin.flush()
 
     def next(self) -> tuple[Any, bytes] | None:
-        """The next page as the process wrote it, its JSON and its bodies; None where it is gone."""
+        """The next page's JSON and bodies; None if the process is gone."""
         process = self._process
         if process is not None and process.stdout is not None:
             with contextlib.suppress(OSError, ValueError):
-                said, long = (int.from_bytes(process.stdout.read(LENGTH)) for _ in range(2))
-                data, bodies = process.stdout.read(said), process.stdout.read(long)
-                if said and len(bodies) == long:
+                json_length, bodies_length = (int.from_bytes(process.stdout.read(LENGTH)) for _ in range(2))
+                data, bodies = process.stdout.read(json_length), process.stdout.read(bodies_length)
+                if json_length and len(bodies) == bodies_length:
                     return orjson.loads(data), bodies
         return None
 
     def end(self) -> None:
-        """End it; whoever waits for a page gets none."""
+        """End it; a pending `next` returns None."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -74,8 +70,8 @@ class ReaderProcess:
 
 
 class ResultPages:
-    """What some results bring, with the replies that a `ReplyReader` takes as columns: read by the process where a `reader` for it
-    is given, here where none is or the process ends too early. Its calls block."""
+    """Pages of results, read by the process if there is a `reader` for it, here otherwise or where the process ends
+    early. Blocks."""
 
     def __init__(self, results: Results, process: ReaderProcess, reader: ReplyReader | None) -> None:
         self._process = process
@@ -86,10 +82,12 @@ class ResultPages:
         self.repeated = self.foreign = 0
         if reader is not None:
             shape = next(name for name, kind in SHAPES.items() if type(results.shape) is kind)
-            process.ask({"files": list(map(str, results.files)), "shape": shape, "run": results.run} | reader.as_json())
+            process.submit(
+                {"files": list(map(str, results.files)), "shape": shape, "run": results.run} | reader.as_json()
+            )
 
     def page(self) -> Page[Answers] | None:
-        """The next ones, None at the end. Raises ValueError for a line that is no JSON object."""
+        """The next page, None at the end. Raises ValueError for an invalid line."""
         found = None if self._is_here else self._process.next()
         if found is None:
             return self._page_here()
@@ -103,13 +101,13 @@ class ResultPages:
         text, cuts = bodies.decode(), pairwise(accumulate(lengths, initial=0))
         texts = [text[start:end] for start, end in cuts]
         completions = [
-            Completion(seq, number, Came(came), status, body.encode(), said)
-            for seq, number, came, status, body, said in others
+            Completion(seq, number, Came(came), status, body.encode(), detail)
+            for seq, number, came, status, body, detail in others
         ]
         return Page(Answers._make([*answers, texts]) if lengths else columns(Answers, ()), completions)
 
     def _page_here(self) -> Page[Answers] | None:
-        """The same without the process; what it has brought is passed over."""
+        # The same without the process, skipping what it has returned.
         self._is_here = True
         while self._given and not self._closed:
             self._results.page()
@@ -119,7 +117,7 @@ class ResultPages:
         return None if page is None else Page(columns(Answers, page.read), page.others)
 
     def close(self) -> None:
-        """Read no further: a process with work left is ended."""
+        """Stop reading; a process with work left is ended."""
         self._closed = True
         if not self._done:
             self._process.end()

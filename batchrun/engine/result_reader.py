@@ -1,8 +1,7 @@
-"""The process that reads large results and judges the replies in them (`result_pages`).
+"""The process that reads large results and judges their replies (`result_pages`).
 
-`python -m batchrun.engine.result_reader` gets its work as lines of JSON, writes pages to its standard output and ends with its
-parent. It has no key, no settings and no journal; whether a reply is taken is decided in the parent. What it imports, it starts
-with: a tenth of a second.
+`python -m batchrun.engine.result_reader` takes work as lines of JSON, writes pages to standard output and ends with its
+parent; it has no key, settings or journal. Its imports are its start: a tenth of a second.
 """
 
 import contextlib
@@ -22,24 +21,19 @@ from batchrun.models import Defect, Endpoint
 from batchrun.pricing import Rates, billed
 from batchrun.replies import ReplyChecker
 
-LENGTH = 8
-"""Bytes of each of the two numbers before a page: how long its JSON is, and the bodies of replies behind that, one after the
-other."""
-_MOST = 2**63
-"""Picodollars that JSON has room for."""
-_UNKNOWN = (None,) * 6 + (0,) * 5
-"""What a reply states and is charged that states no usage: what was reserved for it, which the journal knows."""
+LENGTH = 8  # Bytes of each of two numbers before a page: the lengths of its JSON and its bodies
+_MOST = 2**63  # Largest number of picodollars that the JSON can hold
+_UNKNOWN = (None,) * 6 + (0,) * 5  # Usage and charge of a reply without usage: its reservation, which the journal has
 
-Line = tuple[Any, ...]
-"""A line of `journal.Answers`."""
+Line = tuple[Any, ...]  # A line of `journal.Answers`
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyReader:
     """Reads replies that are accepted as they are, without a flag.
 
-    Their requests are alike: `limit` are the output tokens that they allow, `inputs` the prompts of each. They are charged at
-    `rates`, and `extra` picodollars on top.
+    Their requests share `limit` (output tokens) and `inputs` (prompts each); `extra` picodollars are charged beyond
+    `rates`.
     """
 
     endpoint: Endpoint
@@ -50,7 +44,7 @@ class ReplyReader:
     extra: int
 
     def __call__(self, seq: int, number: int, body: bytes, data: Any) -> Line | None:
-        """What the reply with this body, and its JSON, is to a row's attempt; None for one that there is more to decide of."""
+        """The line of a reply; None where more is to decide."""
         try:
             reply = replies.read(self.endpoint, body, self.limit, self.inputs, data)
             if isinstance(reply, Defect) or reply.flags:
@@ -92,19 +86,19 @@ class ReplyReader:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """What another process needs to read alike, where there is no checker."""
+        """What another process needs to read as this one, without a checker."""
         names = ("endpoint", "limit", "inputs", "rates", "extra")
         return {name: getattr(self, name) for name in names}
 
     @classmethod
     def of(cls, work: dict[str, Any]) -> "ReplyReader":
-        """The reader that was written as JSON."""
+        """The reader that `as_json` describes."""
         rates = None if work["rates"] is None else Rates.from_json(work["rates"])
         return cls(Endpoint(work["endpoint"]), work["limit"], work["inputs"], None, rates, work["extra"])
 
 
 def write_pages(work: dict[str, Any]) -> None:
-    """What the process does for one line of its input; an empty page ends it."""
+    """Write the pages for one line of input, the last one empty."""
     files, shape = list(map(Path, work["files"])), SHAPES[work["shape"]](vendor("any"))
     pages = Results(files, shape, work["run"], ReplyReader.of(work))
     more = True

@@ -1,8 +1,4 @@
-"""From a run that has a journal to one that is ready to go on; neither input nor prompt file is read.
-
-`prepare_resume` is for sending what is left, `prepare_post` for replies that the journal already has, `prepare_import` for
-results that were brought. Everything happens before the first call, blocks, and refuses rather than guesses.
-"""
+"""Prepares a run from its journal; neither input nor prompt file is read. Runs before the first call, and blocks."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,9 +8,9 @@ from typing import Any
 from batchrun import post, registry, rows
 from batchrun.engine.batches import BatchMode
 from batchrun.engine.budget_guard import tariff_of
-from batchrun.engine.bytes_held import keep_what_rows_take
+from batchrun.engine.bytes_held import keep_freed_memory
 from batchrun.engine.output_cap import check_pending
-from batchrun.engine.result_files import bring
+from batchrun.engine.result_files import import_results
 from batchrun.engine.reuse import reused_run, take_replies, unfinished
 from batchrun.engine.row_files import LeftOut, changed, pending_positions
 from batchrun.engine.selection import cause_of, positions_of, selection
@@ -37,12 +33,10 @@ def prepare_resume(  # noqa: PLR0913  what is to be sent again, each by name
     chosen: str | None = None,
     done: bool = False,
 ) -> tuple[Prepared, Gathered]:
-    """A journaled run, locked, with what failed made pending again.
+    """A journaled run, locked, with failed rows pending again.
 
-    With `failed` the rows that failed permanently as well, with `cause` those of this cause; with `only` the rows at
-    these positions are sent and no others, with `chosen` those that a user names (`engine.chosen`); with `done` also those
-    of them that are done, whose replies so far stay with their attempts. Raises RefusedError for anything the user can
-    fix, BusyError, StorageError.
+    `failed`: also permanent ones; `cause`: of one cause; `only`: just these positions; `chosen`: named by the user;
+    `done`: also finished ones. Raises RefusedError, BusyError, StorageError.
     """
     with ExitStack() as undo:
         prepared, gathered = _opened(reference, flags, undo)
@@ -66,7 +60,7 @@ def prepare_resume(  # noqa: PLR0913  what is to be sent again, each by name
             journal.reopen_replies(named)
         _leave_out_changed(prepared)
         other = reused_run(gathered.settings, plan) if "reuse" in flags else unfinished(prepared.run, journal, plan)
-        prepared.news = "; ".join(filter(None, (prepared.news, take_replies(journal, other, plan)))) or None
+        prepared.notice = "; ".join(filter(None, (prepared.notice, take_replies(journal, other, plan)))) or None
         check_pending(plan, journal, prepared.renderer)
         tariff_of(plan).of(plan.model)  # now, since the first look takes long
         undo.pop_all()
@@ -74,8 +68,7 @@ def prepare_resume(  # noqa: PLR0913  what is to be sent again, each by name
 
 
 def _leave_out_changed(prepared: Prepared) -> None:
-    """Rows whose files are missing or have another content stay pending, each named. Raises RefusedError where no other
-    is left."""
+    """Leave out rows whose files changed. Raises RefusedError if no other is left."""
     prompt = prompt_of(prepared.plan)
     if prompt is None or not prompt.files:
         return
@@ -93,17 +86,14 @@ def _leave_out_changed(prepared: Prepared) -> None:
         if position not in positions and (wanted is None or wanted(position))
     )
     if not prepared.only:
-        said = "\n  ".join([f"{left_out.said}:", *left_out.named])
-        raise RefusedError(said, "put the files back as they were; or give the run's first command with --update")
-    prepared.left_out, prepared.news = len(left_out), left_out.notes[0]
+        message = "\n  ".join([f"{left_out.text}:", *left_out.named])
+        raise RefusedError(message, "restore the files, or run the first command again with --update")
+    prepared.left_out, prepared.notice = len(left_out), left_out.notes[0]
 
 
 def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathered]:
-    """A journaled run, locked, whose replies are to go through the functions of `flags`; nothing will be sent.
-
-    The plan in the journal names the functions from here on, so that `resume` uses the same ones. Raises as
-    `prepare_resume`, and RefusedError where no function is named.
-    """
+    """A journaled run, locked, whose replies go through the functions of `flags`, journaled for `resume`. Raises as
+    `prepare_resume`."""
     with ExitStack() as undo:
         prepared, gathered = _opened(reference, flags, undo)
         journal = prepared.journal
@@ -116,32 +106,27 @@ def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathe
 
 
 def prepare_import(reference: str, flags: dict[str, Any], files: Sequence[str]) -> tuple[Prepared, Gathered]:
-    """A journaled run, locked, that takes in what these result files bring; nothing will be sent.
-
-    Their tokens are charged at the prices of a batch. Raises as `prepare_resume`, and RefusedError for a file that cannot
-    be read.
-    """
+    """A journaled run, locked, that imports result files at batch prices. Raises as `prepare_resume`."""
     with ExitStack() as undo:
         prepared, gathered = _opened(reference, flags, undo)
         prepared.plan = replace(prepared.plan, batch=True)
         prepared.batch_mode = BatchMode.IMPORT
-        brought = bring(prepared.run, prepared.journal, files)
-        prepared.parts, prepared.news = brought.parts, brought.news
+        imported = import_results(prepared.run, prepared.journal, files)
+        prepared.parts, prepared.notice = imported.parts, imported.summary
         tariff_of(prepared.plan).of(prepared.plan.model)
         undo.pop_all()
     return prepared, gathered
 
 
 def _opened(reference: str, flags: dict[str, Any], undo: ExitStack) -> tuple[Prepared, Gathered]:
-    """The run, locked, under its own plan with `flags` over it."""
-    keep_what_rows_take()
+    keep_freed_memory()
     found = registry.find(reference, flags.get("runs_dir"))
     lock = registry.held(found.path)
     undo.callback(lock.release)
     journal = Journal.open(found.path)
     undo.callback(journal.close)
     if not journal.ingested:
-        raise RefusedError(f"run {found.id} was ended while its input was read", "give its first command again")
+        raise RefusedError(f"run {found.id} was stopped while its input was read", "run its first command again")
     old = plan_from_json(journal.meta.plan)
     gathered = gather_for_resume(old, flags)
     plan = override(old, gathered)

@@ -1,9 +1,4 @@
-"""Performs the path of a row: each step of `row_path`, with the attempt that it needs (`attempt`).
-
-What an answer means is decided by `retry`, when a request may leave by `limits`, what follows by `row_path`. This module
-writes each fact to the journal, and only then emits it. It stops the run, and nothing foreign crosses its border: a bug
-costs a row.
-"""
+"""Performs the steps of `row_path`. Facts are journaled before they are emitted; a bug fails one row, not the run."""
 
 import asyncio
 import logging
@@ -43,25 +38,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _LIVE = Source.LIVE
 
-MOST_HELD = 1000
-"""Failures that are held back at most: so many that are not alike are about their rows."""
+MOST_HELD = 1000  # Failures held back at most: more that are not alike are caused by their rows
 
 
 class Stop(Protocol):
-    """Ends the run: nothing new is sent, and it waits for what is in flight for `drain` seconds."""
+    """Ends the run: sends nothing new, and waits `drain` seconds for requests in flight."""
 
     def __call__(self, ending: RunResult, *, drain: float) -> None: ...
 
 
 class RowRunner:
-    """Takes one row after the other as far as it gets: to its outcome, back into the window, or to the end of the run.
-
-    On the loop of the run, no threads.
-    """
+    """Takes rows to their outcome, back into the queue, or to the end of the run."""
 
     def __init__(self, plan: Plan, services: RowServices, *, emit: Emit, stop: Stop) -> None:
         self._plan = plan
-        self._at = services
+        self._services = services
         self._emit = emit
         self.stop = stop
         self._loop = asyncio.get_running_loop()
@@ -74,15 +65,12 @@ class RowRunner:
         self._folder = services.journal.path.parent
         self._needs_text = bool(plan.post) or isinstance(services.checker, RowChecks)
         self._blank_value = "{}" if plan.output_fields else '""'
-        self.in_flight = 0
-        """Requests in flight; the gate also counts those that are about to be sent."""
-        self.completing = 0
-        """Rows whose reply and outcome are handed over and not committed yet."""
+        self.in_flight = 0  # Requests in flight; the gate also counts those about to be sent
+        self.completing = 0  # Rows whose reply and outcome are handed over and not committed yet
         self.throttled = self.retries = 0
 
     async def go(self, state: RowState) -> None:
-        """The border that nothing foreign crosses: a bug costs a row, not the run. A row that was already handed on
-        is not judged twice; then the run stops."""
+        """Perform a row's steps; an internal error fails it, or stops the run if it was handed on."""
         state.handed_on = False
         try:
             step, request = first_step(state, reduces=self._plan.reduce is not None), state.request
@@ -97,7 +85,7 @@ class RowRunner:
                     await self._put_together(state, state.row.parts)
                 case _:  # alike, or blank
                     blank = Outcome(State.DONE, True, None, None, frozenset(), self._blank_value)
-                    await self._finish(state, state.given or blank)
+                    await self._finish(state, state.shared_outcome or blank)
         except (StorageError, GateClosed):
             raise
         except HandedBack:
@@ -107,30 +95,27 @@ class RowRunner:
             await self._unsent(state, Unsent.FILE_CHANGED)
         except Exception as error:
             log.exception("line %s: internal error", state.row.line)
-            said = f"internal error: {type(error).__name__}: {error}"
+            message = f"internal error: {type(error).__name__}: {error}"
             if state.handed_on:
-                self._stop_for(said)
+                self._stop_for(message)
             else:
                 if state.attempt is not None:
-                    state.attempt.cancel(said)
-                await self._finish(state, failure(GiveUp("internal error", said, permanent=False)))
+                    state.attempt.cancel(message)
+                await self._finish(state, failure(GiveUp("internal error", message, permanent=False)))
 
     def rendered(self, row: Pending) -> Request | None:
-        """The request of a row, None for one that is left blank. The journal keeps the row and not the body, since
-        rendering is deterministic."""
+        """The request of a row, None if left blank."""
         found = restored(row, self._folder)
         if self._blanks.columns and self._blanks.is_blank(found.fields):
             return None
-        return self._at.renderer.render(found if row.parts is None else self._reduction.filled(found, row.parts))
+        return self._services.renderer.render(found if row.parts is None else self._reduction.filled(found, row.parts))
 
     async def _put_together(self, state: RowState, parts: Parts) -> None:
-        """A text that was divided is done without a request once its pieces are."""
         judged, outcome = whole_of(self._reduction, parts, restored(state.row, self._folder).fields)
-        if not await self._at.post.put(state, judged, outcome, None):
+        if not await self._services.post.put(state, judged, outcome, None):
             await self._finish(state, outcome)
 
     async def _judge_kept(self, state: RowState, request: Request) -> None:
-        """Judge the reply that the journal has, or that an equal request lends."""
         row = state.row
         body = row.history.reply if row.reused is None else row.reused.body
         judged = judge_body(request, body or "", self.checker(state))
@@ -144,7 +129,7 @@ class RowRunner:
             seq, position, line, key, _text, history, reused, awaited, target, parts, files = state.row
             del _text
             state.row = made(Pending, (seq, position, line, key, "", history, reused, awaited, target, parts, files))
-        held, pool = self._at.queue.bytes, self._at.pool
+        held, pool = self._services.queue.bytes, self._services.pool
         size = request.size if request.files else len(request.body)
         held.holds(state, size)
         if self.batch_rows is not None and self.batch_rows.sending:
@@ -154,7 +139,7 @@ class RowRunner:
             await self._finish(state, failure(state.gave_up))
             return
         lane = state.lane = pool.only or await pool.lane_for(state)
-        spelled, attempt = lane.spelled(request), Attempt(self._at, state, lane)
+        spelled, attempt = lane.spelled(request), Attempt(self._services, state, lane)
         state.attempt = attempt
         try:
             sent = await attempt.depart(spelled)
@@ -181,12 +166,11 @@ class RowRunner:
             self.in_flight -= 1
         attempt.answered(exchange)
         held.holds(state, size, len(exchange.body))
-        judged, alone = lane.heard(state, sent, exchange, self.checker(state))
+        judged, alone = lane.receive(state, sent, exchange, self.checker(state))
         attempt.settle(judged)
         await self.conclude(state, request, judged, exchange, alone)
 
     async def _unsent(self, state: RowState, why: Unsent, verdict: GiveUp | StopRun | None = None) -> None:
-        """Nothing has left."""
         step = next_step(why, Source.LIVE, lambda guard: self._holds(guard, state, verdict))
         if step is Step.STOP and verdict is not None:
             drain = max(self._plan.drain, self._plan.timeout)  # what is in flight may give back a part of the budget
@@ -194,27 +178,23 @@ class RowRunner:
         elif isinstance(verdict, GiveUp):
             await self._fail(state, step, verdict)
         elif step is Step.LEAVE:
-            self._at.queue.finished(state)
+            self._services.queue.finished(state)
         else:
             self._put_back(state, 0.0)
 
     def _lane_of(self, state: RowState) -> Lane:
-        """Where the row was sent; for one that was not, the first lane that it may go to stands."""
-        return state.lane or self._at.pool.lanes_for(state)[0]
+        return state.lane or self._services.pool.lanes_for(state)[0]
 
     def checker(self, state: RowState) -> ReplyChecker | None:
-        """What the reply of a row is checked against."""
-        checker = self._at.checker
+        """What the row's reply is checked against."""
+        checker = self._services.checker
         return checker.of(state.row) if checker is not None and isinstance(checker, RowChecks) else checker
 
     async def conclude(
         self, state: RowState, request: Request, judged: Judged, exchange: Exchange | None, alone: float = 0.0
     ) -> None:
-        """Decide and perform. `exchange` is None for a reply that an earlier process recorded.
-
-        `alone` is the wait in seconds that a 429 has announced and that the gate leaves to this row.
-        """
-        answer, lane, pool = judged.answer, state.lane or self._at.pool.first, self._at.pool
+        """Decide and perform. `exchange` is None for a stored reply; `alone` is its own Retry-After in seconds."""
+        answer, lane, pool = judged.answer, state.lane or self._services.pool.first, self._services.pool
         health, live = lane.health, False
         if exchange is None:
             source = Source.KEPT if pool.first.client is not None else Source.UNSENDING
@@ -225,7 +205,7 @@ class RowRunner:
                 source = _LIVE
                 lane.observe(state, answer)
                 if state.elsewhere or (health.alike_rows and health.doubtful):
-                    await self._look_elsewhere(state, lane)
+                    await self._probe_ahead(state, lane)
             else:  # all lines of a batch are there at once, and no call is spared by doubting them
                 source, health = Source.BATCH, Health(fitted=True)
         verdict = retry.decide(answer, tries, health, self._policy, self._loop.time())
@@ -233,24 +213,24 @@ class RowRunner:
             verdict = verdict._replace(seconds=max(verdict.seconds, alone))
         if live and pool.only is None:
             verdict = pool.judged(state, lane, answer, verdict)
-            self._take_back(lane)
+            self._requeue_closed(lane)
         if type(verdict) is Done:
             await self._done(state, source, lane, judged, verdict, exchange)
         else:
             stored = None if exchange is None else self._record(state, lane, judged, exchange, verdict)
             await self._perform(state, source, request, judged, verdict, stored)
 
-    async def _look_elsewhere(self, state: RowState, lane: Lane) -> None:
-        """Where rows fail alike, have one tried that is likely to be different; one at a time."""
+    async def _probe_ahead(self, state: RowState, lane: Lane) -> None:
+        """Where rows fail alike, try one from far ahead, one at a time."""
         if state.elsewhere:
-            state.elsewhere = lane.looks_elsewhere = False
+            state.elsewhere = lane.probes_ahead = False
         async with (
-            lane.looking
+            lane.probe_lock
         ):  # until it is found, those that fail meanwhile wait: they would only be followed by more
-            if lane.health.doubtful and not lane.looks_elsewhere:
-                lane.looks_elsewhere = True
-                if not await self._at.queue.take_elsewhere(lane):
-                    lane.looks_elsewhere, lane.health.confirmed = False, True
+            if lane.health.doubtful and not lane.probes_ahead:
+                lane.probes_ahead = True
+                if not await self._services.queue.take_from_ahead(lane):
+                    lane.probes_ahead, lane.health.confirmed = False, True
 
     def _record(  # noqa: PLR0913, PLR0917  what came, and what it means
         self,
@@ -261,8 +241,7 @@ class RowRunner:
         verdict: Verdict,
         outcome: Outcome | None = None,
     ) -> "asyncio.Future[None] | None":
-        """Into the journal's queue first, then told. With its `outcome` the row has ended once that is committed; any other
-        that follows is committed after it."""
+        """Journal the attempt's end, then emit it. With an `outcome` the row has ended once both are committed."""
         attempt, stored = state.attempt, None
         assert attempt is not None
         end = end_of(judged, exchange, verdict, lane.mask, attempt.charge)
@@ -283,11 +262,10 @@ class RowRunner:
         elif event.retry:
             self.retries += 1
         self._emit(event)
-        lane.mind_the_breaker()
+        lane.update_probing()
         return stored
 
     def _holds(self, guard: Guard, state: RowState, verdict: Verdict | None) -> bool:
-        """Whether a guard of `row_path` holds for this row."""
         match guard:
             case Guard.POSTS:
                 return bool(self._plan.post) and state.row.target is None
@@ -296,17 +274,16 @@ class RowRunner:
             case Guard.CUT_OFF:
                 return isinstance(verdict, GiveUp) and verdict.cause == Flag.TRUNCATED and bool(self._pieces(state))
             case Guard.HAS_FALLBACK:
-                return isinstance(verdict, GiveUp) and self._at.pool.can_fall_back(state, verdict)
+                return isinstance(verdict, GiveUp) and self._services.pool.can_fall_back(state, verdict)
             case Guard.FITS_ELSEWHERE:
-                return self._at.pool.others(self._lane_of(state), state)
+                return self._services.pool.others(self._lane_of(state), state)
             case Guard.TRIES_LEFT:
                 return state.attempts + 1 < self._plan.max_attempts
 
     def _pieces(self, state: RowState) -> list[IntakeRow]:
-        """The text of a row in pieces that can be sent, none where it is not to be divided."""
-        if self._at.pool.first.client is None:
+        if self._services.pool.first.client is None:
             return []
-        return pieces_of(self._plan, self._at.renderer, state.row, self._at.journal.meta.digest)
+        return pieces_of(self._plan, self._services.renderer, state.row, self._services.journal.meta.digest)
 
     async def _perform(  # noqa: PLR0913, PLR0917  what came, what follows, and what is stored of it
         self,
@@ -322,11 +299,11 @@ class RowRunner:
             case RetryIn(seconds=seconds) if step is Step.PUT_BACK:
                 self._put_back(state, seconds)
             case AskAgain(complaint=complaint, more_room=more) if step is Step.ASK:
-                said = judged.reply.text if judged.reply is not None else None
+                reply = judged.reply.text if judged.reply is not None else None
                 if more:  # one that an earlier process has asked again is made from the row anew
                     request = with_larger_limit(request, 1 if stored is not None else max(1, state.asks))
-                elif said:
-                    request = with_correction(request, said, complaint, check=judged.answer.check)
+                elif reply:
+                    request = with_correction(request, reply, complaint, check=judged.answer.check)
                 state.first_request, state.request = state.first_request or state.request, request
                 self._put_back(state, 0.0)
             case RetryIn() | AskAgain() | Done():
@@ -352,22 +329,22 @@ class RowRunner:
             self._record(state, lane, judged, exchange, verdict, outcome)
         else:
             stored = None if exchange is None else self._record(state, lane, judged, exchange, verdict)
-            if step is Step.FINISH or not await self._at.post.put(state, judged, outcome, stored):
+            if step is Step.FINISH or not await self._services.post.put(state, judged, outcome, stored):
                 await self._finish(state, outcome)
         if answer.flags:
-            lane.tell_of_odd(judged)
+            lane.report_unknown_finish(judged)
         if self._held and lane.health.undoubted:
             await self.flush_held()
 
     def leave(self, state: RowState, step: Step) -> None:
-        """The row stays as it is in the journal; one of a batch is handed out again from there."""
+        """Leave the row as it is in the journal."""
         if step is Step.LEAVE_PENDING and self.batch_rows is not None:
             self.batch_rows.leave_pending(state)
         else:
-            self._at.queue.finished(state)
+            self._services.queue.finished(state)
 
     async def give_up(self, state: RowState, verdict: GiveUp) -> None:
-        """A row fails before or without an attempt."""
+        """Fail a row before or without an attempt."""
         source = Source.BATCH if state.from_batch else Source.LIVE
         await self._fail(state, next_step(GiveUp, source, lambda guard: self._holds(guard, state, verdict)), verdict)
 
@@ -376,59 +353,58 @@ class RowRunner:
             case Step.DIVIDE:
                 pieces = self._pieces(state)
                 state.handed_on, state.request = True, None
-                await self._at.journal.divide(state.row.seq, pieces)
+                await self._services.journal.divide(state.row.seq, pieces)
                 self._emit(RowDivided(state.row.seq, state.row.line, len(pieces), self._loop.time()))
-                self._at.queue.reduce(state.row.seq)
-                self._at.queue.finished(state)
+                self._services.queue.reduce(state.row.seq)
+                self._services.queue.finished(state)
             case Step.HOLD:
                 state.handed_on = True
-                if self._at.pool.only is not None:
+                if self._services.pool.only is not None:
                     state.request, state.row = None, state.row._replace(text="")
                 self._held.append((state, verdict))
-                self._at.queue.finished(state)
+                self._services.queue.finished(state)
             case Step.ELSEWHERE:
                 state.failed_at |= {self._lane_of(state).number}
                 self._put_back(state, 0.0)
             case Step.FALL_BACK:
-                self._at.pool.fall_back(state, verdict)
+                self._services.pool.fall_back(state, verdict)
                 self._put_back(state, 0.0)
             case _:
                 await self._finish(state, failure(state.gave_up or verdict))
 
-    def _take_back(self, lane: Lane) -> None:
-        """Failures that were held back since they might be the lane's, and are: other lanes get their rows."""
+    def _requeue_closed(self, lane: Lane) -> None:
+        """Held-back failures of a closed lane go to other lanes."""
         if lane.closed is None or not self._held:
             return
-        theirs = [state for state, _ in self._held if state.lane is lane]
+        states = [state for state, _ in self._held if state.lane is lane]
         self._held = [(state, verdict) for state, verdict in self._held if state.lane is not lane]
-        for state in theirs:
+        for state in states:
             state.attempts = state.deadlines = 0
             state.failed_at |= {lane.number}
-            self._at.queue.enter(state)
+            self._services.queue.enter(state)
             self._put_back(state, 0.0)
 
     def _put_back(self, state: RowState, seconds: float) -> None:
         state.handed_on = True
-        self._at.queue.put_back(state, seconds)
+        self._services.queue.put_back(state, seconds)
 
     async def _finish(self, state: RowState, outcome: Outcome, *, out: bool = True) -> None:
-        """Into the journal, then told; `out` is whether the window counts the row as handed out."""
+        """Journal, then emit; `out`: the queue counts the row as handed out."""
         state.handed_on = True
-        await self._at.journal.finish(state.row.seq, outcome, state.reused)
+        await self._services.journal.finish(state.row.seq, outcome, state.reused)
         self._emit(row_finished(state, outcome, self._loop.time()))
-        self._at.queue.ended(state, outcome)
+        self._services.queue.ended(state, outcome)
         if out:
-            self._at.queue.finished(state)
+            self._services.queue.finished(state)
 
     def _completed(self, state: RowState, outcome: Outcome, exchange: Exchange) -> None:
-        """The reply and the outcome of a row are committed."""
         self.completing -= 1
         try:
             if isinstance(exchange, Kept):
                 exchange.stored()
             self._emit(row_finished(state, outcome, self._loop.time()))
-            self._at.queue.ended(state, outcome)
-            self._at.queue.finished(state)
+            self._services.queue.ended(state, outcome)
+            self._services.queue.finished(state)
         except Exception as error:
             log.exception("line %s: internal error", state.row.line)
             self._stop_for(f"internal error: {type(error).__name__}: {error}")
@@ -437,12 +413,12 @@ class RowRunner:
         self.stop(RunResult(ExitCode.UNEXPECTED, bug, "this is a bug in batchrun"), drain=self._plan.drain)
 
     async def flush_held(self) -> None:
-        """Failures that might have been the run's stand after all."""
+        """Finish the failures that were held back."""
         held, self._held = self._held, []
         for state, verdict in held:
-            if self._at.pool.can_fall_back(state, verdict):
-                self._at.pool.fall_back(state, verdict)
-                self._at.queue.enter(state)
+            if self._services.pool.can_fall_back(state, verdict):
+                self._services.pool.fall_back(state, verdict)
+                self._services.queue.enter(state)
                 self._put_back(state, 0.0)
             else:
                 await self._finish(state, failure(state.gave_up or verdict), out=False)

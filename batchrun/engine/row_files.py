@@ -1,4 +1,4 @@
-"""The files of rows: those that the journal names, in the place of what is on the disk by now."""
+"""The files of rows, as the journal names them."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from batchrun.rows import restore
 
 
 class LeftOut:
-    """Rows that stay pending since their files are missing or have another content."""
+    """Rows that stay pending because their files are missing or changed."""
 
     def __init__(self) -> None:
         self._rows: set[int] = set()
@@ -26,50 +26,49 @@ class LeftOut:
         return len(self._rows)
 
     def add(self, row: Pending, why: str) -> None:
-        """Leave a row out; nothing where it is left out already."""
+        """Leave a row out, once."""
         if row.seq not in self._rows and len(self._named) < NAMED:
             self._named.append(f"line {row.line}: {why}")
         self._rows.add(row.seq)
 
     @property
     def named(self) -> list[str]:
-        """The first of them with their lines, and how many there are more."""
+        """The first ones with their lines, and the number of the others."""
         more = len(self) - len(self._named)
         return [*self._named, f"… and {more:,} more"] if more else self._named
 
     @property
-    def said(self) -> str:
-        """How many they are."""
+    def text(self) -> str:
+        """Their number as text."""
         return f"{counted(len(self))} cannot be sent, and {'stays' if len(self) == 1 else 'stay'} pending"
 
     @property
     def notes(self) -> list[str]:
-        """All that is said of them in one sentence; nothing where there is none."""
-        return [f"{self.said}: {'; '.join(self.named)}"] if self._rows else []
+        """One sentence about all; empty without any."""
+        return [f"{self.text}: {'; '.join(self.named)}"] if self._rows else []
 
 
 def restored(row: Pending, folder: Path, parse: Callable[[int, str | None, str], Row] = restore) -> Row:
-    """A pending row, with its files as the journal in `folder` names them. Raises ValueError if its text is no row."""
+    """A pending row with its files. Raises ValueError for an invalid text."""
     found = parse(row.line, row.key, row.text)
     return found._replace(files=media.from_json(row.files, folder)) if row.files else found
 
 
 async def with_content(request: Request) -> Request:
-    """The request with the content of its files in it; they are read in a thread. Raises media.ChangedError."""
+    """The request with its files' content, read in a thread. Raises media.ChangedError."""
     fill = media.form if request.endpoint is Endpoint.TRANSCRIPTIONS else media.filled
     return request._replace(body=await asyncio.to_thread(fill, request.body, request.files))
 
 
 def copy_with_files(journal: Path, target: Path) -> list[str]:
-    """A copy of a journal, and beside it a directory with the files that it names, each under its digest.
+    """Copy a journal, and its files into a directory beside it, named by digest.
 
-    Returns what is said of files that cannot be taken along: the copy has their present paths. Raises RefusedError where
-    there is such a file or directory, StorageError.
+    Returns messages about files not copied. Raises RefusedError where the directory exists, StorageError.
     """
     folder = target.with_suffix(".files")
     if os.path.lexists(folder):
         raise RefusedError(f"{folder}: there is such a directory already.", "Name another file.")
-    said: dict[str, None] = {}
+    failures: dict[str, None] = {}
 
     def taken(file: File) -> File:
         if not file.sha256:
@@ -82,7 +81,7 @@ def copy_with_files(journal: Path, target: Path) -> list[str]:
                 with replaced(place) as stream:
                     stream.write(data)
         except (media.ChangedError, OSError) as error:
-            said[str(error)] = None
+            failures[str(error)] = None
             return file
         return file._replace(path=str(place.absolute()))
 
@@ -91,11 +90,11 @@ def copy_with_files(journal: Path, target: Path) -> list[str]:
 
     with Reader.open(journal) as reader:
         reader.copy(target, moved)
-    return list(said)
+    return list(failures)
 
 
 def changed(journal: Journal) -> Iterator[tuple[Pending, str]]:
-    """Pending rows whose files cannot be sent as they were taken in, and why."""
+    """Pending rows whose files are missing or changed, and why."""
     folder = journal.path.parent
     for row in _pending(journal):
         found = (media.why_changed(file) for file in media.from_json(row.files, folder))
@@ -104,7 +103,7 @@ def changed(journal: Journal) -> Iterator[tuple[Pending, str]]:
 
 
 def pending_positions(journal: Journal) -> Iterator[int]:
-    """Where in the input the pending rows are."""
+    """Input positions of the pending rows."""
     return (row.position for row in _pending(journal))
 
 

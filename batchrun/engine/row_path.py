@@ -1,22 +1,17 @@
-"""The path of a row: where it stands × what came of it → what is done, as tables. Pure; `row` performs it.
+"""The path of a row as tables: its state × what an attempt returned → the next step. Pure.
 
-Theory. A row that the queue hands out goes as far as it gets without waiting for a retry: to its outcome, back into the
-queue with the time it is due, or to the end of the run. What is done with it first follows from how it stands (`first_step`):
+`first_step` of a row from the queue:
 
     shares the outcome of an equal request                  FINISH
-    has a request: a retry, or a second question            SEND
-    is a text that was divided, and its pieces are done     PUT_TOGETHER
+    has a request: a retry, or a follow-up                  SEND
+    is a divided text whose pieces are done                 PUT_TOGETHER
     its request is left blank                               FINISH_BLANK
     has a reply: in the journal, or to an equal request     JUDGE
     else                                                    SEND
 
-Each attempt brings one completion: a reply or a failure, which `retry.decide` turns into a verdict, or none of both, since
-nothing has left (`Unsent`) or a batch did not answer (`lanes.executor.Came`). What follows from it depends on where it came
-from (`Source`), and is found in `NEXT`: the first step whose guard holds. So every combination has one place, and one
-that is missing is an error at once, not a row that hangs.
-
-A failure may be the run's as long as nothing has succeeded, and until a request that left after it has: it is held back
-then (`HOLD`), and stands (`FAIL`) or is undone when that is known.
+An attempt returns a reply or failure, which `retry.decide` turns into a verdict, or neither: not sent (`Unsent`), not
+answered by its batch (`Came`). The first step in `NEXT` whose guard holds is taken; a missing combination raises at
+once.
 """
 
 from collections.abc import Callable
@@ -31,27 +26,19 @@ from batchrun.retry import AskAgain, Done, GiveUp, Next, RetryIn, StopRun, Verdi
 class Source(Enum):
     """Where a completion comes from."""
 
-    LIVE = auto()
-    """An exchange of its own."""
-    KEPT = auto()
-    """A reply that the journal has, or that an equal request shares."""
-    UNSENDING = auto()
-    """The same, in a run that sends nothing: rows whose reply does not stand are left as they are."""
-    BATCH = auto()
-    """A line of a provider's batch."""
+    LIVE = auto()  # An exchange of its own
+    KEPT = auto()  # A reply in the journal, or of an equal request
+    UNSENDING = auto()  # The same in a run that sends nothing: rows whose reply is not accepted are left as they are
+    BATCH = auto()  # A line of a provider's batch
 
 
 class Unsent(Enum):
-    """Why an attempt has not left; it is none."""
+    """Why an attempt was not sent."""
 
-    HANDED_BACK = auto()
-    """Its lane takes no more."""
-    TOO_LARGE = auto()
-    """No limit of its lane lets it leave, ever."""
+    HANDED_BACK = auto()  # Its lane takes no rows now
+    TOO_LARGE = auto()  # Larger than a limit of its lane
     FILE_CHANGED = auto()
-    """A file of its request is another one than was taken in."""
-    NO_BUDGET = auto()
-    """What it may cost does not fit into the budget, and will not."""
+    NO_BUDGET = auto()  # Its worst case will never fit into the budget
 
 
 class Step(Enum):
@@ -62,45 +49,29 @@ class Step(Enum):
     PUT_TOGETHER = auto()
     FINISH = auto()
     FINISH_BLANK = auto()
-    POST = auto()
-    """Its reply goes to post-processing, which finishes it."""
-    PUT_BACK = auto()
-    """Into the queue, to be sent again after the verdict's seconds."""
-    ELSEWHERE = auto()
-    """Into the queue, to be sent by another lane."""
-    ASK = auto()
-    """Into the queue with another request."""
-    LEAVE = auto()
-    """It stays as it is in the journal."""
-    LEAVE_PENDING = auto()
-    """The same, and it is handed out again from there once its batch is settled."""
-    DIVIDE = auto()
-    """Its text was cut off: it waits for its pieces."""
+    POST = auto()  # To post-processing, which finishes it
+    PUT_BACK = auto()  # Into the queue, to be sent after the verdict's seconds
+    ELSEWHERE = auto()  # Into the queue, for another lane
+    ASK = auto()  # Into the queue with another request
+    LEAVE = auto()  # It stays as it is in the journal
+    LEAVE_PENDING = auto()  # The same; it is handed out again once its batch is settled
+    DIVIDE = auto()  # Its text was cut off: it waits for its pieces
     HOLD = auto()
-    FALL_BACK = auto()
-    """To the fallback lane, with its first request."""
+    FALL_BACK = auto()  # To the fallback lane, with its first request
     FAIL = auto()
-    STOP = auto()
-    """The run ends; the row stays pending."""
-    STOP_LATER = auto()
-    """The same, once the other lines of its batch are taken in."""
+    STOP = auto()  # The run ends; the row stays pending
+    STOP_LATER = auto()  # The same, once the other lines of its batch are ingested
 
 
 class Guard(Enum):
-    """What must hold for a step, found out only where it is asked."""
+    """A condition of a step, evaluated only when needed."""
 
-    POSTS = auto()
-    """There are functions for its reply."""
-    CUT_OFF = auto()
-    """It failed since its reply was cut off, and its text can be divided."""
-    IN_DOUBT = auto()
-    """The failure may be the run's."""
-    HAS_FALLBACK = auto()
-    """It failed for its own reason, and a fallback takes it."""
+    POSTS = auto()  # There is post-processing
+    CUT_OFF = auto()  # Its reply was cut off, and its text can be divided
+    IN_DOUBT = auto()  # The cause may be the run's: held back until a request sent later succeeds
+    HAS_FALLBACK = auto()  # It failed for its own reason, and a fallback takes it
     FITS_ELSEWHERE = auto()
-    """Another lane may take it."""
-    TRIES_LEFT = auto()
-    """It has attempts left after this one."""
+    TRIES_LEFT = auto()  # It has attempts left after this one
 
 
 _Guarded = tuple[Guard | None, Step]
@@ -145,19 +116,19 @@ NEXT: dict[tuple[type[Verdict] | Unsent | Came, Source], tuple[_Guarded, ...]] =
 
 
 def first_step(state: RowState, *, reduces: bool) -> Step:
-    """What is done with a row that is handed out; `reduces` is whether the parts of a row go into a request."""
-    if state.given is not None:
+    """A row's first step; `reduces`: its parts go into a request."""
+    if state.shared_outcome is not None:
         return Step.FINISH
     if state.request is not None:
         return Step.SEND
     if state.row.parts is not None and not reduces:
         return Step.PUT_TOGETHER
-    sends = retry.go_on(state.row.history, reused=state.row.reused is not None) is Next.SEND
+    sends = retry.resume_step(state.row.history, reused=state.row.reused is not None) is Next.SEND
     return Step.SEND if sends else Step.JUDGE
 
 
 def next_step(came: type[Verdict] | Unsent | Came, source: Source, holds: Callable[[Guard], bool]) -> Step:
-    """What is done after a completion: the first step of its line whose guard holds."""
+    """The step after a completion: the first whose guard holds."""
     for guard, step in NEXT[came, source]:
         if guard is None or holds(guard):
             return step

@@ -1,9 +1,6 @@
-"""The run: a bounded pool of workers takes rows from the queue and performs the steps of each (`row`).
+"""The run: a bounded pool of workers performs the steps of rows (`row`).
 
-There is never a task per input row, and no worker waits for a retry.
-
-Ends: every row handled; a fatal verdict, the user, or the clock stops the run (no new request is sent, it waits for those in
-flight up to a limit); or the journal fails (everything is abandoned at once).
+It ends when every row is handled; when a verdict, the user or the clock stops it; or when the journal fails.
 """
 
 import asyncio
@@ -42,26 +39,21 @@ from batchrun.retry import Next
 
 log = logging.getLogger(__name__)
 
-TICK = 0.25
-"""Seconds between looks at the gate for events."""
-SAMPLE_EVERY = 5.0
-"""Seconds between samples of the run's state in the journal."""
-EARLY = frozenset({ExitCode.INTERRUPTED, ExitCode.BUDGET})
-"""Ends before the time: of a run that has no row left by then they are none."""
+TICK = 0.25  # Seconds between polls of the gate
+SAMPLE_EVERY = 5.0  # Seconds between samples of the run's state in the journal
+EARLY = frozenset({ExitCode.INTERRUPTED, ExitCode.BUDGET})  # Ends that count as success if no row is left by then
 _NO_SENDER = RunResult(
-    ExitCode.STOPPED, "no sender was ready for the time of --give-up-after", "resume with --processes 1"
+    ExitCode.STOPPED, "no sender process was ready within --give-up-after", "resume with --processes 1"
 )
 SIGNALLED = frozenset({ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED})
-"""Ends that somebody waits for."""
+"""Ends requested from outside, which may shorten the wait for requests in flight."""
 
 
 class Run:
-    """One run over the pending rows of a journal. Make it inside the loop that runs it.
+    """One run over a journal's pending rows. Create it inside its loop.
 
-    `emit` is called in order, on the loop, and returns at once. Raises nothing for failures of rows, provider or
-    journal: `run` returns how it ended. `members` are where requests are sent, at least one; without a client in them
-    nothing is sent: the run judges and post-processes the replies that the journal has, and leaves the other rows alone.
-    `secrets` are kept from post-processing.
+    `emit` is called in order and returns at once. Without clients in `members` stored replies are processed only.
+    `secrets` are kept from post-processing. Failures are in the result of `run`, not raised.
     """
 
     def __init__(  # noqa: PLR0913  the four parts, what is to be done with them, and who hears of it
@@ -100,20 +92,19 @@ class Run:
             rows = self._runner.batch_rows = BatchRows(plan, services, self._runner, self._batches, emit=emit)
             self._queue.direct = rows.put_all if groups is None else None
             ends = self._batches.ends
-            ends.reader, ends.accept, ends.take, ends.told = rows.reader, rows.accept, rows.take, rows.told
+            ends.reader, ends.accept, ends.take, ends.flush = rows.reader, rows.accept, rows.take, rows.flush
             ends.again, ends.late = rows.again, rows.late
         self._hub = members[0].hub
         self._ending: RunResult | None = None
         self._drained = math.inf
-        self._crew: set[asyncio.Task[None]] = set()
+        self._worker_tasks: set[asyncio.Task[None]] = set()
         self._working, self._waits, self.paused = 0, False, False
         self._view: GateView | None = None
-        self._quotas_told: set[str] = set()
+        self._quotas_reported: set[str] = set()
 
     async def run(self) -> RunResult:
-        """Send until every row has its outcome or something ends the run. What is there before the first request lives as
-        long as it: spared by full garbage collections, each of which would hold everything up for 50 ms."""
-        gc.freeze()
+        """Send until every row has its outcome or something ends the run."""
+        gc.freeze()  # what is there now lives as long as the run, and each full collection of it would take 50 ms
         beside = [each for lane in self._pool.lanes for each in (lane.outage, lane.queue) if each is not None]
         side = [self._loop.create_task(work) for work in (self._watch(), *(each.watch() for each in beside))]
         timer = None
@@ -143,40 +134,34 @@ class Run:
             gc.unfreeze()
         ending = self._ending or RunResult(ExitCode.OK)
         if ending.exit_code in EARLY and not ending.hasty and not await asyncio.to_thread(self._rows_left):
-            said = ending.message or ending.exit_code.name.lower()
+            message = ending.message or ending.exit_code.name.lower()
             return RunResult(
-                ExitCode.OK, notes=(*self._post.notes, f"{said}, when the last rows were in flight: all have ended")
+                ExitCode.OK,
+                notes=(*self._post.notes, f"{message} while the last rows were in flight; all of them have finished"),
             )
         return self._explained(ending)
 
     def _rows_left(self) -> int:
-        """How many of the rows that were to be sent have no outcome."""
         totals, wanted = self._journal.totals, self._selected
         if wanted is None or not totals.pending:
             return totals.pending + totals.unknown + totals.in_batches
         return self._journal.count_pending(self._plan.limit, wanted)
 
     async def _send_all(self) -> None:
-        """Until nothing is left to hand out. Failures that were held back may have rows of equal requests behind them.
-
-        In a run that ends early they stay pending: whether all rows fail alike is not known yet.
-        """
+        """Work until the queue is empty; held-back failures may have followers."""
         more = True
         while more:
             self._start_workers()
-            while self._crew:
-                await asyncio.gather(*self._crew, return_exceptions=True)
+            while self._worker_tasks:
+                await asyncio.gather(*self._worker_tasks, return_exceptions=True)
             if self._ending is not None:
                 return
             await self._runner.flush_held()
             more = self._queue.more
 
     async def _send_with_batches(self, batches: Batches) -> None:
-        """Rows into batches, or live beside batches that are open; until nothing is pending and no batch is open.
-
-        What a batch did not answer is pending in the journal when it is settled, and is handed out again from there.
-        """
-        await batches.bring()
+        """Send in batches, or live beside them, until no row is pending and no batch open."""
+        await batches.import_parts()
         await batches.read_late()
         carrying = self._loop.create_task(batches.carry())
         sends = batches.batch_mode is not BatchMode.CANCEL
@@ -184,10 +169,10 @@ class Run:
         if batches.batch_mode in (BatchMode.CANCEL, BatchMode.FINISH_LIVE):
             await batches.end_early()
         if detaches:
-            batches.look_now()
+            batches.poll_now()
         finishing = FinishBy(self._plan, self._journal, self._renderer, batches, chosen=self._chosen, emit=self._emit)
-        await finishing.begin()
-        await finishing.tell_price()
+        await finishing.start()
+        await finishing.report_price()
         beside = [carrying, self._loop.create_task(finishing.watch())]
         try:
             while True:
@@ -197,8 +182,10 @@ class Run:
                     return
                 if sends and batches.ends.left_pending:
                     batches.ends.left_pending = False
-                    batches.sending = batches.may_send and not self._is_tail()
-                    await finishing.tell_price()
+                    few = self._journal.totals.pending < self._plan.batch_min
+                    is_tail = few and self._plan.batch_tail == "live"
+                    batches.sending = batches.may_send and not is_tail
+                    await finishing.report_price()
                     self._queue.restart()
                     continue
                 await batches.close_chunks()
@@ -210,28 +197,23 @@ class Run:
                 if not (settled or (sends and (batches.ends.left_pending or self._queue.more))):
                     break
             if batches.open and self._ending is None:
-                self._ending = RunResult(ExitCode.WAITING, "the provider works on the batches")
+                self._ending = RunResult(ExitCode.WAITING, "the provider is still processing the batches")
         finally:
             batches.close()
             if carrying.done():
                 carrying.result()
             await _cancelled(beside)
 
-    def _is_tail(self) -> bool:
-        """Whether so few rows are pending that they go live."""
-        return self._plan.batch_tail == "live" and self._journal.totals.pending < self._plan.batch_min
-
     def _explained(self, ending: RunResult) -> RunResult:
-        """The result, with what is known at the end."""
         left = self._runner.left_out
         ending = ending._replace(notes=(*self._post.notes, *left.notes), left_out=len(left))
         if ending.exit_code is not ExitCode.BUDGET or self._guard.reached is None:
             return ending
-        message, hint = self._guard.last_word(self._journal.totals)
+        message, hint = self._guard.final_message(self._journal.totals)
         return ending._replace(message=message, hint=hint)
 
     def _close(self) -> None:
-        """Send nothing more, but for requests that have their reservation of a budget that is used up by now."""
+        # Requests with a reservation are still sent when the budget is used up.
         self._queue.close()
         if self._batches is not None:
             self._batches.halt()
@@ -241,9 +223,9 @@ class Run:
             self._hub.recall()
 
     def stop(self, ending: RunResult, *, drain: float) -> None:
-        """Send nothing new; wait for what is in flight for `drain` seconds, then abandon it.
+        """Send nothing new; abandon what is in flight after `drain` seconds.
 
-        The first ending stands; a signal that comes later can only shorten the wait.
+        The first ending stands; a later signal can shorten the wait.
         """
         now = self._loop.time()
         if self._ending is None:
@@ -255,25 +237,25 @@ class Run:
         in_flight = self._runner.in_flight
         post = self._post.end_soon() if ending.exit_code in SIGNALLED else 0
         if in_flight or post:
-            said = ending.message or ending.exit_code.name.lower()
-            self._emit(Draining(in_flight, self._drained, said, now, post))
+            message = ending.message or ending.exit_code.name.lower()
+            self._emit(Draining(in_flight, self._drained, message, now, post))
         self._loop.call_later(drain, self.abandon)
 
     def abandon(self) -> None:
-        """Abandon what is in flight: its rows become unknown, and resuming sends them again."""
-        for worker in self._crew:
+        """Abandon requests in flight: their rows become unknown."""
+        for worker in self._worker_tasks:
             worker.cancel()
         self._post.abandon()
 
     def leave(self) -> None:
-        """End the stop that is under way at once: abandon what is in flight and write no output."""
+        """Finish a stop at once, without output."""
         if self._ending is not None:
             self._ending = self._ending._replace(hasty=True)
             self.abandon()
 
     @property
     def ending(self) -> RunResult | None:
-        """What has stopped the run, also when all its rows were handled by then; None where nothing has."""
+        """What stopped the run, if anything has."""
         return self._ending
 
     def pause(self) -> None:
@@ -282,28 +264,28 @@ class Run:
         self._pool.pause()
 
     def resume(self) -> None:
-        """Send requests again."""
+        """Send again."""
         self.paused = False
         self._pool.resume()
 
     def change(self, limits: Limits) -> None:
-        """Set other limits from now on."""
+        """Apply other limits."""
         self._pool.change(limits)
         self._start_workers()
 
     @property
     def view(self) -> GateView:
-        """The gates of all lanes now, as one."""
+        """The gates of all lanes, as one."""
         return self._pool.view()
 
     @property
     def in_flight(self) -> int:
-        """Requests that were sent and have no answer yet."""
+        """Requests that were sent and have no answer."""
         return self._runner.in_flight
 
     @property
     def stated(self) -> tuple[float | None, float | None]:
-        """Requests and tokens per minute that the user or the provider has stated."""
+        """Requests and tokens per minute that the user or the provider stated."""
         return self._pool.stated
 
     @property
@@ -312,12 +294,11 @@ class Run:
         return self._pool.limits
 
     def _start_workers(self) -> None:
-        """Start workers until there are as many as the pool wants."""
         while self._working < self._pool.workers:
             self._working += 1
             worker = self._loop.create_task(self._work())
-            self._crew.add(worker)
-            worker.add_done_callback(self._crew.discard)
+            self._worker_tasks.add(worker)
+            worker.add_done_callback(self._worker_tasks.discard)
 
     async def _fetch(self, after: int) -> tuple[list[Pending], int | None]:
         if self._only is not None:
@@ -327,7 +308,7 @@ class Run:
         rows = await asyncio.to_thread(self._journal.pending, after, AHEAD, until)
         last = rows[-1].position if rows.full else None
         if not self._sends:
-            return [row for row in rows if retry.go_on(row.history) is Next.JUDGE], last
+            return [row for row in rows if retry.resume_step(row.history) is Next.JUDGE], last
         return self._chosen(rows), last
 
     async def _fetch_followers(self, followers: Followers) -> tuple[list[Pending], int | None]:
@@ -342,7 +323,7 @@ class Run:
         if followers.reduces and self._sends and self._plan.split is not None:
             return list(rows), last  # pieces are behind all rows of the input
         if followers.reduces and not self._sends:
-            return [row for row in rows if retry.go_on(row.history) is Next.JUDGE], last
+            return [row for row in rows if retry.resume_step(row.history) is Next.JUDGE], last
         return self._chosen(rows), last
 
     def _chosen(self, rows: list[Pending]) -> list[Pending]:
@@ -350,7 +331,7 @@ class Run:
         return rows if wanted is None else [row for row in rows if wanted(row.position)]
 
     async def _work(self) -> None:
-        """One worker. Returns when the queue is drained or the pool was shrunk."""
+        """Returns when the queue is drained or the pool was shrunk."""
         try:
             queue, runner = self._queue, self._runner
             while self._working <= self._pool.workers and (state := queue.take() or await queue.next()) is not None:
@@ -368,58 +349,53 @@ class Run:
             self._fail(error)
         except Exception as error:
             log.exception("a worker: internal error")
-            said = f"internal error: {type(error).__name__}: {error}"
-            self.stop(RunResult(ExitCode.UNEXPECTED, said, "this is a bug in batchrun"), drain=self._plan.drain)
+            message = f"internal error: {type(error).__name__}: {error}"
+            self.stop(RunResult(ExitCode.UNEXPECTED, message, "this is a bug in batchrun"), drain=self._plan.drain)
         finally:
             self._working -= 1
 
     async def _watch(self) -> None:
-        """What changes without an event of its own: the gate, waits for retries, and the samples in the journal.
-
-        Also notices a journal that cannot be written any more while nothing waits for a write.
-        """
+        """Poll the gate, retries and samples; and a failed journal that no write waits for."""
         next_sample = self._loop.time()
         while self._journal.failure is None:
             now, view = self._loop.time(), self._pool.view()
-            self._pool.turn()
+            self._pool.schedule()
             if self._pool.count_workers():
                 self._start_workers()
             if view != self._view:
                 self._view = view
                 self._emit(limits_event(view, now))
-            self._post.tell()
+            self._post.report()
             self._watch_quotas(view, now)
-            self._tell_waiting(view, now)
+            self._report_wait(view, now)
             if self._hub is not None and self._hub.none_for(now) >= self._plan.give_up_after:
                 self.stop(_NO_SENDER, drain=self._plan.drain)
             if now >= next_sample:
                 next_sample = now + SAMPLE_EVERY
                 self._sample(view)
             await asyncio.sleep(TICK)
-        await asyncio.sleep(TICK)  # what was committed before is told first
+        await asyncio.sleep(TICK)  # what was committed before is emitted first
         self._fail(self._journal.failure)
 
     def _sample(self, view: GateView) -> None:
-        """Write a sample of the run's state, and what the gate has learned, into the journal."""
         session = Session(self._runner.in_flight, self._runner.throttled, self._runner.retries)
         self._journal.sample(sample_of(view, self._journal, session))
         self._pool.keep_learned()
 
     def _watch_quotas(self, view: GateView, now: float) -> None:
-        """Say once what is left of a quota that the rows will use up; stop where its wait is longer than allowed."""
+        """Report a quota that the rows will use up; stop if its wait exceeds `--max-wait`."""
         rows = self._journal.totals.pending
         for quota in view.quotas:
-            if quota.kind == "requests" and quota.remaining < rows and quota.name not in self._quotas_told:
-                self._quotas_told.add(quota.name)
-                self._emit(Notice(f"{quota}; {rows:,} rows are left: the run will wait when it is used up", now))
+            if quota.kind == "requests" and quota.remaining < rows and quota.name not in self._quotas_reported:
+                self._quotas_reported.add(quota.name)
+                self._emit(Notice(f"{quota}; {rows:,} rows remain, so the run will wait when it is used up", now))
         longest = self._plan.max_wait
         if view.reason is WaitReason.QUOTA and longest is not None and (view.until or now) - now > longest:
-            said = "the provider's quota is used up, and its wait is longer than --max-wait allows"
-            ending = RunResult(ExitCode.STOPPED, said, "resume the run when the quota is there again")
+            message = "the provider's quota is used up, and its wait is longer than --max-wait allows"
+            ending = RunResult(ExitCode.STOPPED, message, "resume the run when the quota is renewed")
             self.stop(ending, drain=self._plan.drain)
 
-    def _tell_waiting(self, view: GateView, now: float) -> None:
-        """Emit why rows wait before the gate: for the time of their retry, or for bytes held by others."""
+    def _report_wait(self, view: GateView, now: float) -> None:
         due = self._queue.next_due if not view.in_flight else None
         if due is not None and due > now:
             self._waits = True
@@ -434,10 +410,10 @@ class Run:
             self._emit(Resumed(now))
 
     def _time_is_up(self) -> None:
-        self.stop(RunResult(ExitCode.BUDGET, "the time of --stop-after is over"), drain=self._plan.drain)
+        self.stop(RunResult(ExitCode.BUDGET, "the time limit of --stop-after is reached"), drain=self._plan.drain)
 
     def _fail(self, error: BatchrunError) -> None:
-        """The journal cannot be written: no reply could be kept, so what is in flight is abandoned."""
+        # No reply can be stored without the journal.
         self._ending = RunResult(error.exit_code, error.message, error.hint)
         self._close()
         self.abandon()

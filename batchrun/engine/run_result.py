@@ -6,8 +6,7 @@ from batchrun.errors import ExitCode
 
 
 class RunResult(NamedTuple):
-    """Why the run is over; after a `hasty` end no output is written. `left_out` are rows that stay pending for want of
-    their files."""
+    """Why the run is over. A `hasty` end writes no output; `left_out` rows lack files."""
 
     exit_code: ExitCode
     message: str | None = None
@@ -18,4 +17,4 @@ class RunResult(NamedTuple):
 
 
 HASTY = frozenset({ExitCode.TERMINATED, ExitCode.HANGUP})
-"""Ends after which somebody waits to kill the process: the output can be made later."""
+"""Ends after which the process may soon be killed: the output is left to a later command."""

@@ -1,4 +1,4 @@
-"""What a reply is checked against where that differs by row: the segment it replaces, its plural forms, named checks."""
+"""Per-row checks of replies: the segment replaced, its plural forms, named checks."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -17,13 +17,12 @@ from batchrun.replies import Checker, Complaint
 
 _DEFAULT = ("not-empty", "placeholders", "markup", "blanks")
 NUMBERS = Flag.NUMBERS
-"""The check that notes a flag, unless `--fail-on` names it: a translation may spell numbers in words."""
-FIT = "fit"
-"""The name under which it is said that a text would damage the document around it."""
+"""The check that only sets a flag, unless in `--fail-on`: a translation may spell numbers in words."""
+FIT = "fit"  # The name of the check that a text does not damage its document
 
 
 class RowChecks:
-    """Makes the checker of each row; `schema` is that of the prompt's outputs, if it has one."""
+    """Makes the checker of each row; `schema` is the prompt's."""
 
     def __init__(self, plan: Plan, schema: Checker | None) -> None:
         self._document = is_document(plan.input_format)
@@ -46,7 +45,7 @@ class RowChecks:
         return self._names
 
     def judge(self, fields: Mapping[str, Any], text: str) -> Any | Complaint:
-        """The value of a reply, or what is wrong with it."""
+        """The value of a reply, or a Complaint."""
         forms: Mapping[str, str] | None = fields.get("forms") if self._document else None
         if forms:
             value = _form_checker(tuple(forms.items())).check(text)
@@ -57,26 +56,28 @@ class RowChecks:
         if isinstance(value, Complaint):
             return value
         texts = self._texts(value, plural=bool(forms))
-        sources = list(cast("dict[str, str]", fields["plural"]).values()) if forms else [fields.get(self._column)]
-        known = [source for source in sources if isinstance(source, str)]
+        known = self._sources(fields, plural=bool(forms))
         for each in texts:
             if known and (complaint := self._complaint(fields, known, each)) is not None:
                 return complaint
         return value
 
     def flags(self, fields: Mapping[str, Any], value: Any) -> frozenset[Flag]:
-        """What checks that are no failures find in a reply that fits."""
+        """Flags of an accepted reply."""
         if not self._noted:
             return frozenset()
         plural = self._document and bool(fields.get("forms"))
-        sources = list(cast("dict[str, str]", fields["plural"]).values()) if plural else [fields.get(self._column)]
-        known = [source for source in sources if isinstance(source, str)]
+        known = self._sources(fields, plural=plural)
         found = (
             all(documents.failed([name], source, text) for source in known)
             for name in self._noted
             for text in self._texts(value, plural=plural)
         )
         return frozenset({NUMBERS}) if known and any(found) else frozenset()
+
+    def _sources(self, fields: Mapping[str, Any], *, plural: bool) -> list[str]:
+        texts = cast("dict[str, str]", fields["plural"]).values() if plural else [fields.get(self._column)]
+        return [text for text in texts if isinstance(text, str)]
 
     def _texts(self, value: Any, *, plural: bool) -> list[str]:
         if plural:
@@ -86,7 +87,7 @@ class RowChecks:
         return [value] if isinstance(value, str) else []
 
     def _complaint(self, fields: Mapping[str, Any], sources: list[str], target: str) -> Complaint | None:
-        """What is wrong with one text; of a plural it may be like any form of the source (`one file` has no number)."""
+        # A plural may match any form of the source (`one file` has no number).
         names = self._names
         if fields.get("kind") == Kind.CUE and self._document and names:
             names = (*names, "lines")
@@ -97,10 +98,10 @@ class RowChecks:
         if not self._document:
             return None
         most = fields.get("max")
-        if isinstance(most, int) and (said := documents.maximum(most, target)) is not None:
-            return Complaint(said, "max-length")
-        said = unfit(fields, target)
-        return None if said is None else Complaint(said, FIT)
+        if isinstance(most, int) and (problem := documents.maximum(most, target)) is not None:
+            return Complaint(problem, "max-length")
+        problem = unfit(fields, target)
+        return None if problem is None else Complaint(problem, FIT)
 
 
 class SegmentChecker:
@@ -120,25 +121,26 @@ class SegmentChecker:
 
 
 def row_checks(plan: Plan, schema: Checker | None) -> "RowChecks | Checker | None":
-    """What the replies of a plan are checked against: row by row where they are segments or have named checks."""
+    """The checker of a plan's replies."""
     return RowChecks(plan, schema) if is_document(plan.input_format) or named(plan) else schema
 
 
 def named(plan: Plan) -> tuple[str, ...]:
-    """The checks by name that a plan has: those that are chosen, and for documents those that damage is avoided by."""
+    """A plan's named checks, with the defaults of documents."""
     chosen = tuple(name for name in plan.check if name != NO_CHECK)
     usual = _DEFAULT if is_document(plan.input_format) and NO_CHECK not in plan.check else ()
     return tuple(dict.fromkeys((*usual, *chosen)))
 
 
 def check_named(plan: Plan, columns: Sequence[str]) -> None:
-    """Raises RefusedError where rows have no text to check replies against, or no language is known to compare with."""
+    """Raises RefusedError where checks have no text or language to compare with."""
     if documents.LANGUAGE in plan.check:
         if plan.target_language is None or not documents.is_identifiable(plan.target_language):
-            which = "which one is wanted" if plan.target_language is None else f"texts in {plan.target_language}"
+            missing = "needs a target language"
+            unsupported = f"does not support {plan.target_language}"
             raise RefusedError(
-                f"the check language does not know {which}",
-                "name another one by its code, such as --target-language de, or leave this check out",
+                f"the check language {missing if plan.target_language is None else unsupported}",
+                "name one by its code, such as --target-language de, or leave this check out",
             )
         if not documents.is_installed():
             raise RefusedError(
@@ -154,7 +156,7 @@ def check_named(plan: Plan, columns: Sequence[str]) -> None:
 
 
 def unfit(fields: Mapping[str, Any], target: str) -> str | None:
-    """Why a text cannot stand in the place of a segment, as its row tells."""
+    """Why a text cannot replace its row's segment, if it cannot."""
     source = str(fields.get("text"))
     plural: Mapping[str, str] | None = fields.get("plural")
     if plural:

@@ -1,4 +1,4 @@
-"""Which rows of the input a command sends: by number, at random, or named by id or line, one by one, in a list or a file."""
+"""Which rows a command sends: by number, at random, or named by id or line."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -15,7 +15,7 @@ from batchrun.rows.check import RESERVED
 
 
 def selection(plan: Plan, rows: int, only: Collection[int] | None = None) -> Callable[[int], bool] | None:
-    """Whether a command sends the row at a position, of so many `rows`; None where it sends all."""
+    """Whether a position is sent, of `rows`; None: all are."""
     if only is not None:
         return frozenset(only).__contains__
     limit, sample = plan.limit or rows, plan.sample or rows
@@ -25,9 +25,9 @@ def selection(plan: Plan, rows: int, only: Collection[int] | None = None) -> Cal
 
 
 def in_sample(position: int, size: int, total: int) -> bool:
-    """Whether a row (positions count from 1) belongs to the sample of `size` rows from all over `total`.
+    """Whether a position (from 1) belongs to a sample of `size` out of `total`.
 
-    The rows are cut into `size` stretches, and each gives one, at a place that no period of the input can meet.
+    Each of `size` stretches gives one row, at a hashed place: no period of the input matters.
     """
     if size >= total:
         return True
@@ -38,7 +38,7 @@ def in_sample(position: int, size: int, total: int) -> bool:
 
 
 def at_places(pending: Callable[[int, int, int], Page], places: Iterable[int], after: int) -> Page:
-    """A page of the rows behind the position `after`, at these places of the input, that have no outcome."""
+    """A page of pending rows at these positions, behind `after`."""
     rows: list[Pending] = []
     size = 0
     for place in sorted(place for place in places if place > after):
@@ -51,7 +51,7 @@ def at_places(pending: Callable[[int, int, int], Page], places: Iterable[int], a
 
 
 def record_of(reader: Reader, name: str) -> Record:
-    """The row with this id, else the one at this line of the input. Raises RefusedError where there is neither."""
+    """The row with this id, else at this line. Raises RefusedError."""
     found = reader.row(key=name)
     if found is None and name.isascii() and name.isdecimal() and len(name) < 16:
         found = reader.row(line=int(name))
@@ -61,25 +61,22 @@ def record_of(reader: Reader, name: str) -> Record:
 
 
 def cause_of(reader: Reader, name: str) -> str:
-    """The cause by which rows failed, in full; the beginning of one is enough. Raises RefusedError with those there are."""
+    """A failure cause from a unique prefix. Raises RefusedError with those there are."""
     causes = list(reader.failures())
     found = [cause for cause in causes if cause == name] or [cause for cause in causes if cause.startswith(name)]
     if len(found) == 1:
         return found[0]
-    said = f"{name!r} begins {len(found)} causes" if found else f"no row failed for {name!r}"
-    raise RefusedError(said, f"causes here: {', '.join(found or causes) or 'none'}")
+    message = f"{name!r} is the start of {len(found)} causes" if found else f"no row failed for {name!r}"
+    raise RefusedError(message, f"causes here: {', '.join(found or causes) or 'none'}")
 
 
 def positions_of(reader: Reader, rows: str) -> tuple[int, ...]:
-    """The places in the input of the rows that a file names, or a list of ids and lines with commas.
-
-    A file has one row a line: an id, a line number, or a JSON object such as those of an errors file. Raises
-    RefusedError where a row is not found or none is named.
-    """
+    """Positions of rows named in a file (an id, line number or JSON object per line) or a comma-separated list. Raises
+    RefusedError."""
     names = list(_names_in(Path(rows), reader)) if Path(rows).is_file() else [each.strip() for each in rows.split(",")]
     found = {record_of(reader, name).position for name in names if name}
     if not found:
-        raise RefusedError(f"{rows} names no row", "give ids or lines: --rows r1,r2,17, or a file with one a line")
+        raise RefusedError(f"{rows} names no row", "give ids or lines: --rows r1,r2,17, or a file with one per line")
     return tuple(sorted(cast("set[int]", found)))
 
 
@@ -96,7 +93,7 @@ def _name_in(text: str, columns: list[str], where: str) -> str:
     try:
         row: dict[str, Any] = json.loads(text)
     except ValueError as error:
-        raise RefusedError(f"{where}: not JSON ({error})", "one id, line number or JSON object a line") from error
+        raise RefusedError(f"{where}: not JSON ({error})", "one id, line number or JSON object per line") from error
     for column in columns:
         if isinstance(row.get(column), str | int):
             return str(row[column])

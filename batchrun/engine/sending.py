@@ -1,7 +1,6 @@
-"""What a request gets when it is sent, and is never part of its row: the provider's spelling, marks for a prompt cache, and
-the service tier. What an answer says of these is handled here too.
+"""What is added when a request is sent: parameter names, cache marks, the service tier; and answers about them.
 
-A member that was added and is refused by its name is left out for the rest of the run, and the row is sent again at once.
+An added member that is refused is left out for the rest of the run.
 """
 
 import asyncio
@@ -19,30 +18,28 @@ from batchrun.plan.rendering import prompt_of, sharing_of, spelling_of
 from batchrun.prompts import Caching
 from batchrun.retry import Answer, Meaning
 
-_CONTENT = "content"
-"""What a refusal names that knows no blocks of text."""
+_CONTENT = "content"  # What a server names that accepts no text blocks
 _TIER = "service_tier"
 NOT_TAKEN = (400, 422)
 
 
 def groups_of(plan: Plan) -> Groups | None:
-    """What brings rows next to each other whose requests begin alike; None where no two can."""
+    """Groups rows whose requests share a prefix; None where no two can."""
     found = sharing_of(plan, prompt_of(plan))
     return None if found is None or found[0].variables < 2 else Groups(*found)
 
 
 def refused_member(answer: Answer, added: Iterable[str], *, marked: bool) -> str | None:
-    """The added member that a refusal names: of a request that is `marked` that may be the blocks of its text."""
-    said = f"{answer.param} {answer.message}"
-    named = next((name for name in sorted(added) if name in said), None)
+    """The added member that a refusal names; if `marked`, maybe its text blocks."""
+    text = f"{answer.param} {answer.message}"
+    named = next((name for name in sorted(added) if name in text), None)
     return _CONTENT if named is None and marked and _CONTENT in answer.param else named
 
 
 class Sending:
-    """Changes requests as they are sent. On the loop of the run, no threads.
+    """Changes requests as they are sent.
 
-    `rows_left` tells how many rows have no outcome and are not under way; `as_rendered` is whether what rows share ends
-    where it did when they were rendered, which another name of the model changes.
+    `rows_left` are not in progress; `as_rendered`: prefixes end where they did when rendered.
     """
 
     def __init__(self, plan: Plan, *, emit: Emit, rows_left: Callable[[], int], as_rendered: bool = True) -> None:
@@ -67,7 +64,7 @@ class Sending:
             self._marks_all = self._prefix is not None or bool(self._members)
 
     def sent(self, state: RowState, request: Request) -> Request:
-        """The request of a job as it is sent now."""
+        """The row's request as it is sent now."""
         state.marks, state.added = (), frozenset()
         if self._caching is not None and (self._marks_all or state.shared):
             request = self._cached(state, request, self._caching)
@@ -81,7 +78,6 @@ class Sending:
         return request
 
     def _cached(self, state: RowState, request: Request, caching: Caching) -> Request:
-        """The request with marks at the ends of what others share, and the members that go with them."""
         body, members = request.body, self._members
         if not body.startswith(self._fixed):
             return request
@@ -102,23 +98,23 @@ class Sending:
             body = prompts.with_members(body, members)
         if body is request.body:
             return request
-        said = f"{caching.mark},{members}" if state.marks else members
-        state.added = frozenset(name for name in caching.names if name in said)
+        added = f"{caching.mark},{members}" if state.marks else members
+        state.added = frozenset(name for name in caching.names if name in added)
         return request._replace(body=body)
 
     def priced(self, state: RowState) -> str | None:
-        """The service tier whose prices hold for the next attempt, as far as a chosen tier tells."""
+        """The chosen service tier, for its prices."""
         return None if state.tier is None else self.tiers.known[state.tier].priced
 
     def timeout(self, state: RowState) -> float:
-        """Seconds for an attempt: a tier that needs longer has them where no other deadline was chosen."""
+        """Seconds for an attempt; slow tiers have more unless the user chose."""
         tier = None if state.tier is None else self.tiers.known[state.tier]
         if tier is None or self._plan.timeout_chosen:
             return self._plan.timeout
         return max(self._plan.timeout, tier.timeout)
 
-    def heard(self, state: RowState, judged: Judged, seconds: float) -> Judged:
-        """Handle an answer that is about what was added, which its meaning then says. It took `seconds`."""
+    def receive(self, state: RowState, judged: Judged, seconds: float) -> Judged:
+        """Handle an answer about what was added, and set its meaning."""
         answer = judged.answer
         for prefix in state.marks:
             prefix.ended(state, self._loop.time(), answered=answer.accepted)
@@ -130,9 +126,9 @@ class Sending:
             answer = answer._replace(meaning=Meaning.ADDED)
         elif state.tier is not None and answer.status in NOT_TAKEN and _TIER in answer.param:
             answer = answer._replace(meaning=Meaning.NO_TIER)
-        without = self.tiers.heard(state, answer, seconds)
+        without = self.tiers.receive(state, answer, seconds)
         if answer.meaning is Meaning.NO_TIER and self.tiers.has_another(state):
-            self.tiers.tell_off(state)
+            self.tiers.report_off(state)
             answer = answer._replace(meaning=Meaning.ADDED)
         elif answer.meaning is Meaning.NO_CAPACITY and without is None:
             answer = answer._replace(meaning=Meaning.RATE)  # no tier was chosen: all rows are in this one
@@ -144,8 +140,8 @@ class Sending:
         if self._caching is None:
             return  # requests that were on their way
         self._caching = None
-        said = f"the provider does not take {name}: requests are sent without marks for its prompt cache"
-        self._emit(Notice(said, self._loop.time()))
+        message = f"the provider does not accept {name}: requests are sent without prompt cache marks"
+        self._emit(Notice(message, self._loop.time()))
 
     def close(self) -> None:
         """Wake all rows that wait for a tier."""

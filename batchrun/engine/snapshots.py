@@ -1,4 +1,4 @@
-"""The state of a run at one moment: as an event, and as the JSON of a sample in the journal."""
+"""The state of a run at one moment: as events, and as the JSON of a sample in the journal."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -18,12 +18,12 @@ from batchrun.limits import GateView
 from batchrun.models import JUST_DONE, Bill, Outcome, State, Usage, made
 from batchrun.pricing import usd
 
-_AGAIN = (retry.RetryIn, retry.AskAgain)
+_RETRIES = (retry.RetryIn, retry.AskAgain)
 
 
 def attempt_ended(state: RowState, judged: Judged, end: End, verdict: retry.Verdict, now: float) -> AttemptEnded:
     """The event of an attempt's end."""
-    row, again, lane = state.row, isinstance(verdict, _AGAIN), state.lane
+    row, again, lane = state.row, isinstance(verdict, _RETRIES), state.lane
     status, seconds, cause, _, throttled, _, _, _, billed, usage, _, _, cost, _, bill = end
     name, paid, number = "" if lane is None else lane.name, judged.reply is not None, state.number
     return made(
@@ -59,8 +59,7 @@ def row_finished(state: RowState, outcome: Outcome, now: float) -> RowFinished:
 def rows_answered(
     answers: Answers, found: Sum, now: float, places: Callable[[], Sequence[tuple[int, int, str]]]
 ) -> RowsAnswered:
-    """Rows of a batch that were answered together, and their sum, as an event; `places` are position, line and key of each, read
-    where single rows are told of."""
+    """The event of batch rows that were answered together; `places` reads their positions, lines and keys."""
     rows, tiers, paid = len(answers.rows), dict[str, tuple[int, int]](), found.cost
     if found.stated:
         if found.stated < rows:
@@ -100,7 +99,7 @@ def limits_event(view: GateView, now: float) -> LimitsChanged:
 
 
 class Session(NamedTuple):
-    """What this process has done so far: requests in flight now; attempts that met a 429, and other retries."""
+    """This session's requests in flight, attempts that met a 429, and other retries."""
 
     in_flight: int
     throttled: int
@@ -108,10 +107,7 @@ class Session(NamedTuple):
 
 
 def sample_of(view: GateView, journal: Journal, session: Session) -> str:
-    """The run's state at this moment, as the JSON that the journal keeps.
-
-    `throttled` and `retries` count from the start of the session, everything else over the whole run.
-    """
+    """The run's state as JSON; `throttled` and `retries` are of this session."""
     totals = journal.totals
     return orjson.dumps(
         {

@@ -1,4 +1,4 @@
-"""A text whose reply was cut off: its pieces as rows (`--split`), and what they make once they are done. Pure."""
+"""Pieces of a text whose reply was cut off (`--split`), and the joined result. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ from batchrun.rows import restore
 
 
 def pieces_of(plan: Plan, renderer: Renderer, row: Pending, digest: str) -> list[IntakeRow]:
-    """The rows of a text in pieces, with digests of that kind; none where it is not divided: it is a piece already, or must stay whole."""
+    """The rows of a text's pieces; empty if it cannot be divided."""
     if plan.split is None or plan.output_fields or row.target is not None:
         return []
     pieces: list[IntakeRow] = []
@@ -29,7 +29,7 @@ def pieces_of(plan: Plan, renderer: Renderer, row: Pending, digest: str) -> list
 
 
 def whole_of(reduction: Reduction, parts: Parts, fields: Mapping[str, Any]) -> tuple[Judged, Outcome]:
-    """The text of a row whose pieces are done, as a reply, and its outcome."""
+    """The joined reply of finished pieces, and the outcome."""
     text = join_halves(fields, reduction.texts(parts))
     value = orjson.dumps(text).decode()
     judged = Judged(Answer(200), Reply(text, text, None, frozenset(), None, None), None, NO_HINTS, value)

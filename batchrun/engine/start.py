@@ -1,8 +1,4 @@
-"""From what the user chose to a run that is ready to send: input open, plan frozen, journal locked and filled.
-
-This is for a command that names an input; `resume` is for one that names a run. Everything happens before the first
-call, blocks, and refuses rather than guesses.
-"""
+"""Prepares a run from the user's settings: input, plan, journal. Blocks; runs before the first call."""
 
 import time
 from collections.abc import Sequence
@@ -18,9 +14,9 @@ from batchrun.display import counted
 from batchrun.engine import document_output
 from batchrun.engine.batches import BatchMode
 from batchrun.engine.budget_guard import tariff_of
-from batchrun.engine.bytes_held import keep_what_rows_take
+from batchrun.engine.bytes_held import keep_freed_memory
 from batchrun.engine.export import reserved
-from batchrun.engine.ingest import Problems, checked, tell_rows, tell_whole
+from batchrun.engine.ingest import Problems, checked, report_input, report_rows
 from batchrun.engine.output_cap import with_known_worst_case
 from batchrun.engine.result_files import Part
 from batchrun.engine.reuse import reused_run, take_replies, unfinished
@@ -48,18 +44,15 @@ from batchrun.rows import Input
 if TYPE_CHECKING:
     from batchrun import sim
 
-LONG_ROWS = 64_000
-"""Characters of a row from which on the journal has large pages."""
+LONG_ROWS = 64_000  # Characters of a row from which on the journal has large pages
 
 
 @dataclass(slots=True)
 class Prepared:
-    """A run that can begin; `close` it at the end.
+    """A run that can start; `close` it.
 
-    `renderer` and `checker` are those of the plan; `simulator` are the settings of the embedded provider, None
-    where none is used. `only` are the positions of the rows to send where it is not all of them, `left_out` how many are
-    not sent since files of theirs are missing; a run that is `tried` writes no output. `made` is whether this command made the journal, `news` what the preparation found that no event has told yet, `batch_mode` what is to
-    become of batches that are open, `parts` are results that were brought.
+    `only` are positions to send; `left_out` rows lack files; `tried` writes no output; `made`: created by this command;
+    `news` is reported at the start.
     """
 
     run: RunFile
@@ -73,7 +66,7 @@ class Prepared:
     made: bool = False
     tried: bool = False
     left_out: int = 0
-    news: str | None = None
+    notice: str | None = None
     batch_mode: BatchMode = BatchMode.RESUME
     parts: Sequence[Part] = ()
 
@@ -83,7 +76,7 @@ class Prepared:
         self.lock.release()
 
     def forget(self) -> None:
-        """Close a run that never began; delete the journal where this command made it."""
+        """Close a run that never started, and delete its new journal."""
         self.journal.close()
         if self.made:
             journals.delete(self.run.path)
@@ -92,7 +85,7 @@ class Prepared:
 
 
 class DriftError(RefusedError):
-    """The requests of rows that are done have changed; `done` is how many would be sent, and paid for, again."""
+    """The requests of `done` finished rows have changed and would be paid again."""
 
     def __init__(self, message: str, hint: str, done: int) -> None:
         super().__init__(message, hint)
@@ -100,12 +93,11 @@ class DriftError(RefusedError):
 
 
 def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None) -> Prepared:
-    """Open and check the input, find or make the run of its output, and take the rows in.
+    """Check the input, find or create its output's run, and ingest the rows, or those at `only`.
 
-    With `only`, the rows at these positions are to be sent and no others. Raises RefusedError for anything the user
-    can mend, BusyError, StorageError.
+    Raises RefusedError, BusyError, StorageError.
     """
-    keep_what_rows_take()
+    keep_freed_memory()
     settings = gathered.settings
     if settings.output is not None:
         check_output(settings.output)
@@ -113,7 +105,7 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
     prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
     with ExitStack() as always, ExitStack() as undo:
         source = open_input(gathered, directory, prompt, always)
-        tell_whole(source, emit)
+        report_input(source, emit)
         plan = planned(gathered, source, prompt, emit)
         targets = source.check_targets(plan.output) if isinstance(source, DocumentInput) else ()
         journals.prepare(registry.directory_for(plan.output, settings.runs_dir))
@@ -125,8 +117,8 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
         if isinstance(source, DocumentInput):
             document_output.keep(prepared.journal, source)
         other = other or unfinished(prepared.run, prepared.journal, plan)
-        if (said := take_replies(prepared.journal, other, plan)) is not None:
-            emit(Notice(said, time.monotonic()))
+        if (message := take_replies(prepared.journal, other, plan)) is not None:
+            emit(Notice(message, time.monotonic()))
         tariff_of(plan).of(plan.model)  # now, since the first look takes long
         only = () if plan.limit == 0 else only
         restrict(prepared, only)
@@ -136,24 +128,24 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
 
 
 def opened(gathered: Gathered, emit: Emit) -> tuple[Input, Plan, Renderer]:
-    """The input, the plan and the renderer of a run, without a journal. Raises as `prepare`."""
+    """Input, plan and renderer, without a journal. Raises as `prepare`."""
     settings = gathered.settings
     prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
     source = open_documents(settings) or _open_rows(settings, settings.input or STREAM, prompt)
-    tell_whole(source, emit)
+    report_input(source, emit)
     plan = planned(gathered, source, prompt, emit)
     return source, plan, renderer_of(plan, prompt)
 
 
 def restrict(prepared: Prepared, only: Sequence[int] | None) -> None:
-    """Send the rows at these positions alone, those that failed before as well."""
+    """Send only the rows at these positions, also those that failed before."""
     if only is not None:
         prepared.only = tuple(sorted(only))
         prepared.journal.reopen(failed_for_good=True, positions=prepared.only)
 
 
 def open_input(gathered: Gathered, directory: Path, prompt: Prompt | None, always: ExitStack) -> Input:
-    """The input that the settings name; a stream is spooled beside the journals until it is taken in."""
+    """The input; a stream is spooled beside the journals."""
     settings = gathered.settings
     if (found := open_documents(settings)) is not None:
         return found
@@ -172,7 +164,7 @@ def _open_rows(settings: Settings, name: str, prompt: Prompt | None, spool: Path
 
 
 def planned(gathered: Gathered, source: Input, prompt: Prompt | None, emit: Emit) -> Plan:
-    """The plan for this input; refuses names and places that do not exist."""
+    """The plan for this input. Raises RefusedError."""
     plan = resolve(gathered, facts_of(gathered.settings.input or STREAM, source), prompt)
     if prompt is not None and source.kind is Kind.ROWS:
         check_rows_used(gathered.settings, source, prompt)
@@ -194,22 +186,19 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None, emit: Emit
             "name one file, such as -o out.jsonl",
         )
     if rows.RESERVED in reserved(plan):
-        raise RefusedError(
-            f"{rows.RESERVED} is what an errors file adds, and readers take it off", "name another --output-column"
-        )
+        raise RefusedError(f"{rows.RESERVED} is reserved for errors files", "name another --output-column")
     return _under_earlier_name(plan, gathered.settings, emit)
 
 
 def check_batched(plan: Plan) -> None:
-    """Raises RefusedError where no row of the plan can go into a batch of its vendor."""
+    """Raises RefusedError where no row can go into a batch of the vendor."""
     if plan.batch and plan.kind is not Kind.BATCH:  # whose lines name an endpoint each
         vendor(plan.dialect, plan.batches).check(plan.endpoint)
 
 
 def _under_earlier_name(plan: Plan, settings: Settings, emit: Emit) -> Plan:
-    """The plan of the run that belongs to the earlier default name, `….jsonl` for every input, where there is one that
-    read this input and none with today's name: a changed default must not pay for the rows again. Raises StorageError
-    where a damaged journal may be its."""
+    """The plan with the earlier default output name (`.jsonl`) if a run has it, so that paid rows are not resent.
+    Raises StorageError."""
     if settings.output is not None or settings.format is not None or settings.fresh:
         return plan
     if plan.output_format != default_format(plan.kind, plan.input_format) or plan.output_format == "jsonl":
@@ -224,18 +213,18 @@ def _under_earlier_name(plan: Plan, settings: Settings, emit: Emit) -> Plan:
         return plan
     if Path(plan_from_json(found.meta.plan).input).name != Path(plan.input).name:
         return plan  # `in.jsonl` has that output name too, and it is no row of `in.csv` that would be paid for again
-    said = f"resuming the run of {earlier}, the default name of earlier versions: --output {output} begins another"
-    emit(Notice(said, time.monotonic()))
+    message = f"resuming the run of {earlier}, the default name of earlier versions: --output {output} starts a new run"
+    emit(Notice(message, time.monotonic()))
     return replace(plan, output=str(earlier), output_format="jsonl")
 
 
 def renderer_of(plan: Plan, prompt: Prompt | None) -> Renderer:
-    """The renderer that the plan's requests come from, as its budget needs them."""
+    """The plan's renderer, with output caps where the budget needs them."""
     return with_known_worst_case(plain_renderer(plan, prompt), plan)
 
 
 def simulator_of(plan: Plan, gathered: Gathered) -> "sim.Settings | None":
-    """The embedded provider that the settings describe, None where none is used. Raises RefusedError for what it cannot be."""
+    """The embedded provider's settings, if used. Raises RefusedError."""
     if not plan.simulated:
         return None
     from batchrun import sim  # noqa: PLC0415  only a simulated run pays for it
@@ -256,7 +245,7 @@ def _claimed(  # noqa: PLR0913, PLR0917  what decides which run it is
     targets: tuple[Path, ...],
     other: RunFile | None,
 ) -> Prepared:
-    """The run that belongs to the output, or a new one, whose digests compare with those of `other`; locked."""
+    """The locked run of the output, or a new one, comparable with `other`."""
     settings = gathered.settings
     directory = registry.directory_for(plan.output, settings.runs_dir)
     prompt = prompt_of(plan)
@@ -281,7 +270,7 @@ def _claimed(  # noqa: PLR0913, PLR0917  what decides which run it is
 
 
 def check_same_world(found: RunFile, plan: Plan) -> None:
-    """Refuses simulated replies in a run of real ones, and the reverse."""
+    """Raises RefusedError instead of mixing simulated and real replies in a run."""
     if found.meta.simulated != plan.simulated:
         held, asked = ("simulated", "real") if found.meta.simulated else ("real", "simulated")
         raise RefusedError(
@@ -291,7 +280,7 @@ def check_same_world(found: RunFile, plan: Plan) -> None:
 
 
 def _check_overwrite(plan: Plan, directory: Path, targets: tuple[Path, ...]) -> None:
-    """Refuses an output that is not this run's to replace. Raises StorageError where a damaged journal may be its."""
+    """Raises RefusedError for a foreign output, StorageError for a damaged journal."""
     if plan.output == STREAM:
         return
     output = Path(plan.output)
@@ -327,7 +316,6 @@ def _created(
 
 
 def _fill(prepared: Prepared, source: Input, gathered: Gathered, emit: Emit) -> None:
-    """Take the rows in: all of them the first time, what differs after that."""
     problems = Problems(source.where)
     blanks = blanks_of(prepared.plan, prompt_of(prepared.plan))
     reduction = Reduction.of(prepared.plan)
@@ -338,16 +326,16 @@ def _fill(prepared: Prepared, source: Input, gathered: Gathered, emit: Emit) -> 
     if journal.doubt is not None:
         emit(Notice(journal.doubt, time.monotonic()))
 
-    def told(count: int) -> None:
+    def report(count: int) -> None:
         emit(IntakeProgress(count))
 
     if not journal.ingested:
-        journal.ingest(_refusing(found, problems, source, gathered), told)
+        journal.ingest(_refusing(found, problems, source, gathered), report)
         journal.amend(_amended(prepared))
-        tell_rows(source, problems, emit)
+        report_rows(source, problems, emit)
         return
-    drift = journal.compare(_refusing(found, problems, source, gathered), told)
-    tell_rows(source, problems, emit)
+    drift = journal.compare(_refusing(found, problems, source, gathered), report)
+    report_rows(source, problems, emit)
     _check_drift(prepared, drift, update=gathered.settings.update)
     journal.apply(_amended(prepared))
     if not drift.nothing:
@@ -359,7 +347,6 @@ def _fill(prepared: Prepared, source: Input, gathered: Gathered, emit: Emit) -> 
 
 
 def _refusing(found: Any, problems: Problems, source: Input, gathered: Gathered) -> Any:
-    """All rows; at their end the refusal, where lines cannot be sent."""
     yield from found
     problems.refuse(source.name, skip_invalid=gathered.settings.skip_invalid)
 
@@ -369,14 +356,12 @@ def _amended(prepared: Prepared) -> Meta:
 
 
 def _check_drift(prepared: Prepared, drift: Drift, *, update: bool) -> None:
-    """Refuses to replace paid replies, and another file in the place of one of which no row is left
-    (`a/rows.csv` and `b/rows.csv` have one default output). Rows that nothing was paid for get the new request; those
-    in a batch keep theirs."""
+    """Raises RefusedError before paid replies are replaced. Unpaid rows get the new request."""
     if drift.in_batches:
         reference = prepared.run.reference
         raise RefusedError(
             f"{counted(drift.in_batches)} that differ from the input are in batches at the provider",
-            f"`batchrun resume {reference}` collects them, `batchrun batches {reference} cancel` ends them; then give this "
+            f"`batchrun resume {reference}` collects them, `batchrun batches {reference} cancel` ends them; then run this "
             "command again",
         )
     if update:
@@ -405,11 +390,11 @@ def _check_drift(prepared: Prepared, drift: Drift, *, update: bool) -> None:
 
 def _other_post(prepared: Prepared, before: tuple[str, ...]) -> str:
     now = prepared.plan.post
-    what = f"other post-processing than before ({', '.join(before)})" if before else "post-processing is new"
+    what = f"post-processing has changed (before: {', '.join(before)})" if before else "post-processing is new"
     if not now:
-        what = f"no post-processing, where there was some before ({', '.join(before)})"
-    again = f"; `batchrun post {prepared.run.id}` puts all of them through it" if now else ""
-    return f"{what}: {prepared.journal.totals.done:,} rows that are done keep what they have{again}"
+        what = f"post-processing was removed (before: {', '.join(before)})"
+    again = f"; `batchrun post {prepared.run.id}` processes all of them" if now else ""
+    return f"{what}: {prepared.journal.totals.done:,} finished rows keep their results{again}"
 
 
 def _drift_sentence(drift: Drift) -> str:
@@ -420,5 +405,5 @@ def _drift_sentence(drift: Drift) -> str:
         "back in the input": drift.reappeared,
         "moved or touched without a new request": drift.retouched,
     }
-    said = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
-    return f"since the last session: {said}"
+    message = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
+    return f"since the last session: {message}"

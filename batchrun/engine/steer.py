@@ -1,4 +1,4 @@
-"""Performs on a run what another process asks for through its socket (`batchrun.steering`)."""
+"""Performs requests of another process on a run (`batchrun.steering`)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,11 +12,11 @@ from batchrun.plan.settings import Settings
 from batchrun.pricing import usd
 from batchrun.steering import COMMANDS, LIMITS, Handler
 
-STOPPED = RunResult(ExitCode.INTERRUPTED, "asked for by `batchrun steer`")
+STOPPED = RunResult(ExitCode.INTERRUPTED, "requested by `batchrun steer`")
 
 
 def handler(prepared: Prepared, run: Run) -> Handler:
-    """What performs requests on this run."""
+    """The function that performs requests on this run."""
 
     def limits(request: Mapping[str, Any]) -> None:
         run.change(limits_with(run.limits, request))
@@ -46,7 +46,7 @@ def handler(prepared: Prepared, run: Run) -> Handler:
 
 
 def limits_with(now: Limits, request: Mapping[str, Any]) -> Limits:
-    """The limits with those that the request names; null for a rate leaves it to the provider. Raises ValueError."""
+    """The limits changed by a request; a null rate removes the user's. Raises ValueError."""
     named = {name: request[name] for name in LIMITS if name in request}
     if not named or named.get("concurrency", 1) is None:
         raise ValueError(f"limits takes {', '.join(LIMITS)}; only the rates may be null")
@@ -64,7 +64,7 @@ def limits_with(now: Limits, request: Mapping[str, Any]) -> Limits:
 
 
 def status_of(prepared: Prepared, run: Run) -> dict[str, Any]:
-    """How the run stands; docs/operation.md describes the fields."""
+    """The run's status; docs/operation.md describes the fields."""
     totals, view, limits = prepared.journal.totals, run.view, run.limits
     state = "stopping" if run.ending is not None else "paused" if run.paused else "running"
     return {

@@ -1,4 +1,4 @@
-"""The tickets of a run while it has batches: what the journal says of them, as events, and waking what waits for them."""
+"""The tickets of a run's batches: their journaled state, their events, and waking what waits for them."""
 
 import asyncio
 from dataclasses import replace
@@ -12,10 +12,7 @@ from batchrun.models import Ticket
 
 
 class Tickets:
-    """All tickets by number; those in the states `carried` are carried on.
-
-    `most` are the rows that a new one may have. One event loop, no threads.
-    """
+    """All tickets by number; those in state `carried` are advanced, `most` rows in a new one."""
 
     def __init__(
         self, executor: BatchExecutor, journal: Journal, emit: Emit, most: int, carried: frozenset[State] = OPEN
@@ -28,20 +25,20 @@ class Tickets:
         self._all = {ticket.id: executor.reclaimed(ticket) for ticket in journal.tickets}
         self.tokens = Tokens(learned_of(self._all.values()))
         self._last_id = self._last_chunk = 0
-        self._told = set[tuple[int, str]]()
+        self._notified = set[tuple[int, str]]()
         self.changed = asyncio.Event()
-        self.moved_on = asyncio.Event()
+        self.advanced = asyncio.Event()
         self.settled = 0
         self.most = most
 
     @property
     def open(self) -> list[Ticket]:
-        """Those that are carried on, in order."""
+        """Tickets to be advanced, in order."""
         return [ticket for ticket in self._all.values() if ticket.state in self._carried]
 
     @property
     def all(self) -> list[Ticket]:
-        """Every one, in order."""
+        """All tickets, in order."""
         return list(self._all.values())
 
     @property
@@ -50,32 +47,32 @@ class Tickets:
         return bool(self._all)
 
     def new_id(self) -> int:
-        """The number of a new one, reserved before it is committed."""
+        """Reserve the number of a new ticket."""
         self._last_id = max([self._last_id, *self._all]) + 1
         return self._last_id
 
     def new_chunk(self) -> int:
-        """The number of a new chunk of rows, likewise."""
+        """Reserve the number of a new chunk."""
         self._last_chunk = max([self._last_chunk, *(ticket.chunk for ticket in self._all.values())]) + 1
         return self._last_chunk
 
     def get(self, number: int) -> Ticket:
-        """The ticket as it is now."""
+        """The ticket's present state."""
         return self._all[number]
 
-    def others_of(self, ticket: Ticket) -> list[Ticket]:
-        """Open ones whose batches the same create call has made."""
+    def duplicates_of(self, ticket: Ticket) -> list[Ticket]:
+        """Open tickets of other batches of the same create call."""
         return [other for other in self.open if main_of(other) == ticket.id]
 
     async def put(self, *tickets: Ticket) -> None:
-        """Commit them together, and emit their events."""
+        """Commit tickets together, and emit their events."""
         for done in [self._journal.put_ticket(ticket) for ticket in tickets]:
             await done
         for ticket in tickets:
             self.show(ticket)
 
     def show(self, ticket: Ticket) -> None:
-        """Take note of a ticket that is committed, and emit its event."""
+        """Store a committed ticket, and emit its event."""
         self._all[ticket.id] = ticket
         batch = self._executor.batch_of(ticket)
         done, failed = (0, 0) if batch is None else (batch.done, batch.failed)
@@ -94,27 +91,27 @@ class Tickets:
     def wake(self) -> None:
         """Wake all that wait for a ticket."""
         self.changed.set()
-        self.moved_on.set()
+        self.advanced.set()
 
-    def look_now(self) -> None:
-        """Step every one at once, whenever it was to be."""
+    def poll_now(self) -> None:
+        """Make every ticket due."""
         for ticket in self.open:
             self._all[ticket.id] = replace(ticket, next=None)
         self.wake()
 
     def hold(self, ticket: Ticket, until: float) -> None:
-        """Step it not before `until`; not kept in the journal."""
+        """Delay the next step to `until`; not journaled."""
         self._all[ticket.id] = replace(ticket, next=until)
 
-    def tell(self, message: str, ticket: Ticket | None = None) -> None:
-        """Emit a notice; once for each ticket."""
+    def notify(self, message: str, ticket: Ticket | None = None) -> None:
+        """Emit a notice, once per ticket."""
         key = (0, message) if ticket is None else (ticket.id, message)
-        if ticket is None or key not in self._told:
-            self._told.add(key)
+        if ticket is None or key not in self._notified:
+            self._notified.add(key)
             self._emit(Notice(message, self._loop.time()))
 
-    def waits_elsewhere(self, ticket: Ticket) -> bool:
-        """Whether nothing can be done for it now: it is at the provider, or its next try is later."""
+    def is_waiting(self, ticket: Ticket) -> bool:
+        """Whether nothing can be done for it now."""
         if ticket.next is None:
             return False
         if ticket.state in (State.SUBMITTED, State.DUPLICATE, State.UPLOADED, State.FETCHED):

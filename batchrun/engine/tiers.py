@@ -1,8 +1,6 @@
-"""The service tiers of a run: which one a row asks for, and when it takes the next of them.
+"""Service tiers: which one a row requests, and when it takes the next.
 
-A provider may have no capacity in a cheap tier. That is no failure and says nothing of the other tiers: the tier is closed
-for a while, single requests try it, and the rows wait, each for the patience that the user has. Then it goes in the next
-tier, where there is one. A tier that the model is not offered in is off for the run.
+A tier without capacity is closed and probed, and rows wait up to `--tier-patience`; one without the model is off.
 """
 
 import asyncio
@@ -24,16 +22,13 @@ from batchrun.retry import Answer, Meaning
 
 STANDARD = "standard"
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds for which a tier without capacity is left alone: doubled with every refusal, with jitter."""
-UNREFUSED = 10.0
-"""Seconds after which a first request that has not been refused is being worked on: others may follow."""
-RESERVE = 1.25
-"""Times the time that the rows left will take, which is to be left before --finish-by."""
+"""Seconds for which a tier without capacity is closed: doubled with every refusal, with jitter."""
+UNREFUSED = 10.0  # Seconds after which a probe that was not refused counts as accepted, and others follow
+RESERVE = 1.25  # Factor on the time of the rows left, to finish by --finish-by
 
 
 class Tier(NamedTuple):
-    """What a tier is at a provider: `members` are JSON without braces, `timeout` the seconds an attempt needs at least,
-    `priced` the tier whose prices it has, None where the request names none."""
+    """`members` as JSON without braces, least `timeout` in seconds, and the tier whose prices apply."""
 
     members: str
     timeout: float
@@ -41,7 +36,7 @@ class Tier(NamedTuple):
 
 
 def tier_of(name: str, dialect: str) -> Tier:
-    """The tier of that name, as the table `tiers` has it for a dialect."""
+    """The tier of that name, from the table `tiers` for a dialect."""
     known: Mapping[str, Any] = table("tiers")
     line: Mapping[str, Any] = {**known[ANY].get(name, {}), **known.get(dialect, {}).get(name, {})}
     body: Mapping[str, Any] = line.get("body", {"service_tier": name})
@@ -55,7 +50,7 @@ def tiers_of(plan: Plan) -> dict[str, Tier]:
 
 
 def in_danger(seconds: float, rows: int, took: float, concurrency: int, rpm: float | None) -> bool:
-    """Whether the `rows` left may take more than these seconds, at `took` seconds for a request."""
+    """Whether the rows left may take more than `seconds`."""
     needed = took * math.ceil(rows / concurrency)
     if rpm:
         needed = max(needed, rows * 60.0 / rpm)
@@ -64,8 +59,7 @@ def in_danger(seconds: float, rows: int, took: float, concurrency: int, rpm: flo
 
 @dataclass(slots=True)
 class _Status:
-    """How a tier stands. `open` is whether requests leave freely, else single ones try it from `until` on; `since` is when
-    it last had capacity, None while it has; times are the loop's."""
+    """A tier's status. Unless `open`, it is probed from `until` on; without capacity `since`. The loop's times."""
 
     off: bool = False
     open: bool = False
@@ -76,10 +70,7 @@ class _Status:
 
 
 class Tiers:
-    """Which tier each row of a run asks for. On the loop of the run, no threads.
-
-    `rows_left` tells how many rows are still to be sent; `clock` gives Unix seconds.
-    """
+    """Chooses the tier of each row; `clock` gives Unix seconds."""
 
     def __init__(
         self, plan: Plan, *, emit: Emit, rows_left: Callable[[], int], clock: Callable[[], float] = time.time
@@ -94,13 +85,10 @@ class Tiers:
         self._statuses = {name: _Status(open=name == STANDARD) for name in self.known}
         self._took = 0.0
         self._changed = asyncio.Event()
-        self._closed = self._told = self._waits = False
+        self._closed = self._reported = self._waits = False
 
     async def chosen(self, state: RowState) -> str | None:
-        """The tier of the next attempt of a row, once it may leave there; None where no tier was chosen.
-
-        Raises GateClosed once `close` was called.
-        """
+        """The next attempt's tier, once available. Raises GateClosed."""
         for name, status in self._statuses.items():
             last = self._is_last(name)
             while not status.off and (last or not (name in state.tiers_left or self._is_late())):
@@ -111,7 +99,7 @@ class Tiers:
                 if (status.open or (status.trying is None and now >= status.until)) and (last or not waited):
                     self._take(state, status)
                     return name
-                if not last and now >= self._patient_until(state, status):
+                if not last and now >= self._wait_until(state, status):
                     state.tiers_left |= {name}
                     state.tier_since = None
                     break
@@ -131,25 +119,24 @@ class Tiers:
             self._opened(status)
 
     def _is_late(self) -> bool:
-        """Whether the rows left may not be done by --finish-by, so that they take the next tier."""
         if self._plan.finish_by is None:
             return False
         left = self._plan.finish_by - self._clock()
         return in_danger(left, self._rows_left(), self._took, self._plan.concurrency, self._plan.rpm)
 
-    def _patient_until(self, state: RowState, status: _Status) -> float:
+    def _wait_until(self, state: RowState, status: _Status) -> float:
         known = [since for since in (state.tier_since, status.since) if since is not None]
         return min(known, default=math.inf) + self._plan.tier_patience
 
     async def _wait(self, state: RowState, status: _Status, *, last: bool) -> None:
-        """Until the tier may be tried or the row's patience is over; one event while no request can be sent."""
+        """Wait for a probe or the end of the row's patience."""
         now = self._loop.time()
         if state.tier_since is None:
             state.tier_since = now
         until = math.inf if status.trying is not None else status.until
-        until = until if last else min(until, self._patient_until(state, status))
-        if status.since is not None and not self._told:
-            self._told = self._waits = True
+        until = until if last else min(until, self._wait_until(state, status))
+        if status.since is not None and not self._reported:
+            self._reported = self._waits = True
             self._emit(Waiting(WaitReason.CAPACITY, None if math.isinf(until) else until, now))
         changed = self._changed
         try:
@@ -158,8 +145,8 @@ class Tiers:
         except TimeoutError:
             return
 
-    def heard(self, state: RowState, answer: Answer, seconds: float) -> float | None:
-        """What the answer to a row says of its tier; for how many seconds it has had no capacity, None where it has."""
+    def receive(self, state: RowState, answer: Answer, seconds: float) -> float | None:
+        """Update the tier; returns the seconds without capacity, if any."""
         status = self._statuses.get(state.tier or "")
         if status is None:
             return None
@@ -192,30 +179,29 @@ class Tiers:
         if status.open:
             return
         status.open, status.trying, status.since, status.pause = True, None, None, 0.0
-        self._told = False
+        self._reported = False
         self._go()
         self._wake()
 
     def released(self, state: RowState) -> None:
-        """The row's attempt says nothing of its tier, or never left."""
+        """The row's attempt shows nothing about its tier, or was not sent."""
         status = self._statuses.get(state.tier or "")
         if status is not None and status.trying is state:
             status.trying = None
             self._wake()
 
     def _is_last(self, name: str) -> bool:
-        """Whether there is no tier behind this one that a row could take."""
         names = list(self._statuses)
         return all(self._statuses[other].off for other in names[names.index(name) + 1 :])
 
     def has_another(self, state: RowState) -> bool:
-        """Whether there is a tier behind that of the row."""
+        """Whether a tier after the row's is available."""
         return state.tier in self._statuses and not self._is_last(state.tier)
 
-    def tell_off(self, state: RowState) -> None:
-        """Say once that a tier is off."""
-        said = f"the model is not offered in service tier {state.tier}: rows go in the next one"
-        self._emit(Notice(said, self._loop.time()))
+    def report_off(self, state: RowState) -> None:
+        """Report that a tier is off."""
+        message = f"the model is not offered in service tier {state.tier}: rows use the next tier"
+        self._emit(Notice(message, self._loop.time()))
 
     def close(self) -> None:
         """Wake all waiting rows: the run stops."""
@@ -223,12 +209,10 @@ class Tiers:
         self._wake()
 
     def _wake(self) -> None:
-        """Wake all waiting rows to look again."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     def _go(self) -> None:
-        """Requests leave again, in this tier or in the next one."""
         if self._waits:
             self._waits = False
             self._emit(Resumed(self._loop.time()))

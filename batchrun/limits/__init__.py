@@ -1,37 +1,29 @@
-"""When a request may leave: requests and tokens per minute, concurrency, and what the provider says of them.
+"""When a request may be sent: requests and tokens per minute, concurrency, and what the provider states about them.
 
-Theory of operation
--------------------
-All requests of a run to one limit scope (host, key, model) pass one `Gate`, first in first out:
+All requests to one limit scope (host, key, model) pass one `Gate`, first in first out:
 
     admit ──► (the journal commits the attempt) ──► leave ──► … exchange … ──► settle
                                                       └─► cancel
 
-The first in the queue may leave when nothing of this list holds it back; the first thing that does is the reason
-that every user interface shows:
+The first of these that holds the next request back is the reason shown to users:
 
 1. *Paused* by the user.
-2. *Closed* after a 429 (`closing`): until Retry-After, or a jittered back-off, for all requests.
-3. *Trickle*: single requests, while the provider is down, loads its model or speaks of a used up quota.
-4. *Concurrency* (`concurrency`): a window under the cap, from 16 upwards while a larger one completes more, or as the
-   server's own queue says (`queue`).
-5. *Requests* (`buckets.Spacing`): spaced at the lowest of the user's rate, the rate of a window that answers state,
-   and the rate that 429s have taught (`learning.LearnedRate`); after a closing at half of it, which returns over two seconds.
-6. *Tokens* (`buckets.TokenBucket`): reserved by an estimate (`learning.Estimate`), settled with the actual usage.
-7. *What remains* of each limit that answers state (`stated.StatedLimit`): what they mean is inferred from how their
-   figures move (`inference`), never assumed; one that is not understood holds nothing back but by what remains. A limit
-   for an hour or longer is a budget: it gives no pace.
+2. *Cool-down* after a 429 (`cooldown`): until Retry-After or a jittered back-off, for all requests.
+3. *Half-open*: single requests while the provider is down, loads its model or reports a used-up quota.
+4. *Concurrency* (`concurrency`): up to the cap, from 16 while a larger number completes more, or by the server's queue
+(`queue`).
+5. *Requests* (`buckets.Spacing`): the lowest of the user's, the stated and the learned rate (`learning`); half of it
+for two seconds after a cool-down.
+6. *Tokens* (`buckets.TokenBucket`): reserved by an estimate, settled with the usage.
+7. *Stated limits* (`stated`): their meaning is inferred from how figures move (`inference`). One that is not understood
+bounds only by `remaining`; one per hour or longer is a budget without a rate.
 
-There is no polling: a request that cannot be admitted is a future in a queue, and one timer wakes the first. `leave` exists
-because the journal's commit lies between admission and departure: the gate may have closed meanwhile, a slow commit
-lets many go at once, and what the provider counts is when a request arrives.
+One timer wakes the first in the queue. `leave` exists because the journal's commit lies between admission and sending:
+the gate may close meanwhile, and a slow commit releases many requests at once.
 
-A 429 is news only once: requests that left before the gate closed belong to the same burst, and change no rate and no
-window again. 429s at random, which come whatever the rate or the window (`chance`), are no news at all: the gate stays
-open, no rate is lowered and no window cut, and the wait that such a 429 announces is kept by its own request alone
-(`settle` returns it). Headers are news only when they answer a later request than the last ones used, and `remaining`
-is believed less what has left since that request left. All times are of the loop's monotonic time; a machine
-that was suspended finds every bucket filled once, not more.
+A 429 counts once per burst: requests sent before the gate closed change nothing again. Random 429s (`random_429s`)
+change nothing; their Retry-After applies to their own request. Headers count if they answer a later request than the
+last ones used, and `remaining` less what was sent since. Times are the loop's.
 """
 
 from batchrun.limits.gate import Gate

@@ -1,21 +1,16 @@
 """How many requests may be in flight at once.
 
-*Slow start* from 16: every answered request lets one more in, so the window doubles with each clean round, until a
-round brings no more completions per second than the one before; while one does not, so far, those are let in at its
-end. Then Little's law gives the size that would do, from what the first exchanges took, when few were in flight. From
-then on the window *climbs*: it is measured over whole rounds at a constant size; a smaller window (of no fewer than the
-fastest exchange so far allows) that completes as much is better, since the rest only queued at the provider; a larger one must earn its place by completing more; what was tried in vain is tried
-again after a longer rest each time. Where one size of two completes more, Little's law gives the size between them that
-would do: the smaller one times the gain. 429s that are about concurrency cut it to the number that had been let through
-beside the refused one (`refusals`), those about nothing known while the window was full to 0.8, once per burst; after
-that it grows by a few per cent a round and, if that is refused as well, rests
-for a while under the size that was refused, longer each time; clearly beyond that size slow start begins again. 429s
-that come whatever the size (`chance`) cut nothing, and when that is found out, slow start begins again as well.
-Failures freeze growth and cut nothing.
+*Slow start* from 16 doubles the limit per round until a round completes no more per second than the last; Little's law
+then gives a sufficient size. Later it *climbs*, measured over whole rounds: a smaller size that completes as much is
+better (the rest only queued at the provider), a larger one must complete more. A failed try is repeated after a
+doubling rest.
 
-A server that says how many requests it works on and how many wait (`queue`) needs no trying: once requests wait there at two
-looks, the window is what it works on, and a few that stand ready; while none waits and the window is full, it
-grows. The cap itself doubles where nothing waits at it, if it may (`most`); a window beyond it has to earn its place.
+A 429 about concurrency cuts the limit to the number let through beside it (`refusals`); one of unknown cause at a full
+limit to 0.8, once per burst. Then it grows by some per cent per round, resting longer after each refusal; clearly
+beyond the refused size slow start begins again. Random 429s cut nothing. Failures freeze growth.
+
+If a server reports its queue (`queue`) and requests wait there at two polls, the limit is what it runs plus a few; if
+none waits and the limit is full, it grows, and the cap with it up to `most`.
 """
 
 import math
@@ -25,44 +20,27 @@ from batchrun.limits.queue import Queue
 from batchrun.limits.random_429s import Random429Detector
 from batchrun.limits.records import Permit
 
-START = 16
-"""Requests in flight at first."""
-_CUT = 0.8
-"""What a 429 leaves of the window, and `_REGROWTH` the share by which it grows a round afterwards."""
-_REGROWTH = 0.05
-_PAYS_IN_START = 1.2
-_PAYS_UP = 1.2
-"""Completions per second, over those of the smaller window, for which a larger one is kept."""
-_LOSES_DOWN = 0.93
-"""Completions per second, over those of the larger window, below which a smaller one is given up."""
-_HEADROOM = 1.1
-"""What a window has over what Little's law gives, for the pauses between."""
-_SAMPLE = 32
-"""Answers that are measured at least."""
-_FEW = 2.0
-"""So many at once drown no provider: trying fewer would cost more than it could show."""
-_ALONE = 4
-"""Requests that leave first, whose time tells what an exchange takes on an idle server."""
-_HOLD_SECONDS = 10.0
+START = 16  # Requests in flight at first
+_CUT = 0.8  # What a 429 leaves of the limit
+_REGROWTH = 0.05  # Share by which it grows per round afterwards
+_PAYS_IN_START = 1.2  # The same as `_PAYS_UP`, per round of slow start
+_PAYS_UP = 1.2  # Completions per second, relative to the smaller limit, for which a larger one is kept
+_LOSES_DOWN = 0.93  # Completions per second, relative to the larger limit, below which a smaller one is rejected
+_HEADROOM = 1.1  # Factor on the result of Little's law, for the pauses between
+_SAMPLE = 32  # Answers measured at least
+_FEW = 2.0  # So few overload no provider; trying fewer would cost more than it could show
+_ALONE = 4  # First requests, which show the time of an exchange on an idle server
+_HOLD_SECONDS = 10.0  # Until a failed try is repeated, doubling
 _LONGEST_HOLD = 600.0
-"""Seconds until what was tried in vain is tried again, twice as long each time."""
-_REFUSED_REST = 5.0
+_REFUSED_REST = 5.0  # Seconds below a refused size, doubling
 _LONGEST_REFUSED_REST = 60.0
-"""Seconds under a size that was refused, twice as long each time."""
-_OUTGROWN = 1.1
-"""Share of a refused size, and one more, beyond which its refusal says nothing any more."""
-_FEW_MORE = 0.25
-"""Share of a number that may be the limit, and one at least, by which it is overstepped to find out."""
-_ONE = 1.2
-"""Every limit admits one at a time."""
-_SPARE = 1 / 8
-"""Share of what a server works on, and one at least, that waits there: a slot is taken when it gets free."""
-_ROOM = 1.25
-"""What the window grows to at each look at which nothing waits at the server."""
-_STRAYS_AT_MOST = 0.15
-"""Share of requests that may be refused by chance: a number that was let through is known exactly."""
-_CLEARLY = 0.9
-"""Share of a proven number in flight under which no limit explains a 429: the provider counts a little otherwise."""
+_OUTGROWN = 1.1  # Share of a refused size, plus one, beyond which its refusal is outdated
+_FEW_MORE = 0.25  # Share (at least one request) by which a suspected limit is exceeded as a test
+_ONE = 1.2  # Every limit admits one at a time
+_SPARE = 1 / 8  # Share of what a server runs (at least one) that waits there, so that a freed slot is taken at once
+_ROOM = 1.25  # Growth at each poll without waiting requests
+_STRAYS_AT_MOST = 0.15  # Share of requests that may be refused at random
+_CLEARLY = 0.9  # Share of a proven number below which no limit explains a 429; providers count slightly differently
 
 
 class _Stage(Enum):
@@ -76,7 +54,7 @@ class _Stage(Enum):
 
 
 class ConcurrencyLimiter:
-    """The window of one gate. `size` is in force; times are seconds of the gate's clock."""
+    """The limit of one gate; `size` is in force. Times are the gate's clock."""
 
     __slots__ = (
         "_alone", "_at_cap_pays", "_best", "_bound", "_count", "_cut_at", "_frozen", "_good", "_hold", "_least",
@@ -110,7 +88,7 @@ class ConcurrencyLimiter:
         self._begin(-1.0, skip=False)
 
     def change(self, cap: int, fixed: bool, now: float, most: int | None = None) -> None:
-        """A new cap or mode, while running."""
+        """Apply a new cap or mode."""
         self.fixed = fixed
         self._most = most or cap
         if fixed:
@@ -122,21 +100,21 @@ class ConcurrencyLimiter:
             self._start(self.size, now)
         self.cap = cap
 
-    def go_on(self, size: float, now: float) -> None:
-        """Begin with the size of an earlier session."""
+    def restore(self, size: float, now: float) -> None:
+        """Start with the size of an earlier session."""
         if not self.fixed:
             self._start(min(float(self.cap), max(1.0, size)), now)
 
     def restart(self, now: float) -> None:
-        """The provider comes back: slow start again."""
+        """Slow start again, after an outage."""
         if not self.fixed:
             self._start(min(self.cap, START), now)
 
     def answered(self, permit: Permit, together: int, now: float, used: bool, bound: bool) -> None:
-        """A request was answered; at least so many were let through together, itself included.
+        """A request was answered; at least `together` were let through at once.
 
-        `used` is whether half the window was in use, which slow start asks for; `bound` whether the window was what
-        held requests back, without which a round measures nothing.
+        `used`: half the limit was in use, as slow start requires; `bound`: it held requests back, as measuring
+        requires.
         """
         self._random_429s.answered(permit.flying, permit.left)
         self._random_429s.proves(together)
@@ -164,17 +142,12 @@ class ConcurrencyLimiter:
             self._round_over(now)
 
     def _time(self, flying: int, took: float) -> None:
-        """What one exchange takes by itself."""
         self._least = min(self._least, took)
         if flying <= _ALONE and len(self._alone) < _ALONE:
             self._alone.append(took)
 
-    def hear_queue(self, queue: Queue | None, flying: int, now: float) -> None:
-        """What the server says of its queue while so many of ours are in flight; None where it says nothing any more.
-
-        One look at which requests wait may have met the moment before they were taken. What it works on for others counts
-        as well: who has less with it than the others gets less of it.
-        """
+    def apply_queue(self, queue: Queue | None, flying: int, now: float) -> None:
+        """Apply the server's queue (None: no longer reported), with `flying` requests of ours."""
         if self.fixed or self._stage is _Stage.REFUSED:
             return
         if queue is None:
@@ -194,12 +167,12 @@ class ConcurrencyLimiter:
         self._queued = waits
 
     def failed(self, now: float) -> None:
-        """A 5xx, a lost connection or a deadline: nothing grows for a round, and a measurement is void."""
+        """A 5xx, lost connection or deadline: no growth for a round."""
         self._frozen = int(self.size)
         self._void(now)
 
     def at_random(self, flying: int, left: float, now: float) -> bool:
-        """A 429 about concurrency to a request that left then, when so many were in flight; whether it is chance."""
+        """Whether a 429 to a request sent then, with `flying` in flight, is random."""
         known = self._random_429s.share
         random = self._random_429s.refused(flying, left)
         if self._random_429s.share and not known:
@@ -207,27 +180,24 @@ class ConcurrencyLimiter:
         return random
 
     def start_again(self, now: float) -> None:
-        """429s that come at random have held the limit back."""
+        """Slow start again: random 429s have held the limit back."""
         if not self.fixed:
             self._start(min(self.cap, max(self._refused, self.size, START)), now)
 
     def suspect(self, beside: int) -> None:
-        """A request was refused beside so many: a few more show whether that number is the limit, until `clear`."""
+        """Refused beside that many: send a few more as a test, until `clear`."""
         if not self._suspected:
             self._suspected = self.size
         self.size = min(self.size, beside + max(1.0, _FEW_MORE * beside))
 
     def clear(self, now: float) -> None:
-        """It is known by now what the refusals are about."""
+        """The cause of the refusals is known."""
         if self._suspected:
             self._start(self._suspected, now)
             self._suspected = 0.0
 
     def refused(self, beside: int, left: float, now: float) -> None:
-        """A request that left then was refused for concurrency: so many that left before it had been let through.
-
-        Of a burst the last to be told may show that some of those were to be refused as well.
-        """
+        """Refused for concurrency; `beside` that many let through. A later refusal of the burst may lower that."""
         if self.fixed:
             return
         if left <= self._cut_at:
@@ -238,7 +208,7 @@ class ConcurrencyLimiter:
         self._give_way(beside + 1, beside, now)
 
     def cut(self, left: float, now: float) -> None:
-        """A 429 that the size of the window may have caused, for a request that left then."""
+        """A 429 to a request sent then that the limit may have caused."""
         if not self.fixed and left > self._cut_at:
             self._give_way(self.size, self.size * _CUT, now)
 
@@ -253,11 +223,11 @@ class ConcurrencyLimiter:
         self._begin(now, skip=False)
 
     def excuse(self, now: float) -> None:
-        """What has left until now was refused for its rate: no cut for that."""
+        """Requests sent until now were refused for their rate."""
         self._cut_at = now
 
     def first_left(self, now: float) -> None:
-        """The clock of the first round starts with the first departure."""
+        """Start the first round's clock."""
         if self._since < 0:
             self._since = now
 
@@ -325,7 +295,7 @@ class ConcurrencyLimiter:
             self._begin(now, skip=False)
 
     def _measure(self, now: float) -> None:
-        """The server queues what is more. By Little's law so many need be with it as it completes while one is."""
+        # By Little's law the server needs as many requests as it completes during one; more only queue there.
         enough = math.ceil(self._best * sum(self._alone) / max(1, len(self._alone)) * _HEADROOM)
         if self._alone and enough < self.size:
             self._try(_Stage.DOWN, enough, now)
@@ -368,7 +338,6 @@ class ConcurrencyLimiter:
         self._try(_Stage.UP, self.size * 1.5 + 0.5, now)
 
     def _knee(self, size: float, gain: float) -> float:
-        """The window that completes `gain` times what `size` does, and a little more for the pauses between."""
         return min(float(self.cap), float(math.ceil(size * max(1.0, gain) * _HEADROOM)))
 
     def _rest(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""The gate itself: one queue, one waker, and the parts that say whether the first in the queue may leave."""
+"""The gate: one queue, one timer, and the parts that decide whether its first request may be sent."""
 
 import asyncio
 import math
@@ -21,13 +21,11 @@ from batchrun.limits.wait_reporter import Wait, WaitReporter
 
 _SCARCE = frozenset({WaitReason.CONCURRENCY, WaitReason.REQUESTS, WaitReason.TOKENS})
 _FULL = Wait(WaitReason.CONCURRENCY, None)
-_LOOK_AGAIN = 1.0
-"""Seconds after which a slow rate is looked at again: it may have grown."""
+_LOOK_AGAIN = 1.0  # Seconds after which a slow rate is read again: it may have grown
 _READY, _READY_FOR_SENDERS = 1 / 32, 1 / 2
-"""Share of the window that gets ready before it has a slot: enough for what comes back while a commit takes its time, and
-little to be in doubt about after a kill; the latter with senders in a hurry, which bring replies in pages."""
-_HURRIED = 1_500.0
-"""Replies per second from which on the loop has no idle slot, and requests cost it less in groups; senders have idle ones."""
+"""Share of the limit that prepares without a slot: covers a commit's time, and little is uncertain after a kill; the latter
+for senders at a high rate, which return replies in pages."""
+_HURRIED = 1_500.0  # Replies per second above which the loop has no idle slots and works better in groups; senders have idle ones
 
 
 class Gate:
@@ -37,12 +35,12 @@ class Gate:
         self,
         limits: Limits,
         *,
-        listen: Callable[[Waiting | Resumed], None],
+        emit: Callable[[Waiting | Resumed], None],
         clock: Callable[[], float] | None = None,
         random: Random | None = None,
         senders: bool = False,
     ) -> None:
-        """`clock` gives monotonic seconds, by default the loop's; `random` draws jitter; `senders`: others make the exchanges."""
+        """`clock` gives monotonic seconds; `random` draws the jitter; with `senders` others make the exchanges."""
         self._limits, self._senders = limits, senders
         self._clock = clock or asyncio.get_running_loop().time
         now = self._clock()
@@ -52,13 +50,13 @@ class Gate:
         self._window = ConcurrencyLimiter(limits.cap, limits.fixed, limits.most)
         self._unnamed = Unnamed()
         self._cooldown = CoolDown(random or Random())  # noqa: S311  # jitter, not a secret
-        self._reporter = WaitReporter(listen)
+        self._reporter = WaitReporter(emit)
         self._queue = WaitQueue()
         self._alarm = Alarm(self._wake)
         self._in_flight, self.flights = 0, InFlight()
         self._paused = self._closed = self._recalled = False
-        self._trickle: float | None = None
-        self._trickle_reason = WaitReason.DOWN
+        self._half_open_every: float | None = None
+        self._half_open_reason = WaitReason.DOWN
         self.down = False
         self._reason: WaitReason | None = None
         self._scarce: WaitReason | None = None
@@ -67,12 +65,10 @@ class Gate:
         self._tune(now)
 
     async def admit(self, demand: Demand, *, ready: Callable[[], object] | None = None, first: bool = False) -> Permit:
-        """Wait for a slot, a request and as many tokens as it demands, in turn; with `first` before all who wait.
+        """Wait in order for a slot, a request and `demand` tokens; with `first` before all others.
 
-        `ready` is called, once at most, when nothing but a slot is missing and the request is one of the next few to
-        get one: what has to be done before it leaves can be done meanwhile.
-
-        Raises NeverFits when the limit is smaller than the request, GateClosed once `close` was called.
+        `ready` is called at most once, when only a slot is missing, to prepare the request. Raises NeverFits,
+        GateClosed.
         """
         if self._closed:
             raise GateClosed
@@ -88,7 +84,7 @@ class Gate:
         return await self._waited(self._queue.join(demand, ready))
 
     def leaves(self, permit: Permit) -> bool:
-        """Whether the request leaves now, which it does where nothing spaces requests and no 429 has closed the gate."""
+        """Whether the request is sent now: nothing spaces requests and no 429 closed the gate."""
         now, rates = self._clock(), self._rates
         if rates.spacing.rate != math.inf or self._recalled or now < self._cooldown.until:
             return False
@@ -97,11 +93,10 @@ class Gate:
         return True
 
     async def leave(self, permit: Permit) -> Permit:
-        """The request leaves when this returns: called between the journal's commit and the first byte.
+        """Wait after the journal's commit until the request may be sent; returns its permit.
 
-        Returns at once where it is the request's turn, and with the permit it got. A 429 may have closed the gate since
-        it was admitted; then it waits again, first in the queue, and leaves with another permit. Raises GateClosed, and
-        whenever it raises the permit is given back.
+        If the gate closed since admission, it waits again, first in the queue. Raises GateClosed, and gives the permit
+        back.
         """
         while True:
             now = self._clock()
@@ -116,14 +111,13 @@ class Gate:
                 self.flights.left(permit)
                 return permit
             self._end(permit, now)
-            self._rates.give_back(permit.tokens, now)
+            self._rates.release(permit.tokens, now)
             if self._closed:
                 raise GateClosed
             permit = await self._waited(self._queue.join_first(permit.tokens))
 
     def settle(self, permit: Permit, feedback: Feedback) -> float:
-        """The exchange is over: free the slot and learn. Returns the seconds for which this request alone has to wait: what
-        a 429 announces that came at random; any other closes the gate, for this request as for all others."""
+        """Free the slot and learn. Returns the Retry-After seconds of a random 429, for this request only."""
         if not permit.open:
             return 0.0
         _, hints, throttle, tokens, _, size, given, made = feedback
@@ -139,7 +133,7 @@ class Gate:
         if given is not None and made is not None:
             self._estimate.learn(size, given, made)
         if hints is not NO_HINTS:
-            self._rates.hear(permit, hints, now)
+            self._rates.apply(permit, hints, now)
         alone = self._refused(permit, feedback, beside, now) if refused else 0.0
         if not refused:
             self._answered(permit, feedback, waited, now)
@@ -147,28 +141,28 @@ class Gate:
         return alone
 
     def cancel(self, permit: Permit) -> None:
-        """The request never left: everything is given back. If it did leave and was abandoned, only its slot is."""
+        """The request was not sent: give all back; if it was abandoned, only its slot."""
         if not permit.open:
             return
         now = self._clock()
         self._end(permit, now)
         if permit.sent_before < 0:
-            self._rates.give_back(permit.tokens, now)
+            self._rates.release(permit.tokens, now)
         self._pump(now)
 
-    def trickle(self, every: float | None, reason: WaitReason | None = WaitReason.DOWN) -> None:
-        """One request every so many seconds, for that reason; None ends it."""
+    def set_half_open(self, every: float | None, reason: WaitReason | None = WaitReason.DOWN) -> None:
+        """Half-open: one request per `every` seconds, for that reason; None ends it."""
         now, down = self._clock(), every is not None and reason is WaitReason.DOWN
         if down and not self.down:
             self.set_aside()
         self.down = down
-        if every is None and self._trickle is not None:
+        if every is None and self._half_open_every is not None:
             self._window.restart(now)
-        self._trickle, self._trickle_reason = every, reason or WaitReason.DOWN
+        self._half_open_every, self._half_open_reason = every, reason or WaitReason.DOWN
         self._pump(now)
 
     def set_aside(self) -> None:
-        """What is in flight counts no more: the provider was down since it left."""
+        """Requests in flight count no longer: they were sent before an outage."""
         self._in_flight -= self.flights.set_aside(self._clock())
 
     def pause(self) -> None:
@@ -179,14 +173,14 @@ class Gate:
         self._pump(now)
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Admit again."""
         self._paused = False
         now = self._clock()
         self._reporter.sending(now)
         self._pump(now)
 
     def change(self, limits: Limits) -> None:
-        """Other limits from now on; what is in flight stays."""
+        """Apply other limits; requests in flight stay."""
         now = self._clock()
         self._window.change(limits.cap, limits.fixed, now, limits.most)
         self._limits = limits
@@ -194,49 +188,49 @@ class Gate:
         self._tune(now)
         self._pump(now)
 
-    def hear_queue(self, queue: Queue | None) -> None:
-        """What the server says of its own queue; None where it says nothing any more."""
-        self._window.hear_queue(queue, self._in_flight, self._clock())
+    def apply_queue(self, queue: Queue | None) -> None:
+        """Apply the server's queue; None: no longer reported."""
+        self._window.apply_queue(queue, self._in_flight, self._clock())
         self._pump(self._clock())
 
     @property
     def cap(self) -> int:
-        """How many requests may be in flight at most."""
+        """Requests in flight at most."""
         return self._window.cap
 
     def close(self, *, recall: bool = True) -> None:
-        """Admit nothing more; waiting requests get GateClosed, with `recall` also those admitted that have not left."""
+        """Admit nothing more: raise GateClosed in waiting requests, with `recall` also in admitted ones."""
         self._closed = True
         self._recalled |= recall
         self._queue.dissolve(GateClosed)
         self._alarm.cancel()
 
     def hand_back(self) -> None:
-        """All waiting requests get HandedBack."""
+        """Raise HandedBack in all waiting requests."""
         self._queue.dissolve(HandedBack)
 
     @property
     def stated(self) -> tuple[float | None, float | None]:
-        """The requests and the tokens per minute that the user or the provider has stated, None where none is."""
+        """Stated requests and tokens per minute, None where none is."""
         return self._rates.stated
 
     def learned(self) -> dict[str, Any]:
-        """What a later session to the same endpoint, key and model can begin with, as JSON values."""
+        """What a later session can start with, as JSON values."""
         return {"window": self._window.size, "tokens": self._estimate.kept(), **self._rates.learned()}
 
-    def go_on(self, learned: dict[str, Any]) -> None:
-        """Begin with what an earlier session `learned`. Raises KeyError, TypeError or ValueError where it is not that."""
+    def restore(self, learned: dict[str, Any]) -> None:
+        """Start with what an earlier session `learned`. Raises KeyError, TypeError or ValueError."""
         now = self._clock()
-        self._estimate.go_on(*learned["tokens"])
-        self._rates.go_on(learned, now)
-        self._window.go_on(learned["window"], now)
+        self._estimate.restore(*learned["tokens"])
+        self._rates.restore(learned, now)
+        self._window.restore(learned["window"], now)
         self._tune(now)
 
     def view(self) -> GateView:
-        """The state of the gate now."""
+        """The present state."""
         rates, waiting = self._rates, self._queue.waiting
         size, cap = self._in_flight, self._window.cap
-        allowed = cap if self._trickle is not None else int(self._window.size)
+        allowed = cap if self._half_open_every is not None else int(self._window.size)
         (rpm, tpm), (requests, tokens) = rates.per_minute(), rates.fills()
         reason, until = (self._reason, self._until) if waiting > 0 or self._paused else (None, None)
         since, basis, quotas = self._cooldown.since, rates.basis, rates.quotas()
@@ -248,7 +242,6 @@ class Gate:
         self.flights.ended(permit, now)
 
     async def _held(self, permit: Permit, seconds: float) -> float:
-        """Wait for the turn to leave; the time then."""
         spacing = self._rates.spacing
         spacing.held += 1
         try:
@@ -297,7 +290,7 @@ class Gate:
             self._reporter.sending(now)
 
     def _ready_next(self) -> None:
-        """Let the next few get ready, but not where a rate may hold them back, or where this process has no idle slot."""
+        # Not where a rate may hold them back, or where this process has no idle slot.
         share = _READY if self._in_flight <= self._rates.took * _HURRIED else _READY_FOR_SENDERS * self._senders
         if share and not self._rates.limited:
             self._queue.get_ready(int(self._window.size * share))
@@ -314,10 +307,7 @@ class Gate:
         return Permit(tokens, rates.spacing.rate / rates.share, rates.spacing.rate, full, now)
 
     def _may_leave(self, now: float, demand: Demand) -> int | Wait:
-        """The tokens of a request that may leave now, or why it has to wait. Writes no state.
-
-        Raises NeverFits. What it demands is only asked where it counts.
-        """
+        """The tokens of a request that may be sent, or its wait. Raises NeverFits."""
         rates = self._rates
         wait, tokens = self._barred(now), 0
         if wait is None or rates.token_limit < math.inf:
@@ -328,21 +318,19 @@ class Gate:
         return tokens if wait is None else wait
 
     def _barred(self, now: float) -> Wait | None:
-        """What lets nothing at all leave now, however small. Writes no state."""
         if self._paused:
             return Wait(WaitReason.PAUSED, None)
         if self._cooldown.until > -math.inf and now < (until := self._cooldown.next(self._last)):
             return Wait(WaitReason.THROTTLED, until)
-        if self._trickle is not None and now < self._last + self._trickle:
-            return Wait(self._trickle_reason, self._last + self._trickle)
-        if self._in_flight >= (self._window.cap if self._trickle is not None else int(self._window.size)):
+        if self._half_open_every is not None and now < self._last + self._half_open_every:
+            return Wait(self._half_open_reason, self._last + self._half_open_every)
+        if self._in_flight >= (self._window.cap if self._half_open_every is not None else int(self._window.size)):
             suspected = self._unnamed.bursts and self._unnamed.suspected is not None
-            return Wait(WaitReason.CONCURRENCY, now + self._cooldown.patience) if suspected else _FULL
+            return Wait(WaitReason.CONCURRENCY, now + self._cooldown.refusal_seconds) if suspected else _FULL
         return None
 
     def _hold(self, wait: Wait, now: float) -> None:
-        """The first in the queue is held back: keep why, tell it, and wake up when that may have changed."""
-        if wait is _FULL and self._alarm.is_set and self._reporter.told is None:
+        if wait is _FULL and self._alarm.is_set and self._reporter.reported is None:
             self._reason, self._scarce, self._until = wait.reason, wait.reason, None  # nothing to tell of a full window
             self._ready_next()
             return
@@ -361,7 +349,7 @@ class Gate:
     def _wake(self) -> None:
         now = self._clock()
         if self._unnamed.suspected is not None:
-            self._let_through(self.flights.standing(now - self._cooldown.patience), now)
+            self._let_through(self.flights.standing(now - self._cooldown.refusal_seconds), now)
         self._pump(now)
 
     def _tune(self, now: float) -> None:
@@ -389,7 +377,7 @@ class Gate:
             if throttle is Throttle.CONCURRENCY:
                 self._window.refused(beside, permit.left, now)
             elif again or self._rates.testing is not None or throttle is not Throttle.UNKNOWN:
-                pass  # the back-off grows, and the window is told nothing new
+                pass  # the back-off grows, and the limit learns nothing new
             elif not self._rates.pace.learnt:
                 self._window.excuse(now)
             elif permit.full:
@@ -398,11 +386,8 @@ class Gate:
         return alone
 
     def _tested(self, permit: Permit, beside: int, now: float) -> tuple[Throttle, bool]:
-        """What a 429 that does not say it is about, as far as that is known, and whether it came of the test alone.
-
-        The rate has learnt from the first burst; while a few requests more than were beside it are sent at any rate, to
-        see whether that number is the limit, it learns nothing.
-        """
+        """The cause of an unnamed 429 so far, and whether the test caused it; the rate learns from the first burst
+        only."""
         cause = self._unnamed.refused(permit, beside, self.flights.oldest, now)
         if cause is Cause.OPEN:
             self._window.suspect(beside)
@@ -416,7 +401,6 @@ class Gate:
         return Throttle.UNKNOWN, self._unnamed.tested(permit)
 
     def _let_through(self, together: int, now: float) -> None:
-        """So many at once were not refused."""
         if self._unnamed.suspected is not None:
             self._unnamed.let_through(together, now)
             if self._unnamed.cause is Cause.RATE:
@@ -424,7 +408,6 @@ class Gate:
                 self._window.clear(now)
 
     def _at_random(self, permit: Permit, throttle: Throttle, beside: int, again: bool, now: float) -> bool:
-        """Whether the 429 is chance; if not, the rate learns from one that may be about it."""
         if throttle is Throttle.CONCURRENCY:
             return self._window.at_random(beside + 1, permit.left, now) and not again
         known, random = self._rates.noisy, self._rates.refused(permit, throttle, again, now)

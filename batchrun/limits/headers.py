@@ -1,8 +1,6 @@
-"""What an answer says about limits, in its headers and, of a refusal, in its text. Pure: text in, numbers out, no errors.
+"""Reads limits from headers, and from the text of refusals. Pure; nonsensical values are ignored.
 
-The names of the headers and the sentences are data: `providers/limits.toml` has them with their sources. Which of the
-headers of an answer matter is worked out once for each set of names; after that only those are read. A value that
-makes no sense is no hint.
+Header names and sentences are data with sources (`providers/limits.toml`), matched once per set of names.
 """
 
 import math
@@ -16,8 +14,7 @@ from typing import Any, NamedTuple
 
 from batchrun import providers
 
-LONGEST_WAIT = 31 * 86_400.0
-"""Seconds; an announced wait beyond it is taken for nonsense."""
+LONGEST_WAIT = 31 * 86_400.0  # Seconds; a longer announced wait is ignored
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _PART = r"([0-9]{1,18}(?:\.[0-9]{0,18})?)(ns|us|µs|μs|ms|s|m|h|d)"
@@ -31,16 +28,14 @@ _MEMBER = re.compile(r'([a-z]+)\s*=\s*"?([0-9.]+)')
 _EPOCH_SECONDS = 1e9
 _EPOCH_MILLISECONDS = 1e12
 _DIGITS = 18
-_TEXT = 4000
-"""Bytes of the body of a refusal that are read."""
+_TEXT = 4000  # Bytes read of a refusal's body
 
 
 class Stated(NamedTuple):
     """One limit as one answer states it.
 
-    `kind` is what is limited: "requests", "tokens" (input and output), "input" or "output"; `limit` and `remaining` are
-    in these. `reset` is in seconds from the answer, of which `quantum` may be rounding. `window` is the time in seconds
-    for which the limit is, where that is named. `key` tells the limits of one provider apart.
+    `kind`: "requests", "tokens" (input and output), "input" or "output". `reset` in seconds from the answer, rounded by
+    up to `quantum`; `window` in seconds. `key` distinguishes a provider's limits.
     """
 
     key: str
@@ -53,10 +48,9 @@ class Stated(NamedTuple):
 
 
 class Hints(NamedTuple):
-    """Everything that one answer says. `retry_after` is in seconds from the arrival of the answer.
+    """What one answer states; `retry_after` in seconds.
 
-    `limits` are those of headers. `named` are those that only the text of a refusal names, with their windows: often
-    they are not what binds, so they name the window of a limit that headers state without one, and set no pace.
+    `named` limits, of a refusal's text, often do not bind: they only supply windows for those of headers.
     """
 
     retry_after: float | None = None
@@ -69,7 +63,7 @@ NO_HINTS = Hints()
 
 
 def hints(headers: Mapping[str, str], status: int, body: bytes = b"", *, now: float | None = None) -> Hints:
-    """Read an answer, of a refusal the text too; `now` is the wall clock, used only without a Date header."""
+    """Read an answer; `now` replaces a missing Date header."""
     named = _named(tuple(headers))
     if 200 <= status < 300:
         return Hints(None, _stated(named, headers, now)) if named else NO_HINTS
@@ -85,7 +79,7 @@ def hints(headers: Mapping[str, str], status: int, body: bytes = b"", *, now: fl
 
 
 def _longest(waits: list[float]) -> float | None:
-    """The longest, unless it is but another one rounded up to the whole second."""
+    """The longest, unless it is another one rounded up."""
     longest = max(waits, default=None)
     return min((wait for wait in waits if wait and math.ceil(wait) == longest), default=longest)
 
@@ -98,7 +92,7 @@ def parse_number(text: str | None) -> float | None:
 
 
 def parse_duration(text: str | None) -> float | None:
-    """Seconds of a Go duration (`6m0s`, `12ms`, `1.5s`) or of a plain number of seconds, else None."""
+    """Seconds of a Go duration (`6m0s`, `12ms`) or a plain number, else None."""
     if text is None:
         return None
     text = text.strip()
@@ -110,7 +104,7 @@ def parse_duration(text: str | None) -> float | None:
 
 
 def parse_reset(text: str | None, at: float) -> float | None:
-    """Seconds from `at` (Unix time) of a duration, an RFC 3339 time or a Unix time in s or ms, else None."""
+    """Seconds from `at` (Unix) of a duration, RFC 3339 or Unix time, else None."""
     if text is None:
         return None
     number = parse_number(text)
@@ -125,7 +119,7 @@ def parse_reset(text: str | None, at: float) -> float | None:
 
 
 def parse_retry_after(text: str | None, at: float) -> float | None:
-    """Seconds from `at` (Unix time) of a Retry-After: seconds, a duration or an HTTP-date (RFC 9110), else None."""
+    """Seconds from `at` (Unix) of a Retry-After: seconds, duration or HTTP-date (RFC 9110), else None."""
     if text is None:
         return None
     seconds = parse_duration(text)
@@ -136,7 +130,7 @@ def parse_retry_after(text: str | None, at: float) -> float | None:
 
 
 def sent_at(headers: Mapping[str, str], now: float | None = None) -> float:
-    """The provider's own time of the reply, Unix seconds: its Date header, else `now`, else this machine's clock."""
+    """The reply's Unix time: its Date header, else `now`, else this clock."""
     moment = _http_date(headers["date"]) if "date" in headers else None
     if moment is not None:
         return moment
@@ -144,7 +138,7 @@ def sent_at(headers: Mapping[str, str], now: float | None = None) -> float:
 
 
 class _Named(NamedTuple):
-    """The headers of one limit: its key, what it limits, the window that the names tell, and the name of each field."""
+    """The headers of one limit by field."""
 
     key: str
     kind: str
@@ -163,7 +157,6 @@ _TEXTS = [re.compile(line["pattern"]) for line in _TABLE["texts"]]
 
 @lru_cache(256)
 def _named(names: tuple[str, ...]) -> tuple[_Named, ...]:
-    """The limits that headers of these names tell."""
     found: dict[str, _Named] = {}
     for name in names:
         for number, (pattern, line) in enumerate(_FAMILIES):
@@ -184,7 +177,7 @@ def _named(names: tuple[str, ...]) -> tuple[_Named, ...]:
 
 
 def _words(of: str, unit: str | None) -> tuple[str, float | None, list[str]]:
-    """What a name limits, the window in seconds that it names, and its other words."""
+    """The kind, the window in seconds and the other words of a name."""
     kinds: list[str] = []
     window: float | None = None
     others: list[str] = []
@@ -215,7 +208,6 @@ def _stated(named: tuple[_Named, ...], headers: Mapping[str, str], now: float | 
 
 
 def _one(limit: _Named, headers: Mapping[str, str], now: float | None) -> Stated | None:
-    """A limit of one header a field."""
     key, kind, window, fields = limit
     number = _quota(headers[fields["limit"]])
     if not number:
@@ -243,12 +235,11 @@ def _quota(text: str) -> float | None:
 
 @lru_cache(1024)
 def _span(text: str) -> tuple[float | None, float]:
-    """Seconds of a duration, None where it is none, and what of it may be rounding."""
+    """Seconds of a duration, and its rounding."""
     return parse_duration(text), _quantum(text)
 
 
 def _quantum(reset: str) -> float:
-    """What of a time may be rounding: as fine as it is written; a Date is in whole seconds."""
     fraction = _FRACTION.search(reset)
     if fraction is None:
         return 1.0
@@ -258,19 +249,19 @@ def _quantum(reset: str) -> float:
 
 
 def _items(limit: _Named, text: str, policy: str | None) -> list[Stated]:
-    """RateLimit as one field: `"name";r=50;t=30, …` beside policies by name, or `limit=300, remaining=297, reset=42`."""
+    """RateLimit as one field: `"name";r=50;t=30, …` with policies, or `limit=300, remaining=297, reset=42`."""
     members: dict[str, str] = dict(_MEMBER.findall(text))
     if "limit" in members:
         return _listed(limit, members | ({"policy": policy} if policy else {}))
     quotas = {_item_name(item): dict(_MEMBER.findall(item)) for item in (policy or "").split(",")}
     found: list[Stated] = []
     for item in text.split(","):
-        said = dict(_MEMBER.findall(item))
+        values = dict(_MEMBER.findall(item))
         of = quotas.get(_item_name(item), {})
-        quota, left = parse_number(of.get("q")), parse_number(said.get("r"))
+        quota, left = parse_number(of.get("q")), parse_number(values.get("r"))
         if quota:
             left = None if left is None or left > quota else left
-            window, reset = parse_number(of.get("w")), parse_duration(said.get("t"))
+            window, reset = parse_number(of.get("w")), parse_duration(values.get("t"))
             found.append(Stated(f"{limit.key}{_item_name(item)}", limit.kind, quota, left, reset, window, 1.0))
     return found
 
@@ -280,14 +271,14 @@ def _item_name(item: str) -> str:
     return (match[1] or match[2] or "") if match else ""
 
 
-def _listed(limit: _Named, said: dict[str, str]) -> list[Stated]:
-    """Several limits in one header, or one beside its policies: `10, 10;w=60`, or `1, 15000` with a list each."""
-    entries = [entry.strip() for entry in said["limit"].split(",")]
-    policies = [entry for entry in entries if ";" in entry] + said.get("policy", "").split(",")
+def _listed(limit: _Named, members: dict[str, str]) -> list[Stated]:
+    """Several limits in one header, or one with policies: `10, 10;w=60`, or `1, 15000`."""
+    entries = [entry.strip() for entry in members["limit"].split(",")]
+    policies = [entry for entry in entries if ";" in entry] + members.get("policy", "").split(",")
     windows = [(parse_number(entry.split(";")[0]), dict(_MEMBER.findall(entry)).get("w")) for entry in policies]
     windows = [(quota, window) for quota, window in windows if window]
     numbers = [parse_number(entry) for entry in entries if ";" not in entry]
-    lefts, resets = said.get("remaining", "").split(","), said.get("reset", "").split(",")
+    lefts, resets = members.get("remaining", "").split(","), members.get("reset", "").split(",")
     found: list[Stated] = []
     for place, quota in enumerate(numbers):
         if not quota:
@@ -317,25 +308,23 @@ def _waits(headers: Mapping[str, str], now: float | None) -> list[float | None]:
 
 
 def _waits_of(text: str, headers: Mapping[str, str], now: float | None) -> list[float | None]:
-    """The waits that a refusal asks for in its text."""
     found: list[float | None] = []
     for pattern in _TEXTS:
         groups = pattern.groupindex
         if "wait" in groups and (match := pattern.search(text)):
-            found.append(_spoken(match["wait"]))
+            found.append(_worded(match["wait"]))
         elif "at" in groups and (match := pattern.search(text)):
             found.append(parse_reset(match["at"].replace(" UTC", "Z"), sent_at(headers, now)))
     return found
 
 
-def _spoken(text: str) -> float | None:
+def _worded(text: str) -> float | None:
     """Seconds of a duration in a sentence: `2.5s`, `7m12s`, `20 seconds`."""
     short = {"mil": "ms", "sec": "s", "min": "m", "hou": "h"}
     return parse_duration(_WORDS.sub(lambda match: short[match[1][:3]], text).replace(" ", ""))
 
 
 def _limits_of(text: str) -> tuple[Stated, ...]:
-    """The limits that a refusal names in its text, with their windows."""
     found: list[Stated] = []
     for pattern in _TEXTS:
         if "limit" in pattern.groupindex and (match := pattern.search(text)):

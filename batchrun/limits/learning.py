@@ -1,32 +1,22 @@
-"""Learning a rate from refusals alone, and the tokens of a request from what earlier ones used.
+"""Learns a rate from refusals alone, and a request's tokens from earlier usage.
 
-A rate is learnt in stages. *Start*: it doubles every quarter of a second until the first 429, or in the time of eight
-exchanges one after another where that is less. *Search*: from just
-under what was admitted then, as each 429 of that burst shows it anew, it grows by some per cent a second, faster the
-longer nothing happens. *Hold*: the pace at which a refused request left is the level; the rate falls to just under it
-and returns along a cubic (as RFC 9438 does with a window): quickly at first, flat near the level, then ever faster
-beyond it. A burst of 429s is one fall.
+*Start*: the rate doubles every quarter second, or in the time of eight exchanges if less, until the first 429. *Search*: from just below what was admitted then, it
+grows by some per cent per second, ever faster. *Hold*: the pace of a refused request is the level; the rate falls below
+it and returns along a cubic (as RFC 9438 does with a window). A burst of 429s is one fall.
 
-A 429 that is chance (`chance`) teaches nothing. When chance is first known, what was learnt was learnt from it: the
-pace starts again from the level, doubling, until 429s are too many for chance; what they teach then is about the moment
-at which they began to be.
+Random 429s (`random_429s`) teach nothing; once detected, the rate doubles from the level again.
 
-A 429 soon after a fall, clearly below the level, does not move the level: it makes the next fall deeper, as an
-experiment. If 429s go on after four falls, slowing down was no cure, and their share tells why. A large share, of all
-or of what left as fast as the slowest that was refused (just after a 429 half the rate is used, which a limit admits
-and chance does not spare): the limit is lower now, and what was admitted is the new level. A small one is chance. It is
-none where several single requests in a row were refused with pauses between them: a window was used up.
+A 429 soon after a fall, clearly below the level, deepens the next fall. If they continue after four falls, a large
+share (of all, or at the slowest refused pace) means a lower limit, a small one is random, unless single requests in
+succession were refused with pauses (a used-up window).
 
-A limit that holds a burst is overstepped by far before it refuses. What it lets through afterwards is the most that its rate
-can be (`refill`), and is the level where it is much less than the pace.
+A limit that holds a burst is exceeded by far before it refuses; what it admits then bounds its rate (`rates.Refill`).
 
-A provider whose headers show room for more in every answer of some seconds refuses nothing at this pace: others who
-used the key have gone. Then the search begins again from here, each time after twice as long, for some headers lie.
-It also begins again where 429s were frequent although the rate fell, and then so many answers came without one that
-this would be chance in one case of twenty: whatever refused is over. Each time it takes twice as many.
+The search begins again when headers show room for some seconds, or when, after frequent 429s, so many answers had none
+that this would be chance in 1 of 20 cases; each doubles its threshold.
 
-The pace grows only while it is what holds requests back; at first, while nothing is known, with the time that passes. Figures without a source are tuned by experiment, over all
-cells of benchmarks/limits_lab.py.
+The rate grows only while it holds requests back. Figures without a source were tuned over all cells of
+benchmarks/limits_lab.py.
 """
 
 import math
@@ -34,70 +24,44 @@ from collections import deque
 
 from batchrun.limits.random_429s import Random429Detector
 
-_FIRST_PACE = 16.0
-"""Requests a second."""
-_DOUBLES_IN = 0.25
-_DOUBLES_SOONEST = 0.04
-"""Seconds, at most and at least."""
-_EXCHANGES = 8
-"""One after another, in whose time it doubles between these: what the rate was before is answered by then."""
-_DOUBLINGS = 12
-"""After which nothing spaces requests any more."""
-_SEARCH_FROM = 0.8
-"""Share of what was admitted at the first 429s."""
-_SEARCH_GROWTH = 0.10
-_SEARCH_HASTE = 0.03
-"""The logarithm of the rate grows by so much a second, and by so much more times the seconds squared."""
-_FALL = 0.93
-"""Share of the level that a 429 leaves."""
-_MISLED = 0.6
-_LEAST_LEFT = 0.5
-"""Share of the refused pace under which what a limit lets through at most is the level, and what of that pace it is at
-least."""
-_FALL_AGAIN = 0.92
-"""What each 429 soon after a fall leaves further, to the power of how many there were."""
-_PLATEAU = 15.0
-_PLATEAU_REQUESTS = 150.0
-"""Seconds, and requests, after which the rate is back at the level."""
+_FIRST_PACE = 16.0  # requests per second
+_DOUBLES_IN = 0.25  # seconds at most
+_DOUBLES_SOONEST = 0.04  # seconds at least
+_EXCHANGES = 8  # In whose time the rate doubles, between these: requests at the old rate are answered by then
+_DOUBLINGS = 12  # After which nothing spaces requests
+_SEARCH_FROM = 0.8  # Share of what was admitted at the first 429s
+_SEARCH_GROWTH = 0.10  # Growth of the rate's logarithm per second
+_SEARCH_HASTE = 0.03  # The same per second squared
+_FALL = 0.93  # Share of the level that a 429 leaves
+_MISLED = 0.6  # Share of the refused pace below which the admitted rate becomes the level
+_LEAST_LEFT = 0.5  # The least share of that pace that becomes the level
+_FALL_AGAIN = 0.92  # Factor of each 429 soon after a fall, to the power of their number
+_PLATEAU = 15.0  # Seconds until the rate is back at the level
+_PLATEAU_REQUESTS = 150.0  # Requests until then, at least
 _MOST_FALLS = 4
-_SOON = 0.4
-"""Share of the plateau within which a 429 is soon after a fall."""
-_MUCH_LOWER = 0.5
-"""Share of the level at which 429s in spite of the falls are judged."""
-_HALVINGS = 3
-"""Falls at most while nothing but 429s comes back."""
-_STALLED = 3
-"""429s in a row, of single requests with pauses between them, that are no chance."""
-_LONGEST_STEP = 2.0
-"""Seconds between two refreshes that count as growth."""
-_ROOMY = 5.0
-"""Seconds of room in every answer after which the search begins again, the first time."""
-_SLOWEST = 1 / 60
-"""Requests a second."""
-_REMEMBERED = 4096
-_REMEMBERED_SECONDS = 10.0
-"""Answers that are remembered, and over how long before a 429 they tell the rate."""
-_TELLING = 2
-"""The share of 429s is reckoned from this fall on."""
-_FREQUENT = 0.4
-_RECENT = 1 / 8
+_SOON = 0.4  # Share of the plateau within which a 429 is soon after a fall
+_MUCH_LOWER = 0.5  # Share of the level at which 429s in spite of falls are judged
+_HALVINGS = 3  # Falls while only 429s come back
+_STALLED = 3  # 429s in succession, of single requests with pauses, that are not random.
+_LONGEST_STEP = 2.0  # Seconds between two refreshes that count as growth
+_ROOMY = 5.0  # Seconds of room in every answer until the first new search
+_SLOWEST = 1 / 60  # requests per second
+_REMEMBERED = 4096  # Answers
+_REMEMBERED_SECONDS = 10.0  # Before a 429, over which answers give the rate
+_COUNTED_FROM = 2  # The fall from which on the share of 429s is counted
+_FREQUENT = 0.4  # Share of bursts in recent outcomes that is frequent
+_RECENT = 1 / 8  # Weight of one outcome
 _RULE_OF_THREE = 3.0
-"""The share of bursts in the latest outcomes from which they are frequent, the weight of one outcome in it, and the
-answers, times that share, without a 429 that leave it a chance of 5 % (Hanley and Lippman-Hand, JAMA 1983)."""
-_CHANCE_AT_MOST = 0.3
-"""A larger share of 429s that no slowing down cures is a limit."""
-_CLEARLY = 0.98
-"""Share of a proven rate under which no limit explains a 429; what is proven is already reckoned carefully."""
-_STRAYS_AT_MOST = 0.1
-"""Share of requests that may be refused by chance."""
-_DEPTH = (2.0, 0.05)
-"""Requests, or seconds of the rate, that a provider's bucket is taken to hold."""
-_SETTLED = 8
-"""Replies after which the average tokens of a request are believed."""
+"""Answers, times that share, without a 429 that have a probability of 5 % (Hanley and Lippman-Hand, JAMA 1983)."""
+_CHANCE_AT_MOST = 0.3  # A larger share of 429s that falls do not cure is a limit
+_CLEARLY = 0.98  # Share of a proven rate below which no limit explains a 429
+_STRAYS_AT_MOST = 0.1  # Share of requests that may be refused at random
+_DEPTH = (2.0, 0.05)  # Requests, or seconds of the rate, that a provider's bucket is assumed to hold
+_SETTLED = 8  # Replies after which the average tokens are used
 
 
 class LearnedRate:
-    """The learnt rate in requests per second. All times are seconds of the gate's clock."""
+    """The learned rate in requests per second. Times are the gate's clock."""
 
     __slots__ = (
         "_admitted", "_anchor", "_answered", "_answered_at", "_answered_before", "_at", "_clean", "_cut_at", "_falls",
@@ -128,16 +92,16 @@ class LearnedRate:
 
     @property
     def learnt(self) -> bool:
-        """Whether a 429 has shown where the limit is."""
+        """Whether a 429 has shown the limit."""
         return self._stage != "start"
 
     @property
     def noisy(self) -> bool:
-        """Whether 429s are known to come at random."""
+        """Whether random 429s are known."""
         return self._random_429s.share > 0
 
     def refresh(self, now: float, binding: bool, took: float = math.inf) -> float:
-        """The rate now; `binding` is whether it held requests back since the last call, `took` the seconds of an exchange."""
+        """The rate now; `binding`: it held requests back since the last call; an exchange takes `took` seconds."""
         if self._first < 0:
             self._first = self._at = now
         elapsed, self._at = max(0.0, now - self._at), now
@@ -151,7 +115,7 @@ class LearnedRate:
         return self.rate
 
     def answered(self, left: float, rate: float, spaced: float) -> None:
-        """A request that left then was not refused; `rate` so many a second did, `spaced` was what the pace allowed."""
+        """A request sent then at `rate` was not refused; `spaced` was allowed."""
         self._in_a_row = 0
         self._random_429s.answered(rate, left)
         if self._stage == "start" or left <= self._cut_at:
@@ -167,8 +131,8 @@ class LearnedRate:
             else:
                 self._frequent -= _RECENT * self._frequent
 
-    def go_on(self, rate: float, now: float, *, learnt: bool) -> None:
-        """Begin with the rate of an earlier session: as the level that 429s had taught, or else as the first pace."""
+    def restore(self, rate: float, now: float, *, learnt: bool) -> None:
+        """Start with an earlier rate: the level if `learnt`, else the first rate."""
         self._first = self._at = now
         if learnt:
             self._new_level(rate, now)
@@ -178,14 +142,14 @@ class LearnedRate:
         self.refresh(now, binding=False)
 
     def search_from(self, rate: float, now: float) -> None:
-        """Nothing else says how fast to go: search from this rate on."""
+        """Search from this rate on, for want of other information."""
         self._stage = "search"
         self._anchor = self.rate = max(_SLOWEST, rate)
         self._time = 0.0
         self._cut_at = now
 
-    def heard(self, room: bool, now: float) -> None:
-        """An answer said whether one more request would have been let through."""
+    def note_room(self, room: bool, now: float) -> None:
+        """Headers showed `room` for one more request, or not."""
         if not room:
             self._roomy_since = now
         elif self._stage == "hold" and now - max(self._roomy_since, self._cut_at) > self._roomy:
@@ -195,10 +159,7 @@ class LearnedRate:
             self._time = 0.0
 
     def at_random(self, left: float, pace: float, rate: float, now: float, *, again: bool) -> bool:
-        """A request was refused that left then, when so many a second did; whether that is chance and teaches nothing.
-
-        What 429s in excess of chance teach is about the moment at which they began.
-        """
+        """Whether the refusal of a request sent then, at `rate`, is random."""
         known = self._random_429s.share
         if self._random_429s.calm or not known:
             self._onset, self._onset_left = pace, left
@@ -208,10 +169,9 @@ class LearnedRate:
         return random
 
     def refused(self, left: float, pace: float, spaced: float, now: float, most: float = math.inf) -> bool:
-        """A request that left then was refused for its rate; whether that is news: no part of a burst.
+        """A request sent then was refused for its rate; whether that begins a burst.
 
-        The rate in force was `pace`; `spaced` was used of it; the limit lets through no more than `most`, as far as that
-        is known (`refill`).
+        `pace` was in force, `spaced` used of it; the limit admits at most `most`.
         """
         if self._stage == "start" and (self.rate != math.inf or pace == math.inf):
             self._begin_search(min(left, self._onset_left), now)
@@ -234,7 +194,7 @@ class LearnedRate:
         return True
 
     def slow_down(self, now: float) -> None:
-        """Refused again before anything was answered: a deeper fall, but the back-off does the rest."""
+        """Refused again before any answer: a deeper fall."""
         if not self._in_a_row:
             self._stalled_since = now
         self._cut_at = now
@@ -254,7 +214,6 @@ class LearnedRate:
         self.rate = self._first_pace * 2**self._time if self._time < _DOUBLINGS else math.inf
 
     def _start_again(self, now: float) -> None:
-        """What was learnt was learnt from chance."""
         self._stage = "start"
         self._first, self._time = now, 0.0
         self._first_pace = max(self.rate, self._level if self._level < math.inf else 0.0)
@@ -272,7 +231,7 @@ class LearnedRate:
         return self._anchor ** (1 - back) * self._level**back * (1 + (1 - _FALL) * turns**3)
 
     def _begin_search(self, left: float, now: float) -> None:
-        """From what was admitted in the last while before the refused request left; a bucket's depth is not rate."""
+        # From what was admitted just before the refused request; a bucket's depth is not rate.
         oldest = self._admitted[0] if len(self._admitted) == _REMEMBERED else self._first
         span = min(max((left - self._first) / 4, 0.25), _REMEMBERED_SECONDS, max(left - oldest, 0.05))
         known = sum(left - span <= at <= left for at in self._admitted)
@@ -292,12 +251,12 @@ class LearnedRate:
 
     def _fall_deeper(self, now: float) -> None:
         self._falls = min(self._falls + 1, _MOST_FALLS)
-        if self._falls == _TELLING:
+        if self._falls == _COUNTED_FROM:
             self._count_anew()
         self._hold(self._anchor * _FALL_AGAIN**self._falls, now)
 
     def _soon(self) -> bool:
-        """Whether little time has passed since the last fall, and few requests: the window may have held them back."""
+        # Few requests as well: concurrency may have held them back.
         soon = _SOON * self._plateau
         return self._time < soon and self._answered - self._answered_before < soon * self._anchor
 
@@ -309,7 +268,6 @@ class LearnedRate:
         self._hold(self._level, now)
 
     def _judge(self, now: float) -> None:
-        """429s go on although the rate is much lower: chance, or a limit that is lower still."""
         as_fast = sum(spaced >= self._refused_at for spaced in self._answered_at)
         if self._stalled or self._share > _CHANCE_AT_MOST or as_fast <= self._refused:
             self._new_level(self.rate * max(0.5, 1 - self._share), now)
@@ -319,7 +277,7 @@ class LearnedRate:
 
     @property
     def _share(self) -> float:
-        """The share of 429s in what was counted; one more than there were, since few say little."""
+        # One more than there were, since few are weak evidence.
         return (self._refused + 1) / (self._answered + self._refused + 1)
 
     def _count_anew(self) -> None:
@@ -338,7 +296,7 @@ class LearnedRate:
 
 
 class Estimate:
-    """How many tokens a request will use, from what earlier ones of the run used (moving averages)."""
+    """Estimates a request's tokens by moving averages of earlier usage."""
 
     __slots__ = ("_count", "_input", "_output", "_ratio")
 
@@ -352,36 +310,36 @@ class Estimate:
 
     @property
     def settled(self) -> bool:
-        """Whether enough replies have come for the averages to mean something."""
+        """Whether there were enough replies for the averages."""
         return self._count >= _SETTLED
 
     @property
     def tokens(self) -> float:
-        """The tokens of a request, input and output, on the average."""
+        """Average tokens of a request, input and output."""
         return self._input + self._output
 
     def share(self, kind: str) -> float:
-        """What of these are "input" or "output"; all of them while nothing is known."""
+        """The "input" or "output" share of these; 1 while unknown."""
         part = self._input if kind == "input" else self._output
         return part / self.tokens if self._count and part else 1.0
 
     def kept(self) -> list[float]:
-        """What the averages are, for `go_on` in a later session."""
+        """The averages, for `restore` in a later session."""
         return [self._ratio, self._input, self._output]
 
-    def go_on(self, ratio: float, input_tokens: float, output_tokens: float) -> None:
-        """Begin with the averages of an earlier session."""
+    def restore(self, ratio: float, input_tokens: float, output_tokens: float) -> None:
+        """Start with an earlier session's averages."""
         self._ratio, self._input, self._output, self._count = ratio, input_tokens, output_tokens, _SETTLED
 
     def of(self, body_bytes: int, output_limit: int | None) -> int:
-        """Input by bytes / 4 times the observed ratio; output as observed, at most the request's own limit."""
+        """Input by bytes and observed ratio; output as observed, within the request's limit."""
         output = self._output
         if output_limit is not None and (self._count == 0 or output_limit < output):
             output = output_limit
         return math.ceil(body_bytes / self.BYTES_PER_TOKEN * self._ratio + output)
 
     def learn(self, body_bytes: int, input_tokens: int, output_tokens: int) -> None:
-        """Take in what one reply used."""
+        """Add one reply's usage."""
         self._count += 1
         weight = 0.02 if self._count >= 50 else 1 / self._count
         if body_bytes > 0:

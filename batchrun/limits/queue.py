@@ -1,6 +1,6 @@
-"""What an inference server says of its own queue: how many requests it works on, and how many wait for it.
+"""Reads an inference server's queue gauges; their names are data (`providers/queues.toml`).
 
-The format: https://prometheus.io/docs/instrumenting/exposition_formats/; the names are data (`providers/queues.toml`).
+The format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 import json
@@ -15,7 +15,7 @@ _LABELS = r'(?:\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?'
 
 
 class Queue(NamedTuple):
-    """Requests that the server named `server` works on and that wait for it, of all its clients."""
+    """Requests running and waiting at a server, of all its clients."""
 
     server: str
     running: float
@@ -23,7 +23,7 @@ class Queue(NamedTuple):
 
 
 def read(text: str) -> Queue | None:
-    """The queue of a server from the text of its metrics; None where none of the known gauges is in it."""
+    """The queue from the text of a server's metrics; None without known gauges."""
     if text.startswith('"'):
         try:
             text = str(json.loads(text))

@@ -1,20 +1,16 @@
-"""Telling 429s that come at random from those of a limit.
+"""Distinguishes random 429s from those of a limit.
 
-An overloaded provider or a flaky gateway refuses some requests whatever we do. A limit is different in two ways: it
-refuses nothing below it, and the further it is overstepped the larger is the share that it refuses. So two measures are
-kept, with the *size* at which each request left (requests a second, or how many were in flight):
+A limit refuses nothing below it, and more the further it is exceeded. Two measures use the *size* at which requests
+were sent (requests per second, or number in flight):
 
-* The *score* is Page's CUSUM [1]: every 429 adds, and every answer subtracts, the logarithm of how much likelier it is
-  when 429s come at twice their usual share and 5 % more. At the usual share it passes the alarm once in e^7 / share
-  requests; a limit that is overstepped by a quarter, 25 % refused, passes it within some dozens.
-* What is *proven* is the largest size that every limit admits: that of a block of requests that was answered, less what
-  the depth of a bucket lets through; or, where one was refused, that of those beside it, times the share answered, for
-  a limit that has just refused holds nothing in reserve; or, in flight, as many as were let through together, which is
-  exact. No limit explains a 429 to a clearly smaller request.
+* The *score* is Page's CUSUM [1]: a 429 adds, an answer subtracts, the log likelihood ratio of twice the usual share
+plus 5 %. At the usual share it alarms once in e^7 / share requests.
+* *Proven* is the largest size that every limit admits: of a block of answered requests, less a bucket's depth; of those
+beside a refused one, times the share answered; or as many as were let through together. No limit explains a 429 to a
+clearly smaller request.
 
-Three such *strays*, at most a tenth or so of what was sent meanwhile, are chance, and their share is the usual one from then
-on. Until then a 429 that a limit explains is believed, and what was learnt from it is unlearnt then. An alarm is always
-believed, and what was proven before it is not any more, for the limit may be lower now.
+Three such *strays*, at most about a tenth of the requests meanwhile, are random, and their share is the usual one from
+then on. An alarm always counts as a limit and resets what was proven.
 
 [1] E. S. Page, Continuous Inspection Schemes, Biometrika 41, 1954.
 """
@@ -22,24 +18,17 @@ believed, and what was proven before it is not any more, for the limit may be lo
 import math
 from collections import deque
 
-_USUAL = 0.04
-"""The share of 429s that is taken for possible chance before any is known: 0.1 to 5 % are seen in practice."""
-_MORE = 0.05
+_USUAL = 0.04  # Share of 429s assumed random before any is known; 0.1 to 5 % occur in practice.
+_MORE = 0.05  # Share added to twice the usual one, for the likelihood ratio
 _ALARM = 7.0
-_LEAST, _MOST = 0.001, 0.3
-"""Bounds of the known share. At the least two 429s close together alarm, so it need not be forgotten."""
+_LEAST, _MOST = 0.001, 0.3  # Bounds of the known share. At the least, two 429s close together alarm.
 _STRAYS = 3
-_WEIGHT = 1 / 400
-"""Of one request in the known share."""
-_BLOCK = 64
-"""Requests of a block at least; where sizes are rates it lasts a second at least, and as long as the longest stall."""
-_LONGEST_WINDOW = 60.0
-"""Seconds; most windows are of a minute or less, and what lasts longer may have been an outage."""
-_SPOILT = 0.05
-"""A block with a larger share of 429s proves nothing; where a share is known, one with a larger share than that."""
+_WEIGHT = 1 / 400  # of one request in the known share
+_BLOCK = 64  # Requests per block; of rates it lasts at least a second, and as long as the longest stall
+_LONGEST_WINDOW = 60.0  # Seconds; most windows last a minute at most, and longer stalls may be outages
+_SPOILT = 0.05  # A block with a larger share of 429s (or than the known share) proves nothing
 _ALIKE = 0.95
-_BESIDE = 8
-"""Answers beside a refused request, as large or down to 0.95 of it, that prove something."""
+_BESIDE = 8  # Answers beside a refused request, of at least 0.95 of its size, that prove something
 _REMEMBERED = 16
 
 
@@ -53,36 +42,34 @@ class Random429Detector:
     )  # fmt: skip
 
     def __init__(self, *, certain: float, clear: float, depth: tuple[float, float], strays_at_most: float) -> None:
-        """Every limit admits the size `certain`; a size under `clear` times the proven one is clearly smaller.
+        """Every limit admits `certain`; below `clear` times the proven size is clearly smaller.
 
-        `depth` is what a bucket may let through beyond its limit: so much, or so much of the size. Strays are chance while
-        no larger share than `strays_at_most` of what was sent meanwhile was refused.
+        `depth`: what a bucket may admit beyond its limit, as number and share. Strays are random up to
+        `strays_at_most`.
         """
         self._certain = certain
         self._clear = clear
         self._depth = depth
         self._strays_at_most = strays_at_most
         self._most = _MOST
-        self.share = 0.0
-        """The known share of random 429s; 0 while none is known."""
+        self.share = 0.0  # known share of random 429s; 0 while none is known
         self._alarmed = 0.0
         self._lasts = 1.0
-        self.admitted = 1.0
-        """What share of those that chance spared was answered before the last alarm."""
+        self.admitted = 1.0  # share answered, of those not refused at random, before the last alarm
         self.believe()
         self._weigh(_USUAL)
 
     @property
     def calm(self) -> bool:
-        """Whether 429s have been no more frequent than usual of late."""
+        """Whether 429s were no more frequent than usual lately."""
         return self._score == 0.0
 
     def explains(self, size: float) -> bool:
-        """Whether a limit may be what refuses a request of that size."""
+        """Whether a limit may have refused a request of that size."""
         return size >= self._clear * self._proven
 
     def answered(self, size: float, left: float) -> None:
-        """A request of that size, which left then, was not refused."""
+        """A request of that size, sent then, was not refused."""
         if self._score:
             self._score = max(0.0, self._score - self._subtracts)
         self._all += 1
@@ -96,10 +83,7 @@ class Random429Detector:
             self._prove_block()
 
     def refused(self, size: float, left: float, *, again: bool = False) -> bool:
-        """A request of that size, which left then, was refused; whether that is chance.
-
-        `again` is whether nothing was answered since the last: two in succession are no evidence of chance.
-        """
+        """Whether the refusal is random; `again`: nothing was answered since the last."""
         self._score += self._adds
         self._all += 1
         self._refused += 1
@@ -116,7 +100,7 @@ class Random429Detector:
         return self.share > 0 or not explained
 
     def proves(self, size: float) -> None:
-        """Every limit admits this size; what was believed of smaller ones was chance."""
+        """Every limit admits this size; 429s to clearly smaller ones were random."""
         if size <= self._proven:
             return
         self._proven = size
@@ -126,7 +110,7 @@ class Random429Detector:
             self._believed = deque(explained, _REMEMBERED)
 
     def known(self, share: float, *, sure: bool) -> None:
-        """So large a share of 429s has turned out to be chance; an alarm with many more unsays what is not sure."""
+        """Set the random share; unless `sure`, an alarm with many more revokes it."""
         self.share = min(_MOST, max(_LEAST, share))
         self._most = _MOST if sure else self.share
         self._score = 0.0
@@ -134,10 +118,9 @@ class Random429Detector:
         self._weigh(self.share)
 
     def believe(self, stalled: float = 0.0) -> None:
-        """A limit has shown itself: what was proven before may hold no more.
+        """A limit has shown itself: what was proven may no longer hold.
 
-        Where nothing was let through for so many seconds before, a whole window of that length may be free at once: from
-        then on a block of rates lasts as long.
+        After a stall a whole window may be free, so blocks last as long.
         """
         self._lasts = max(self._lasts, min(stalled, _LONGEST_WINDOW))
         self._score = 0.0
@@ -148,13 +131,12 @@ class Random429Detector:
         self._watch(math.inf, math.inf)
 
     def _correct(self, size: float, refused: int) -> None:
-        """What no limit explains goes on telling how much chance there is, and what left well under the last alarm."""
+        # Only by requests that no limit explains, or well below the last alarm.
         if self.share and (size < _ALIKE * self._alarmed or not self.explains(size)):
             self.share = min(self._most, max(_LEAST, self.share + _WEIGHT * (refused - self.share)))
             self._weigh(self.share)
 
     def _alarm(self, size: float, refused: float) -> None:
-        """More 429s than chance has, a share `refused` of what was sent since it last spoke."""
         if refused > _MOST > self._most:  # it never was chance
             self.share, self._most = 0.0, _MOST
             self._weigh(_USUAL)
@@ -185,7 +167,6 @@ class Random429Detector:
         self._beside = self._refused_beside = 0
 
     def _prove_beside(self) -> None:
-        """Beside a refused request nothing is let through beyond the limit: the share that is answered tells it."""
         self._beside += 1
         if self._beside >= _BESIDE:
             share = self._beside / (self._beside + self._refused_beside + 1)

@@ -1,11 +1,8 @@
-"""The rates in force: the lowest of what the user, the answers and the 429s say, for requests and for tokens.
+"""The rates in force: the lowest of the user's, the stated and the learned ones, for requests and tokens.
 
-A bucket that holds some seconds of its rate refuses nothing until it is empty, so the pace at which the first requests are
-refused says little of its rate. Once it has refused, it holds less than one request and lets through what it refills: the
-requests that were let through, over the seconds from the first that left after a refusal to the next refusal, are the most
-that its rate can be (`Refill`). What is not used at once a shallow bucket loses, and so does a window that ends, which would
-make that quotient too low: it counts only where the first burst was much larger than what it allows in that time, and
-where the pace was higher.
+A bucket that holds seconds of its rate refuses only when empty, and then admits its refill: requests let through from a
+refusal to the next, over that time, bound its rate (`Refill`). Shallow buckets lose what is unused, so this counts only
+after a much larger first burst, at a higher pace.
 """
 
 import math
@@ -20,30 +17,26 @@ from batchrun.limits.records import Limits, Permit, Quota, Throttle
 from batchrun.limits.stated import MARGIN, StatedLimit
 from batchrun.limits.wait_reporter import Wait
 
-_FEWEST = 4
-"""Requests that have to be let through; of fewer one more or less says too much."""
-_DEEP = 1.0
-"""Seconds of its rate that a bucket has to have held at first."""
+_FEWEST = 4  # Requests let through; with fewer, one more or less matters too much.
+_DEEP = 1.0  # Seconds of its rate that a bucket must have held at first.
 
 
 class Refill:
-    """What was let through since the last refusal. Times are seconds of the gate's clock, rates requests a second."""
+    """What was let through since the last refusal. Rates in requests per second."""
 
     __slots__ = ("_burst", "_let_through", "_pace", "_since", "closed")
 
     def __init__(self) -> None:
-        self.closed = True
-        """Whether nothing has left since the last refusal."""
+        self.closed = True  # nothing was sent since the last refusal
         self._let_through, self._since, self._pace = 0, 0.0, 0.0
         self._burst: tuple[int, float] | None = None  # until the first refusal: requests, and seconds
 
     def opened(self, let_through: int, pace: float, now: float) -> None:
-        """The first request leaves since a refusal, at that pace, after so many were let through."""
+        """The first request after a refusal is sent; `let_through` counts all before."""
         self.closed, self._let_through, self._pace, self._since = False, let_through, pace, now
 
     def refused(self, let_through: int, left: float) -> float:
-        """A request that left then was refused, after so many were let through; the most that the rate can be, inf where
-        this does not tell."""
+        """The most that the rate can be; inf if unknown."""
         count, seconds, self.closed = let_through - self._let_through, left - self._since, True
         if self._burst is None:
             self._burst = count, seconds
@@ -55,29 +48,22 @@ class Refill:
         return most if deep and most <= self._pace else math.inf
 
 
-_TUNED_EVERY = 0.02
-"""Seconds for which a rate is taken as constant."""
-_HEARD_EVERY = 0.005
-"""Seconds from one answer whose limits are believed to the next: hundreds a second tell no more."""
-_TIMED = 64
-"""Exchanges over which their time is averaged."""
-_METERED = 0.25
-"""Seconds over which departures are counted, fading, for the rate at which a request left."""
-_PRESSURE = 5.0
-"""So many 429s about tokens (fading over `_PRESSED` seconds) show that a stated limit is not the true one."""
+_TUNED_EVERY = 0.02  # Seconds for which a rate is taken as constant.
+_APPLY_EVERY = 0.005  # Seconds between answers whose headers are applied.
+_TIMED = 64  # Exchanges over which their time is averaged
+_METERED = 0.25  # Seconds over which the departure rate is averaged (fading).
+_PRESSURE = 5.0  # 429s about tokens that disprove a stated limit, fading over `_PRESSED` seconds
 _PRESSED = 5.0
-_RECENTLY = 15.0
-"""Seconds for which a shortage of tokens explains a 429 that does not say what it is about."""
+_RECENTLY = 15.0  # Seconds for which a shortage of tokens explains a 429 of unknown cause
 _FASTER = 1.05
-_UNCONFIRMED = 32
-"""Answers after which a limit of an earlier session counts no more, where none of them has stated it."""
+_UNCONFIRMED = 32  # Answers after which a limit of an earlier session counts no more, where none of them has stated it
 
 
 STATED, LEARNED = "stated", "learned"
 
 
 class Rates:
-    """Two buckets, what the provider states, and what sets the rates. Times are seconds of the gate's clock."""
+    """The buckets, the stated limits, and the rates they set. Times are the gate's clock."""
 
     def __init__(self, limits: Limits, estimate: Estimate, now: float) -> None:
         self.spacing = Spacing(now)
@@ -90,26 +76,22 @@ class Rates:
         self._estimate = estimate
         self._own = limits
         self._sent, self._sent_tokens, self._refused = 0, 0.0, 0
-        self._heard, self._heard_at = -1, -math.inf
+        self._applied, self._applied_at = -1, -math.inf
         self._leaving, self._left_at = 0.0, now
         self._tuned = -math.inf
         self.share = 1.0
-        self.took, self._timed = math.inf, 0
-        """Seconds of an exchange, on average."""
-        self.basis = self._basis = STATED
-        """What the rate in force rests on."""
-        self.testing: float | None = None
-        """The requests a second at which it is tried whether something else than a rate is what refuses."""
+        self.took, self._timed = math.inf, 0  # average seconds of an exchange
+        self.basis = self._basis = STATED  # of the rate in force
+        self.testing: float | None = None  # requests per second during a test for another cause than a rate
         self._binding = False
         self._short_of_tokens = self._tokens_refused = -math.inf
         self._pressure = 0.0
         self._request_pace = self._tokens_stated = math.inf
-        self.token_limit = math.inf
-        """Tokens that the user or the provider has stated as a limit; no request can be larger."""
+        self.token_limit = math.inf  # stated tokens; no request can be larger
 
     @property
     def known(self) -> bool:
-        """Whether a rate of requests is stated or learnt."""
+        """Whether a rate of requests is stated or learned."""
         return self.pace.learnt or self._request_pace < math.inf
 
     @property
@@ -119,24 +101,24 @@ class Rates:
 
     @property
     def noisy(self) -> bool:
-        """Whether 429s come at random."""
+        """Whether random 429s are known."""
         return self.pace.noisy or self._token_pace.noisy
 
     @property
     def stated(self) -> tuple[float | None, float | None]:
-        """Requests and tokens per minute that the user or the provider has stated."""
+        """Requests and tokens per minute stated by the user or the provider."""
         own, refill = self._own, {True: math.inf, False: math.inf}
         for limit in self._stated.values():
             if limit.inference.rate and not limit.inference.budget:
-                of_requests = limit.inference.said.kind == "requests"
-                rate = limit.inference.rate / self._share_of(limit.inference.said.kind)
+                of_requests = limit.inference.stated.kind == "requests"
+                rate = limit.inference.rate / self._share_of(limit.inference.stated.kind)
                 refill[of_requests] = min(refill[of_requests], rate * MINUTE)
         requests = min(refill[True], math.inf if own.rpm is None else own.rpm)
         tokens = min(refill[False], math.inf if own.tpm is None else own.tpm)
         return requests if requests < math.inf else None, tokens if tokens < math.inf else None
 
     def change(self, limits: Limits) -> None:
-        """What the user states from now on; `tune` makes it count."""
+        """Set the user's limits; `tune` applies them."""
         self._own = limits
 
     def due(self, now: float) -> bool:
@@ -144,7 +126,7 @@ class Rates:
         return now - self._tuned >= _TUNED_EVERY or now < self._tuned
 
     def tune(self, now: float, share: float) -> None:
-        """Set the rates anew; `share` of the rate of requests is to be used after a 429."""
+        """Recompute the rates; `share` of the request rate is used."""
         own = self._own
         requests = math.inf if own.rpm is None else own.rpm / MINUTE * MARGIN
         tokens = math.inf if own.tpm is None else own.tpm / MINUTE * MARGIN
@@ -153,9 +135,9 @@ class Rates:
         for limit in self._stated.values():
             if limit.doubted(now):
                 self.pace.search_from(self._leaving, now)
-            kind, pace = limit.inference.said.kind, limit.pace(now)
+            kind, pace = limit.inference.stated.kind, limit.pace(now)
             if kind == "tokens":
-                self.token_limit = min(self.token_limit, limit.inference.said.limit)
+                self.token_limit = min(self.token_limit, limit.inference.stated.limit)
             if kind == "requests":
                 if pace < requests:
                     requests, basis = pace, limit.basis
@@ -174,19 +156,18 @@ class Rates:
         self._tuned = now
 
     def test(self, rate: float | None, now: float) -> None:
-        """Let so many a second leave, whatever was learnt: something else may be what refuses; None ends it."""
+        """Allow that rate, to test for another cause; None ends it."""
         if (rate is None) != (self.testing is None):
             self.testing = rate
             self.tune(now, self.share)
 
     def forget(self, now: float) -> None:
-        """What was learnt of the rate was learnt of something else."""
+        """Discard the learned rate: something else had refused."""
         self.pace = LearnedRate(start=False)
         self.tune(now, self.share)
 
     def wait(self, tokens: int, now: float) -> Wait | None:
-        """What holds a request of so many tokens back; None where no rate does. Changes nothing but the fill of the buckets,
-        which follows from the time."""
+        """What holds a request back, if a rate does. Only refills buckets."""
         if self.spacing.rate < math.inf:
             self.spacing.refill(now)
             wait = self.spacing.wait()
@@ -198,14 +179,14 @@ class Rates:
             if wait > 0:
                 return Wait(WaitReason.TOKENS, now + wait, STATED, of_tokens=True)
         for limit in self._stated.values():
-            kind = limit.inference.said.kind
+            kind = limit.inference.stated.kind
             wait = limit.wait(1.0 if kind == "requests" else tokens * self._share_of(kind), now)
             if wait > 0:
                 return Wait(limit.reason, now + wait, limit.basis, of_tokens=kind != "requests")
         return None
 
     def held(self, wait: Wait, now: float) -> None:
-        """The next request is held back by what `wait` has returned."""
+        """The next request waits for what `wait` returned."""
         self._binding |= wait.spaced
         if wait.of_tokens:
             self._short_of_tokens = now
@@ -213,24 +194,24 @@ class Rates:
             self.basis = wait.basis
 
     def take(self, tokens: int, now: float) -> None:
-        """A request of so many tokens is admitted."""
+        """A request of that many tokens is admitted."""
         self.spacing.pending += 1
         if self.bucket.rate < math.inf:
             self.bucket.take(tokens)
         for limit in self._stated.values():
-            kind = limit.inference.said.kind
+            kind = limit.inference.stated.kind
             limit.take(1.0 if kind == "requests" else tokens * self._share_of(kind), now)
 
-    def give_back(self, tokens: int, now: float) -> None:
-        """It will not leave."""
-        self.spacing.give_back()
+    def release(self, tokens: int, now: float) -> None:
+        """It will not be sent."""
+        self.spacing.release()
         self.bucket.give(tokens)
         for limit in self._stated.values():
-            kind = limit.inference.said.kind
+            kind = limit.inference.stated.kind
             limit.take(-1.0 if kind == "requests" else -tokens * self._share_of(kind), now)
 
     def left(self, permit: Permit, now: float) -> None:
-        """The request leaves now."""
+        """The request is sent now."""
         permit.left, spaced = now, permit.spaced
         leaving = self._leaving
         if now > self._left_at:
@@ -247,25 +228,29 @@ class Rates:
         self._sent_tokens += permit.tokens
         self.spacing.left(now)
 
-    def hear(self, permit: Permit, said: Hints, now: float) -> None:
-        """Believe what the newest request heard so far was told, less what has left since it left."""
-        for named in said.named:
+    def apply(self, permit: Permit, hints: Hints, now: float) -> None:
+        """Apply the headers of the newest request, less what was sent since."""
+        for named in hints.named:
             for limit in self._stated.values():
-                if (limit.inference.said.kind, limit.inference.said.limit) == (named.kind, named.limit):
+                if (limit.inference.stated.kind, limit.inference.stated.limit) == (named.kind, named.limit):
                     limit.inference.name(named.window or MINUTE)
-        if not said.limits or permit.sent_before < self._heard:
+        if not hints.limits or permit.sent_before < self._applied:
             return
-        if now < self._heard_at + _HEARD_EVERY and not said.looks_like_429 and len(said.limits) <= len(self._stated):
+        if (
+            now < self._applied_at + _APPLY_EVERY
+            and not hints.looks_like_429
+            and len(hints.limits) <= len(self._stated)
+        ):
             return
-        self._heard, self._heard_at = permit.sent_before, now
+        self._applied, self._applied_at = permit.sent_before, now
         pending, tokens = self.spacing.pending, self._estimate.tokens
-        for stated in said.limits:
+        for stated in hints.limits:
             self._unconfirmed.discard(stated.key)
             limit = self._stated.get(stated.key)
             if limit is None:
                 limit = self._stated[stated.key] = StatedLimit(stated, now)
                 self._tuned = -math.inf
-            elif stated.limit != limit.inference.said.limit:
+            elif stated.limit != limit.inference.stated.limit:
                 self._tuned = -math.inf
             if stated.kind == "requests":
                 sent = Sent(
@@ -276,32 +261,28 @@ class Rates:
                 since = self._sent_tokens - permit.tokens_before - permit.tokens + pending * tokens
                 unit = tokens * share if self._estimate.settled else math.inf
                 sent = Sent(permit.tokens_before * share, since * share, unit, permit.left)
-            if limit.hear(stated, sent, now):
+            if limit.apply(stated, sent, now):
                 self.pace.search_from(max(self.pace.rate, limit.pace(now) / sent.unit), now)
-        self.pace.heard(all(not _used_up(stated) for stated in said.limits), now)
+        self.pace.note_room(all(not _used_up(stated) for stated in hints.limits), now)
 
     def time(self, took: float) -> None:
-        """An exchange took so many seconds. Of many that leave together the shortest ends first, so it alone says little."""
+        """Average the seconds of an exchange. The first to end of many is the shortest, so it counts little."""
         if self._timed < _TIMED:
             self._timed += 1
         self.took = took if self._timed == 1 else self.took + (took - self.took) / self._timed
 
     def settle(self, permit: Permit, tokens: int) -> None:
-        """The request has used so many tokens."""
+        """The request has used that many tokens."""
         if self.bucket.rate < math.inf:
             self.bucket.give(permit.tokens - tokens)
         if permit.sent_before >= 0:
             self._sent_tokens += tokens - permit.tokens
 
-    def kind(self, throttle: Throttle | None, said: Hints, now: float) -> Throttle:
-        """What a 429 is about.
-
-        One that does not say is about what its headers have none left of, and else about tokens if those held requests
-        back just now.
-        """
+    def kind(self, throttle: Throttle | None, hints: Hints, now: float) -> Throttle:
+        """What a 429 is about: as it says, else by its headers, else tokens if they were short."""
         if throttle not in (None, Throttle.UNKNOWN):
             return throttle
-        for stated in said.limits:
+        for stated in hints.limits:
             if _used_up(stated):
                 return Throttle.REQUESTS if stated.kind == "requests" else Throttle.TOKENS
         recently = self._short_of_tokens > now - _RECENTLY
@@ -322,10 +303,7 @@ class Rates:
             self._token_pace.answered(left, rate, spaced)
 
     def refused(self, permit: Permit, throttle: Throttle, again: bool, now: float) -> bool:
-        """Slow down what was refused, unless what the provider states explains it; whether it was but noise.
-
-        `again` is whether nothing but 429s has come since the last burst of them.
-        """
+        """Slow down, unless a stated limit explains it; whether it was random. `again`: only 429s since."""
         self._refused += 1
         explained = self._explained(permit, throttle, now)
         pace, at = self.pace, permit.pace
@@ -351,7 +329,7 @@ class Rates:
         return False
 
     def fills(self) -> tuple[float | None, float | None]:
-        """What is left of the requests and of the tokens, 0..1, None where no limit is known."""
+        """The remaining requests and tokens, 0..1, None where no limit is known."""
         requests, tokens = self._fill(of_requests=True), self._fill(of_requests=False)
         if requests is None and self.known:
             requests = min(1.0, max(0.0, self.spacing.level / self.spacing.depth))
@@ -360,7 +338,7 @@ class Rates:
         return requests, tokens
 
     def per_minute(self) -> tuple[float | None, float | None]:
-        """The rates of requests and of tokens in force, None where none is known."""
+        """The request and token rates in force, None where unknown."""
         requests, tokens = self.stated
         if self.known and self.spacing.rate < math.inf:
             requests = self.spacing.rate * MINUTE
@@ -369,38 +347,38 @@ class Rates:
         return requests, tokens
 
     def quotas(self) -> tuple[Quota, ...]:
-        """The limits for an hour or longer."""
+        """The limits per hour or longer."""
         return tuple(quota for limit in self._stated.values() if (quota := limit.quota) is not None)
 
     def learned(self) -> dict[str, Any]:
-        """What another session can begin with, as JSON values: `go_on` takes it."""
+        """What another session can start with, as JSON values for `restore`."""
         limits: list[dict[str, Any]] = []
         for limit in self._stated.values():
-            stated = limit.inference.said._replace(remaining=None, reset=None)._asdict()
+            stated = limit.inference.stated._replace(remaining=None, reset=None)._asdict()
             known = {"meaning": limit.inference.meaning.value, "rate": limit.inference.rate, "spaced": limit.spaced}
             limits.append({"stated": stated, **known})
         pace = self.pace.rate if self.pace.learnt else self._leaving
         return {"pace": pace, "learnt": self.pace.learnt, "limits": limits}
 
-    def go_on(self, learned: dict[str, Any], now: float) -> None:
-        """Begin with what an earlier session learned."""
+    def restore(self, learned: dict[str, Any], now: float) -> None:
+        """Start with what an earlier session learned."""
         for kept in learned["limits"]:
             limit = self._stated[kept["stated"]["key"]] = StatedLimit(Stated(**kept["stated"]), now)
-            limit.inference.go_on(Meaning(kept["meaning"]), kept["rate"])
+            limit.inference.restore(Meaning(kept["meaning"]), kept["rate"])
             limit.spaced = kept["spaced"]
             self._unconfirmed.add(kept["stated"]["key"])
         if self.pace.rate < math.inf:
-            self.pace.go_on(learned["pace"], now, learnt=learned["learnt"])
+            self.pace.restore(learned["pace"], now, learnt=learned["learnt"])
         self._tuned = -math.inf
 
     def _explained(self, permit: Permit, throttle: Throttle, now: float) -> bool:
-        """Whether a stated limit has no room for what was refused. One that has is not in force as it shows."""
+        """Whether a stated limit has no room for the refused request; one with room is stricter than it shows."""
         explained = False
         for limit in self._stated.values():
-            requests = limit.inference.said.kind == "requests"
+            requests = limit.inference.stated.kind == "requests"
             if throttle is (Throttle.TOKENS if requests else Throttle.REQUESTS):
                 continue
-            amount = 1.0 if requests else permit.tokens * self._share_of(limit.inference.said.kind)
+            amount = 1.0 if requests else permit.tokens * self._share_of(limit.inference.stated.kind)
             if limit.level(now) >= amount:
                 limit.refused(permit.most * amount, now)
             else:
@@ -409,14 +387,13 @@ class Rates:
         return explained
 
     def _share_of(self, kind: str) -> float:
-        """What of a request's tokens are of that kind."""
         return self._estimate.share(kind) if kind in ("input", "output") else 1.0
 
     def _fill(self, *, of_requests: bool) -> float | None:
-        said = (limit.inference.said for limit in self._stated.values() if not limit.inference.budget)
+        stated = (limit.inference.stated for limit in self._stated.values() if not limit.inference.budget)
         fills = [
             of.remaining / of.limit
-            for of in said
+            for of in stated
             if of.remaining is not None and (of.kind == "requests") is of_requests
         ]
         return min(fills, default=None)
@@ -427,6 +404,5 @@ class Rates:
         return self._pressure >= _PRESSURE
 
 
-def _used_up(said: Stated) -> bool:
-    """Whether the provider says that it would not let one more through."""
-    return said.remaining is not None and said.remaining < 1
+def _used_up(stated: Stated) -> bool:
+    return stated.remaining is not None and stated.remaining < 1

@@ -1,4 +1,4 @@
-"""What goes into the gate and comes out of it."""
+"""The records that enter and leave the gate."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,9 +10,9 @@ from batchrun.limits.headers import NO_HINTS, Hints
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the user allows. `rpm` and `tpm` are per minute.
+    """The user's limits; `rpm` and `tpm` per minute.
 
-    `cap` may grow up to `most` where the server says that nothing waits for it; None where it may not.
+    `cap` may grow to `most` while the server reports an empty queue.
     """
 
     cap: int = 256
@@ -23,7 +23,7 @@ class Limits:
 
 
 class Throttle(StrEnum):
-    """What a 429 says it is about."""
+    """The limit that a 429 names."""
 
     REQUESTS = "requests"
     TOKENS = "tokens"
@@ -32,12 +32,8 @@ class Throttle(StrEnum):
 
 
 class Feedback(NamedTuple):
-    """How an exchange ended, as far as limits are concerned.
-
-    `status` is the HTTP status, 0 for none. `throttle` is set for a 429 and for whatever else is one in disguise.
-    `tokens` is the total usage where it is known. `failed` marks a 5xx, a lost connection or a deadline. With
-    `body_bytes`, `input_tokens` and `output_tokens` the gate's estimates improve.
-    """
+    """How an exchange ended. `status` is 0 without an answer; `throttle` marks a 429; `tokens` is the usage; `failed`:
+    5xx, lost connection or deadline."""
 
     status: int
     hints: Hints = NO_HINTS
@@ -50,13 +46,11 @@ class Feedback(NamedTuple):
 
 
 class Permit:
-    """Leave for one request to go, from `Gate.admit` until `Gate.settle` or `Gate.cancel`.
+    """One request from `Gate.admit` until `Gate.settle` or `Gate.cancel`.
 
-    `left` is the gate's clock, at admission and then at departure. Rates are requests per second when it left: `pace`
-    was in force, `spaced` was used of it so soon after a 429, `rate` and `most` left, at least and at most. `full` is
-    whether the window was what held requests back, `flying` how many had left and were in flight with this one, `replies` and
-    `refusals` how many had come. `sent_before` and `tokens_before` are what had left before it, the former -1 until it
-    leaves itself. `aside` is whether it counts no more: it left before an outage.
+    `left`: admission, then departure. Requests per second at departure: `pace` in force, `spaced` the part used after a
+    429, `rate` and `most` sent. `full`: concurrency held requests back. `flying` with it; `replies`, `refusals`,
+    `sent_before` (-1: not sent), `tokens_before`. `aside`: sent before an outage.
     """
 
     __slots__ = (
@@ -82,7 +76,7 @@ _WINDOWS = {1.0: "a second", 60.0: "a minute", 3600.0: "an hour", 86_400.0: "a d
 
 
 class Quota(NamedTuple):
-    """A limit for an hour or longer, as the provider states it; `window` is in seconds, `name` tells it from others."""
+    """A stated limit per hour or longer; `window` in seconds."""
 
     name: str
     kind: str
@@ -93,16 +87,15 @@ class Quota(NamedTuple):
     def __str__(self) -> str:
         per = _WINDOWS.get(self.window) or f"in {self.window / 3600:,.0f} hours"
         kind = self.kind if self.kind in ("requests", "tokens") else f"{self.kind} tokens"
-        return f"of the provider's quota of {self.limit:,.0f} {kind} {per}, {self.remaining:,.0f} are left"
+        return f"{self.remaining:,.0f} of the provider's quota of {self.limit:,.0f} {kind} {per} are left"
 
 
 @dataclass(frozen=True, slots=True)
 class GateView:
-    """The gate at one moment. Rates are per minute, None where none is known; fills are 0..1 of what is left.
+    """The gate's state. Rates per minute, None if unknown; fills 0..1.
 
-    `reason` is what blocks the next request, None when nothing does or no request waits; `until` is the gate's
-    clock. `refused_since` is when the present unbroken row of 429s began, None after any other answer. `basis` is what
-    the rate in force rests on: "stated", "inferred" from how stated figures move, or "learned" from 429s.
+    `reason` and `until` of the next request's wait; `refused_since` the series of 429s began; `basis` of the rate:
+    "stated", "inferred" or "learned".
     """
 
     in_flight: int
@@ -120,16 +113,16 @@ class GateView:
     quotas: tuple[Quota, ...] = ()
 
 
-class HandedBack(Exception):  # noqa: N818  # a state that waiters are told of, not a fault
-    """The request is not to wait at this gate any longer; another one may admit it."""
+class HandedBack(Exception):  # noqa: N818  # a state that waiters are notified of, not a fault
+    """The request must not wait at this gate; another one may admit it."""
 
 
-class GateClosed(Exception):  # noqa: N818  # a state that waiters are told of, not a fault
+class GateClosed(Exception):  # noqa: N818  # a state that waiters are notified of, not a fault
     """The gate was closed; nothing more is admitted."""
 
 
 class NeverFits(Exception):  # noqa: N818  # a verdict about one request
-    """The request is larger than the tokens-per-minute limit, so no wait would ever let it in."""
+    """The request is larger than the tokens-per-minute limit."""
 
     def __init__(self, limit: float, tokens: int) -> None:
         super().__init__(f"about {tokens:,} tokens, but the limit is {limit:,.0f} tokens per minute")

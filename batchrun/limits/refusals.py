@@ -1,14 +1,10 @@
-"""Which answers are refusals, and what refusals that do not say it are about.
+"""Decides which answers are refusals, and the cause of unnamed ones.
 
-A *refusal* is an answer by which a server that is well turns a request away because it has enough to do: it costs the
-row nothing, and the rate or the window gives way. A 429 always is one. A status of `providers/refusals.toml` is one
-where something else tells it from a failure: a wait that is announced, no requests left, or that it came far sooner
-than replies do while other requests were let through.
+A *refusal* turns a request away because a healthy server is busy. Every 429 is one; a status in
+`providers/refusals.toml` is one if a wait is announced, no requests remain, or it came far sooner than replies do.
 
-A server with N slots refuses exactly while N requests are with it; a limit of the rate refuses at whatever number it
-meets. So where refusals do not name their cause, the number of requests that were let through beside a refused one
-tells: the same number in three bursts, with pauses of different lengths between them and never more than that
-number answered, is a limit of concurrency.
+A server with N slots refuses exactly while N requests are there; a rate limit at any number. So the same number beside
+the refused one in three bursts, with never more let through, shows a limit of concurrency.
 """
 
 import math
@@ -19,36 +15,30 @@ from batchrun.limits.headers import Hints
 from batchrun.limits.records import Permit
 from batchrun.providers import table
 
-SOONER = 0.5
-"""Share of the time that replies take, within which an answer came far sooner than they do."""
+SOONER = 0.5  # Share of the reply time within which an answer is far sooner
 BUSY = frozenset(int(line["status"]) for line in table("refusals")["busy"])
-"""Statuses other than 429 that a busy server refuses with."""
-_BURSTS = 3
-"""Bursts of refusals at the same number that show a limit of concurrency."""
-_SLACK = 0.1
-"""Share of that number by which the counts may differ: replies and refusals pass each other on the way."""
+"""Other statuses than 429 with which busy servers refuse."""
+_BURSTS = 3  # Bursts at the same number that show a limit of concurrency
+_SLACK = 0.1  # Share by which counts may differ: replies and refusals cross on their way
 
 
 class Facts(NamedTuple):
-    """What else tells a refusal from a failure.
-
-    The answer took `took` seconds, replies take `reply_seconds` of late, None where there has been none lately, and
-    `beside` requests that left before it are still with the server.
-    """
+    """Seconds the answer took, recent seconds of a reply (None: no reply), and requests sent before it that are still
+    at the server."""
 
     took: float
     reply_seconds: float | None
     beside: int
 
 
-def is_refusal(status: int, said: Hints, facts: Facts, *, overloaded: bool = False) -> bool:
-    """Whether an answer turns its request away. `overloaded` is whether its body says that the server is busy."""
-    if status == 429 or said.looks_like_429:
+def is_refusal(status: int, hints: Hints, facts: Facts, *, overloaded: bool = False) -> bool:
+    """Whether an answer refuses its request; `overloaded`: its body says so."""
+    if status == 429 or hints.looks_like_429:
         return True
     if status not in BUSY and not overloaded:
         return False
-    none_left = any(limit.remaining is not None and limit.remaining < 1 for limit in said.limits)
-    if said.retry_after or none_left:
+    none_left = any(limit.remaining is not None and limit.remaining < 1 for limit in hints.limits)
+    if hints.retry_after or none_left:
         return True
     if facts.reply_seconds is None:
         return facts.beside >= 1
@@ -56,7 +46,7 @@ def is_refusal(status: int, said: Hints, facts: Facts, *, overloaded: bool = Fal
 
 
 class Cause(Enum):
-    """What refusals that do not say it are about."""
+    """The cause of refusals that do not name it."""
 
     OPEN = "not known yet"
     RATE = "a rate"
@@ -64,7 +54,7 @@ class Cause(Enum):
 
 
 class Unnamed:
-    """The counts beside refusals that do not name their cause, and what they show. Times are the gate's."""
+    """The counts beside such refusals, and the cause they show. Times are the gate's clock."""
 
     __slots__ = ("_next", "_since", "_until", "bursts", "cause")
 
@@ -75,14 +65,13 @@ class Unnamed:
 
     @property
     def suspected(self) -> int | None:
-        """The number that may be the limit, None where nothing is suspected."""
+        """The number that may be the limit, if any."""
         return self.bursts[0] if self.bursts and self.cause is Cause.OPEN else None
 
     def refused(self, permit: Permit, beside: int, oldest: float, now: float) -> Cause:
-        """A request was refused beside so many, the first of which left at `oldest`.
+        """Refused beside that many, the oldest of which was sent at `oldest`.
 
-        It begins another burst where a rate that has let those through would have let through two more than the counts
-        may differ by since the last burst began.
+        A burst is new once a rate would have admitted two more than the slack since the last.
         """
         if self.cause is Cause.RATE:
             return self.cause
@@ -107,11 +96,11 @@ class Unnamed:
         return self.cause
 
     def tested(self, permit: Permit) -> bool:
-        """Whether a request left while a suspected number was overstepped to find out."""
+        """Whether the request was sent during a test."""
         return self._since < permit.left <= self._until
 
     def let_through(self, together: int, now: float) -> None:
-        """So many at once were not refused."""
+        """That many at once were not refused."""
         suspected = self.suspected
         if suspected is not None and together > suspected + _slack(suspected):
             self._known(Cause.RATE, now)

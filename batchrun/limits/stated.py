@@ -1,13 +1,11 @@
-"""One limit as the provider states it: what it means (`inference`), and how much of it is left for us now.
+"""One limit as the provider states it: what it means (`inference`) and how much remains.
 
-`remaining` is believed less what has left since the request left that it answers, and more by what has refilled
-meanwhile. Where the refill is not known, it is all that leaves until the next answer; where it is nothing, one request is
-let through when `reset` is over.
+`remaining` counts less what was sent since, plus the refill. Without a known refill, one request is sent when `reset`
+is over.
 
-A limit that shows a bucket (FULL, REFILL) may be emptied at once. Where requests are refused although it has room, it is
-in force over shorter times than it shows: from then on what leaves is spaced at its refill. If `remaining` stays near
-the limit then for some time, the refusals were about something else, and spacing ends; each time this happens it is
-tried for twice as long. A window that is named or whose end is known is spaced from the start.
+A bucket (FULL, REFILL) may be emptied at once. If requests are refused although it has room, they are spaced at its
+refill. If `remaining` then stays near the limit, the cause was another and spacing ends; the next test lasts twice as
+long. A named window or known end is spaced from the start.
 """
 
 import math
@@ -17,26 +15,22 @@ from batchrun.limits.headers import Stated
 from batchrun.limits.inference import Inference, Meaning, Sent
 from batchrun.limits.records import Quota
 
-MARGIN = 0.995
-"""Share of a stated rate that is used, so that a bucket of the provider that ran empty by jitter fills again."""
-_PATIENCE = 30.0
-"""Seconds of spacing after which it is asked whether the limit is what binds, the first time."""
-_NEAR = 0.75
-"""Share of the limit from which `remaining` is near it."""
-_LOOK = 1.0
-"""Seconds until one is let through where nothing says when."""
+MARGIN = 0.995  # Share of a stated rate that is used, so that a provider's bucket emptied by jitter refills
+_CHECK_AFTER = 30.0  # Seconds of spacing before the first check whether the limit binds
+_NEAR = 0.75  # Share of the limit from which `remaining` is near it
+_LOOK = 1.0  # Seconds until one request is sent where no time is known
 _SOON = 0.05
 
 
 class StatedLimit:
-    """One limit, and its level. Amounts are in its unit, times seconds of the gate's clock."""
+    """One limit and its level, in its unit. Times are the gate's clock."""
 
     __slots__ = (
         "_at",
+        "_check_after",
         "_end",
         "_level",
         "_opens",
-        "_patience",
         "_refused_at",
         "_reset",
         "_spaced_since",
@@ -44,57 +38,54 @@ class StatedLimit:
         "spaced",
     )
 
-    def __init__(self, said: Stated, now: float) -> None:
-        self.inference = Inference(said)
+    def __init__(self, stated: Stated, now: float) -> None:
+        self.inference = Inference(stated)
         self._at, self._level = now, math.inf
         self._opens, self._end, self._reset = now, now, _LOOK
         self.spaced = False
         self._spaced_since = now
         self._refused_at = 0.0
-        self._patience = _PATIENCE
+        self._check_after = _CHECK_AFTER
 
-    def hear(self, said: Stated, sent: Sent, now: float) -> bool:
-        """An answer to a request that left as `sent` says states this.
-
-        Returns whether this explains refusals that nothing explained when they came.
-        """
+    def apply(self, stated: Stated, sent: Sent, now: float) -> bool:
+        """Apply an answer; whether it explains earlier unexplained refusals."""
         known = self.inference.rate is not None
-        self.inference.learn(said, sent, now)
-        if said.remaining is not None:
-            self._believe(said, said.remaining, sent, now)
+        self.inference.learn(stated, sent, now)
+        if stated.remaining is not None:
+            self._believe(stated, stated.remaining, sent, now)
         return self.spaced and not known and (self.inference.rate or math.inf) <= self._refused_at
 
-    def _believe(self, said: Stated, held: float, sent: Sent, now: float) -> None:
+    def _believe(self, stated: Stated, held: float, sent: Sent, now: float) -> None:
         rate = self.inference.rate or 0.0
-        if self.inference.meaning is Meaning.FULL and held < 1.0 and said.reset is not None:
-            held = min(0.0, self.inference.depth - said.reset * rate)
+        if self.inference.meaning is Meaning.FULL and held < 1.0 and stated.reset is not None:
+            held = min(0.0, self.inference.depth - stated.reset * rate)
         # Some state what was left on arrival, some on departure: the lower of both where the refill is known.
         held += min(0.0, max(0.0, now - sent.left) * rate - sent.since) if rate else -sent.since / 2
         self._level, self._at = held, now
-        self._end = now + (said.reset or 0.0)
-        self._reset = _LOOK if said.reset is None else max(_SOON, said.reset)
+        self._end = now + (stated.reset or 0.0)
+        self._reset = _LOOK if stated.reset is None else max(_SOON, stated.reset)
         self._opens = now + self._reset
 
     def refused(self, at: float, now: float) -> None:
-        """Something was refused that this limit had room for, when so many units a second left."""
+        """Refused although this limit had room, at that many units per second."""
         self._refused_at = at
         if not self.spaced:
             self.spaced, self._spaced_since = True, now
 
     def doubted(self, now: float) -> bool:
-        """Whether spacing has just ended, since there was plenty of room all the time."""
-        if not self.spaced or not self.inference.inferred or now - self._spaced_since < self._patience:
+        """Whether spacing has just ended because there was room all the time."""
+        if not self.spaced or not self.inference.inferred or now - self._spaced_since < self._check_after:
             return False
-        left = self.inference.said.remaining
-        if left is None or left < _NEAR * self.inference.said.limit or self.inference.rate is None:
+        left = self.inference.stated.remaining
+        if left is None or left < _NEAR * self.inference.stated.limit or self.inference.rate is None:
             self._spaced_since = now
             return False
         self.spaced = False
-        self._patience *= 2
+        self._check_after *= 2
         return True
 
     def pace(self, now: float) -> float:
-        """The units a second at which to leave; inf where the limit says nothing of it."""
+        """Units per second to send; inf if the limit sets no rate."""
         inference = self.inference
         match inference.meaning:
             case _ if inference.budget:
@@ -111,38 +102,38 @@ class StatedLimit:
 
     @property
     def basis(self) -> str:
-        """What is known of the limit rests on this."""
+        """The source of the limit's rate."""
         return "inferred" if self.inference.inferred else "stated"
 
     @property
     def quota(self) -> Quota | None:
-        """The limit where it is for an hour or longer."""
-        said, window = self.inference.said, self.inference.window
-        if not self.inference.budget or said.remaining is None or window is None:
+        """The limit, if it is per hour or longer."""
+        stated, window = self.inference.stated, self.inference.window
+        if not self.inference.budget or stated.remaining is None or window is None:
             return None
-        return Quota(said.key, said.kind, said.limit, said.remaining, round(window, 0))
+        return Quota(stated.key, stated.kind, stated.limit, stated.remaining, round(window, 0))
 
     @property
     def reason(self) -> WaitReason:
-        """What a request waits for that this limit holds back."""
+        """The reason for a wait for this limit."""
         if self.inference.budget:
             return WaitReason.QUOTA
-        return WaitReason.REQUESTS if self.inference.said.kind == "requests" else WaitReason.TOKENS
+        return WaitReason.REQUESTS if self.inference.stated.kind == "requests" else WaitReason.TOKENS
 
     def level(self, now: float) -> float:
-        """What is left now."""
-        if self._level < self.inference.said.limit:
+        """What remains now."""
+        if self._level < self.inference.stated.limit:
             elapsed = max(0.0, now - self._at)
             if self.inference.rate:
-                self._level = min(self.inference.said.limit, self._level + elapsed * self.inference.rate)
+                self._level = min(self.inference.stated.limit, self._level + elapsed * self.inference.rate)
             elif self.inference.meaning is Meaning.END and now >= self._end:
-                self._level = self.inference.said.limit
+                self._level = self.inference.stated.limit
             self._at = now
         return self._level
 
     def wait(self, amount: float, now: float) -> float:
-        """Seconds until so much may leave; 0 for now."""
-        short = min(amount, self.inference.said.limit) - self.level(now)
+        """Seconds until that much may be sent."""
+        short = min(amount, self.inference.stated.limit) - self.level(now)
         if short <= 1e-9:
             return 0.0
         if self.inference.rate:
@@ -150,7 +141,7 @@ class StatedLimit:
         return max(0.0, self._opens - now)
 
     def take(self, amount: float, now: float) -> None:
-        """So much leaves now."""
+        """That much is sent now."""
         if self._level < amount and not self.inference.rate:
             self._opens = now + self._reset
         self._level -= amount

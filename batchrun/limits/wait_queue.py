@@ -1,4 +1,4 @@
-"""Who waits at a gate: first in, first out, and the next few may get ready before it is their turn."""
+"""The queue at a gate: first in, first out; the next few may prepare before their turn."""
 
 import asyncio
 import math
@@ -9,8 +9,7 @@ from typing import NamedTuple
 from batchrun.limits.records import GateClosed, HandedBack, Permit
 from batchrun.models import made
 
-Demand = int | Callable[[], int]
-"""How many tokens a request wants; a function is asked when the request is first in the line, since estimates improve."""
+Demand = int | Callable[[], int]  # Tokens that a request wants; a function is called late, since estimates improve
 
 
 def tokens_of(demand: Demand) -> int:
@@ -19,11 +18,11 @@ def tokens_of(demand: Demand) -> int:
 
 
 _SHORTEST, _SHORTEST_OF_UVLOOP = 1e-4, 1e-3
-"""Seconds; a timer for less could fire before its time by the clock's own resolution, again and again: uvloop's is 1 ms."""
+"""Seconds; shorter timers could fire early by the clock's resolution (uvloop: 1 ms)."""
 
 
 class Alarm:
-    """One timer for all who wait: it calls `wake` at the earliest time that it was set to."""
+    """One timer for the queue: calls `wake` at the earliest time set."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -32,7 +31,7 @@ class Alarm:
 
     @property
     def is_set(self) -> bool:
-        """Whether it will call."""
+        """Whether the timer runs."""
         return self._timer is not None
 
     def set(self, at: float, now: float) -> None:
@@ -46,7 +45,7 @@ class Alarm:
         self._timer = loop.call_later(max(shortest, at - now), self._call)
 
     def cancel(self) -> None:
-        """Call no more."""
+        """Cancel the call."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -57,7 +56,7 @@ class Alarm:
 
 
 class Waiter(NamedTuple):
-    """One who waits for `future`; `ready` is what there is to be done before, if anything."""
+    """A waiting request; `ready` prepares it."""
 
     future: asyncio.Future[Permit]
     demand: Demand
@@ -65,17 +64,16 @@ class Waiter(NamedTuple):
 
 
 class WaitQueue:
-    """Those who wait. One event loop, no threads."""
+    """The waiting requests. One event loop, no threads."""
 
     def __init__(self) -> None:
         self.waiters: deque[Waiter] = deque()
-        """The first is whose turn is next."""
         self._ready = 0  # of the first
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def waiting(self) -> int:
-        """How many wait who have not been cancelled."""
+        """The number of requests that were not cancelled."""
         return sum(not waiter.future.done() for waiter in self.waiters)
 
     def join(self, demand: Demand, ready: Callable[[], object] | None) -> asyncio.Future[Permit]:
@@ -86,20 +84,20 @@ class WaitQueue:
         return future
 
     def join_first(self, tokens: int) -> asyncio.Future[Permit]:
-        """Wait again, before all others: what there is to be done before is done."""
+        """Wait again, before all others and already prepared."""
         future = asyncio.get_running_loop().create_future()
         self.waiters.appendleft(Waiter(future, tokens, None))
         self._ready += 1
         return future
 
     def next(self) -> None:
-        """The first is served."""
+        """Remove the first."""
         self.waiters.popleft()
         if self._ready:
             self._ready -= 1
 
     def get_ready(self, few: int) -> None:
-        """Let the first `few` get ready, each once."""
+        """Let the first `few` prepare, each once."""
         few = min(few, len(self.waiters))
         while self._ready < few:
             waiter = self.waiters[self._ready]
@@ -108,7 +106,7 @@ class WaitQueue:
                 waiter.ready()
 
     def dissolve(self, why: type[GateClosed | HandedBack]) -> None:
-        """All waiting requests get that exception."""
+        """Raise that exception in all waiting requests."""
         for waiter in self.waiters:
             if not waiter.future.done():
                 waiter.future.set_exception(why())

@@ -180,14 +180,14 @@ class Headless:
         return ExitCode.OK
 
     def pilot(self, prepared: Prepared, rows: int, access: Access, *, as_json: bool, show: int) -> ExitCode:
-        def at_hand(run: Run) -> None:
+        def on_start(run: Run) -> None:
             self._run = run
             stop_on_signals(run, prepared.plan, self._signals)
 
         async def go() -> RunResult:
             painting = asyncio.get_running_loop().create_task(self._paint())
             try:
-                return await pilot(prepared, rows, access, self.emit, at_hand=at_hand)
+                return await pilot(prepared, rows, access, self.emit, on_start=on_start)
             finally:
                 painting.cancel()
 
@@ -208,14 +208,14 @@ class Headless:
         painting = loop.create_task(self._paint())
         stream = sys.stdout.buffer if prepared.plan.output == STREAM else None
 
-        def at_hand(run: Run) -> None:
+        def on_start(run: Run) -> None:
             self._run = run
             stop_on_signals(run, prepared.plan, self._signals)
             if self._events_lost is not None:
                 run.stop(self._events_lost, drain=self._drain)
 
         try:
-            ended = await execute(prepared, access, self.emit, at_hand=at_hand, stream=stream)
+            ended = await execute(prepared, access, self.emit, on_start=on_start, stream=stream)
             met, secrets = len(self._signals), () if access is None or access.key is None else (access.key.value,)
             return await self._observers.finish(
                 ended,

@@ -1,44 +1,36 @@
-"""What an answer means for its row and for the run, and what a journaled row still needs.
+"""What an answer means for its row and the run, and what a journaled row still needs.
 
-Theory. An attempt's answer is judged in this order, first match wins:
+An answer is judged in this order, first match wins:
 
-1.  A 200 with a reply: done; but a reply that does not fit the schema is asked again, one without an answer once, and a
-    flagged one may be a failure. An error inside a 200 is judged as the status that its code is.
-2.  An empty account, a cap on spending or a model that the plan does not have, by whatever status, code or words
-    (`meaning`), whatever Retry-After says: the run stops, rows stay pending.
-3.  Any other 429, and what means the same under another status (also what `limits.refusals` finds to): the gate has closed for all rows; the row goes back and
-    loses nothing. Only a request that can never fit the limit is given up.
-4.  Answers about the whole configuration (401; 403, 404, redirects and unknown models before anything succeeded): the
-    run stops. A 401 after a success is confirmed by one more call. Later, 403 and 404 are about their row.
-5.  Answers that may pass (408, 409, 425, 499, 5xx, a 4xx whose words say so, a lost connection, the deadline, a 200 that
-    is no reply): retried with full jitter [1], within the row's attempts and the run's budget [2]; then the row has
-    failed, *retryable*.
-6.  Everything else is about the row: it has failed *permanently*, after one call.
+1.  A 200 with a reply: done; but one that does not fit the schema is requested again, an empty one once, and a flagged
+one may be a failure. An error inside a 200 is judged by its code as a status.
+2.  An empty account, a spending cap or a model not on the plan, under any status (`meaning`): the run stops, rows stay
+pending.
+3.  Any other 429, or its equivalent (`limits.refusals`): the gate has closed for all; the row loses no attempt. A
+request that can never fit the limit fails.
+4.  Answers about the configuration (401; before any success 403, 404, redirects, unknown models): the run stops. A 401
+after a success is confirmed by one more call.
+5.  Answers that may pass (408, 409, 425, 499, 5xx, a lost connection, the deadline, a 200 without a reply): retried
+with full jitter [1], within the row's attempts and the run's budget [2]; then failed, *retryable*.
+6.  All else is about the row: failed *permanently*, after one call.
 
-Two rules look at more than one row. When 20 rows one after another failed alike, for a cause that is not the row's own
-(too long, too large, filtered), no request that left since the first of them succeeded, and a row from elsewhere in the
-input fails alike as well, the cause is not in the rows: the run stops, and these rows stay pending. The same holds for
-replies where none fits the schema. All ways in which a 200 is no reply are alike, and before the first success all in
-which a provider is down.
+If 20 rows in succession failed alike, for a cause not their own, no request sent since succeeded, and a row from
+elsewhere in the input fails alike too, the run stops and they stay pending; also if no reply ever fits the schema.
 
-When 20 connection or server failures follow each other after a success, or the host accepts no connection while nothing
-comes, the provider is down: a breaker opens and the engine tries once a second, on fresh connections, until an answer
-below 500 to a request that left since then closes it. An attempt that hangs since before is ended when new connections
-are accepted again (`engine/outage`); its row loses nothing. While such failures come from 20 rows or more, no row
-loses attempts. A row that failed while others were answered is itself suspect: its further failures say nothing about
-the provider, or the last rows of a run, all of them failing, would look like an outage.
+After 20 connection or server failures in succession following a success, or when no connection is accepted, a breaker
+opens: one try per second, until a request sent since is answered below 500. While failures come from 20 rows or more,
+no row loses attempts. Further failures of a row that failed while others were answered do not count, or the last
+failing rows of a run would look like an outage.
 
-`health` folds the answers into what these rules ask; `decision` is a pure function of an `answer`, the row's tries, the
-health and the policy to a `verdict`; `go_on` is the same for a row that an earlier process left. Waits and stops are
-tenacity's objects; nothing here sleeps.
+`decision` is a pure function of answer, tries, health and policy.
 
 [1] https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 [2] https://sre.google/sre-book/handling-overload/ ("retry budget")
 """
 
 from batchrun.retry.answer import Answer, plain
-from batchrun.retry.decision import DEADLINES, GARBAGE_TRIES, THROTTLED_FOR, Next, decide, go_on
-from batchrun.retry.health import ALIKE, BUDGET_PER_SUCCESS, BUDGET_START, DOUBTED_FOR, LONELY, SUSPECTS, Health
+from batchrun.retry.decision import DEADLINES, GARBAGE_TRIES, THROTTLED_FOR, Next, decide, resume_step
+from batchrun.retry.health import ALIKE, BUDGET_PER_SUCCESS, BUDGET_START, DOUBTED_FOR, ONE_ROW_429S, SUSPECTS, Health
 from batchrun.retry.meaning import Meaning, Meanings, Refusal, compiled
 from batchrun.retry.verdict import AskAgain, Done, GiveUp, Policy, RetryIn, StopRun, Tries, Verdict
 
@@ -49,7 +41,7 @@ __all__ = [
     "DEADLINES",
     "DOUBTED_FOR",
     "GARBAGE_TRIES",
-    "LONELY",
+    "ONE_ROW_429S",
     "SUSPECTS",
     "THROTTLED_FOR",
     "Answer",
@@ -68,6 +60,6 @@ __all__ = [
     "Verdict",
     "compiled",
     "decide",
-    "go_on",
     "plain",
+    "resume_step",
 ]

@@ -1,4 +1,4 @@
-"""What the answers so far say about the provider: the part of the theory that looks at more than one row."""
+"""What the answers so far show about the provider: the rules that look at more than one row."""
 
 from dataclasses import dataclass, field
 
@@ -6,37 +6,25 @@ from batchrun.models import Fault, Flag
 from batchrun.retry.answer import Answer
 from batchrun.retry.meaning import OF_WHAT_WAS_ADDED, Meaning
 
-ALIKE = 20
-"""Rows that must fail alike, one after another, and failures in a row that open the breaker."""
-LONELY = 5
-"""429s of one row, with successes between and no other row refused, that make them its own matter."""
-SUSPECTS = 10_000
-"""Rows that are remembered to have failed while others were answered."""
+ALIKE = 20  # Rows in succession that must fail alike, and failures that open the breaker
+ONE_ROW_429S = 5  # 429s of one row, with successes between and no other row refused, that fail it
+SUSPECTS = 10_000  # Rows remembered to have failed while others were answered
 DOUBTED_FOR = 60.0
-"""Seconds of refusals that may be an empty account or a day's quota, after which they are taken for that, unless they
-announce a wait that is longer: limits of a minute are over by then."""
-_UNSEEN = frozenset({Fault.OUTAGE, Fault.LOST})
-"""Ends of an exchange that say nothing of the provider, as others have shown."""
+# Seconds of refusals that may be an empty account or daily quota; limits per minute are over by then
+_UNSEEN = frozenset({Fault.OUTAGE, Fault.LOST})  # Faults that show nothing about the provider
 _DOUBTFUL = frozenset({Meaning.UNCLEAR, Meaning.QUOTA})
-_NO_FIT = frozenset({Flag.EMPTY, Flag.ODD})
-"""Flags of replies that say as much of the run as of their row."""
-BUDGET_START = 50.0
-BUDGET_PER_SUCCESS = 0.5
-"""Retries a run may make: a start, and so much for each row that was answered."""
+_NO_FIT = frozenset({Flag.EMPTY, Flag.ODD})  # Flags of replies that may be caused by the run
+BUDGET_START = 50.0  # Retries of a run
+BUDGET_PER_SUCCESS = 0.5  # Retries added per answered row
 
 
 @dataclass(slots=True)
 class Health:
-    """What the answers so far say about the provider; `observe` each before `decide` judges it.
+    """State of the provider; `observe` each answer before `decide`. Times are monotonic seconds.
 
-    `alike` is the cause of all failures since the last success whose request left after the first of them (a reply that
-    was on its way says nothing), `alike_rows` the rows that met it, `confirmed` whether a row from elsewhere in the input
-    met it as well, or none is left to try. `fitted` is whether any reply had an answer that fitted the schema, `misfits`
-    are the rows whose replies had not, as long as none had. `loading_since` is when the server
-    began to say that it loads its model. `doubt` is what the provider says that may be permanent, and may be a limit of a
-    minute, `doubt_since` when it began to, `doubt_tries` how many that left since met it; `passed` are such meanings
-    after which a request was answered: they are limits that pass, from then on.
-    `opened_at` is when the breaker opened: only what left since then closes it. Times are monotonic seconds.
+    `alike`: common cause of all failures since a success; `confirmed`: a row from elsewhere failed alike. `fitted`: a
+    reply has fitted the schema; `misfits` until then. `doubt`: maybe a permanent refusal, met `doubt_tries` since;
+    `passed` ones proved temporary. Only requests sent after `opened_at` close the breaker.
     """
 
     succeeded: bool = False
@@ -58,12 +46,12 @@ class Health:
     doubt_since: float = 0.0
     doubt_tries: int = 0
     passed: set[Meaning] = field(default_factory=set[Meaning])
-    lonely: tuple[int, int] = (0, 0)
+    one_row_429s: tuple[int, int] = (0, 0)
     answered_since: bool = False
     budget: float = BUDGET_START
 
     def observe(self, answer: Answer, seq: int, now: float, *, elsewhere: bool = False) -> None:
-        """Fold one answer of the row `seq`; `elsewhere` marks a row that was taken from far ahead in the input."""
+        """Fold one answer of row `seq`; `elsewhere`: from far ahead in the input."""
         if answer.fault is not None and answer.fault in _UNSEEN:
             return
         if answer.meaning is not None and answer.meaning in OF_WHAT_WAS_ADDED:
@@ -91,36 +79,36 @@ class Health:
 
     @property
     def breaker_open(self) -> bool:
-        """The provider was there and is down now."""
+        """The provider answered before and is down now."""
         return self.opened_at is not None
 
     @property
-    def ailing(self) -> bool:
+    def is_failing(self) -> bool:
         """Failures are the provider's, not the rows'."""
         return self.succeeded and len(self.streak_rows) >= ALIKE
 
     @property
     def doubtful(self) -> bool:
-        """So many rows have failed alike that the cause may be the run's: a row from elsewhere is to be tried."""
+        """So many rows failed alike that one from elsewhere must be tried."""
         return len(self.alike_rows) >= ALIKE and not self.confirmed
 
     @property
     def all_alike(self) -> bool:
-        """The last rows all failed in the same way, and so did one from elsewhere in the input."""
+        """The last rows, and one from elsewhere, failed alike."""
         return len(self.alike_rows) >= ALIKE and self.confirmed
 
     @property
     def none_fits(self) -> bool:
-        """No reply has had an answer that fits the schema, of so many rows."""
+        """Of so many rows no reply fits the schema."""
         return len(self.misfits) >= ALIKE
 
     def in_doubt(self, seq: int) -> bool:
-        """Whether the failure of this row may turn out to be the run's."""
+        """Whether this row's failure may be the run's."""
         return not self.succeeded or seq in self.alike_rows or seq in self.misfits
 
     @property
     def undoubted(self) -> bool:
-        """Whether no failure may turn out to be the run's."""
+        """Whether no failure may be the run's."""
         return self.succeeded and not self.alike_rows and not self.misfits
 
     def unreachable(self, now: float) -> None:
@@ -130,7 +118,7 @@ class Health:
             self.down_since = now if self.down_since is None else self.down_since
 
     def doubts(self, answer: Answer) -> bool:
-        """Whether a refusal may be permanent: of a meaning that has not passed yet, and without a wait that may help."""
+        """Whether a refusal may be permanent and announces no helpful wait."""
         return (
             answer.meaning in _DOUBTFUL
             and answer.meaning not in self.passed
@@ -163,15 +151,12 @@ class Health:
             return  # it was on its way
         self.opened_at = None
         if self.streak_rows:
-            self._suspect()
+            self.suspects |= dict.fromkeys(self.streak_rows)
+            self.streak_rows.clear()
+            while len(self.suspects) > SUSPECTS:
+                del self.suspects[next(iter(self.suspects))]
         self.streak = 0
         self.down_since = None
-
-    def _suspect(self) -> None:
-        self.suspects |= dict.fromkeys(self.streak_rows)
-        self.streak_rows.clear()
-        while len(self.suspects) > SUSPECTS:
-            del self.suspects[next(iter(self.suspects))]
 
     def _note_down(self, seq: int, now: float) -> None:
         self.streak += 1
@@ -197,11 +182,11 @@ class Health:
                 self.doubt, self.doubt_since, self.doubt_tries = answer.meaning, now, 0
             else:
                 self.doubt_tries += answer.left >= self.doubt_since
-        row, times = self.lonely
+        row, times = self.one_row_429s
         if row != seq:
-            self.lonely = seq, 1
+            self.one_row_429s = seq, 1
         elif self.answered_since:
-            self.lonely = seq, times + 1
+            self.one_row_429s = seq, times + 1
         self.answered_since = False
 
     def _note_alike(self, answer: Answer, seq: int, now: float, elsewhere: bool) -> None:

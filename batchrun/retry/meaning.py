@@ -1,8 +1,6 @@
 """What a refusal means, by the table `providers/answers.toml` and the user's own lines before it. Pure.
 
-A line of the table states any of dialect, status, code, phrases and headers; all that it states must fit, and the first
-line that fits says the meaning. A status alone says little: an empty account comes as 400, 402, 403, 412 and 429, and
-the code `insufficient_quota` is an empty account in one dialect and a limit of tokens per minute in another.
+The first line that fits wins. A status alone says little: an empty account comes as 400, 402, 403, 412 and 429.
 """
 
 import re
@@ -20,7 +18,7 @@ _PIECES = {"*": ".{0,200}?", "#": _NUMBER, "{asked}": f"~?(?P<asked>{_NUMBER})",
 
 
 class Meaning(StrEnum):
-    """What a refusal means; the values are the words of the table and the causes that failures are grouped by."""
+    """What a refusal means; the values are the table's words and the causes that failures are grouped by."""
 
     EMPTY = "account empty"
     UNCLEAR = "quota or rate limit"
@@ -44,21 +42,19 @@ class Meaning(StrEnum):
     PASSES = "may pass"
 
 
-STOPS = frozenset({Meaning.EMPTY, Meaning.NOT_ON_PLAN, Meaning.NO_TIER})
-"""Meanings that stop the run whenever they come: no wait and no other row helps."""
+STOPS = frozenset({Meaning.EMPTY, Meaning.NOT_ON_PLAN, Meaning.NO_TIER})  # Meanings that always stop the run
 WAITS = frozenset({Meaning.RATE, Meaning.CONCURRENCY, Meaning.QUOTA, Meaning.UNCLEAR})
-"""Meanings that are a 429 under whatever status they come: the gate closes, and the row loses nothing."""
+"""Meanings that count as a 429 under any status."""
 OF_WHAT_WAS_ADDED = frozenset({Meaning.NO_CAPACITY, Meaning.ADDED})
-"""Meanings of refusals that are about the service tier, or about a member that a request got when it was sent: they cost
-the row nothing, and say nothing of the rows or of the provider."""
+"""Refusals of the service tier or an added member, not of row or provider."""
 OF_THE_ROW = frozenset({Meaning.TOO_LONG, Meaning.TOO_LARGE, Meaning.FILTERED, Meaning.NEVER_FITS})
-"""Meanings whose cause is in the row itself, so that they say nothing about the run, however often they come."""
+"""Meanings whose cause is in the row, never in the run."""
 
 
 class Refusal(NamedTuple):
-    """What an answer says, as far as its meaning depends on it; `headers` have lower-case names.
+    """What the meaning depends on; `headers` have lower-case names.
 
-    `sent` is the body of the request: a phrase that only echoes it does not stop a run.
+    A phrase that only echoes the body `sent` does not stop a run.
     """
 
     status: int
@@ -70,7 +66,7 @@ class Refusal(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line of the table, compiled. Empty or None stands for what the line does not state."""
+    """One compiled line of the table; empty or None for what it does not state."""
 
     means: Meaning
     dialects: frozenset[str]
@@ -79,37 +75,37 @@ class Line(NamedTuple):
     phrases: tuple[re.Pattern[str], ...]
     headers: tuple[tuple[str, re.Pattern[str]], ...]
 
-    def fits(self, said: Refusal) -> bool:
+    def fits(self, refusal: Refusal) -> bool:
         """Whether all that the line states fits."""
-        if self.statuses and said.status not in self.statuses and -(said.status // 100) not in self.statuses:
+        if self.statuses and refusal.status not in self.statuses and -(refusal.status // 100) not in self.statuses:
             return False
-        if self.codes and self.codes.isdisjoint((said.code.lower(), said.type.lower())):
+        if self.codes and self.codes.isdisjoint((refusal.code.lower(), refusal.type.lower())):
             return False
-        if any(pattern.fullmatch(said.headers.get(name, "").strip()) is None for name, pattern in self.headers):
+        if any(pattern.fullmatch(refusal.headers.get(name, "").strip()) is None for name, pattern in self.headers):
             return False
-        return not self.phrases or any(self._says(pattern, said) for pattern in self.phrases)
+        return not self.phrases or any(self._matches(pattern, refusal) for pattern in self.phrases)
 
-    def _says(self, pattern: re.Pattern[str], said: Refusal) -> bool:
-        found = pattern.search(said.message)
+    def _matches(self, pattern: re.Pattern[str], refusal: Refusal) -> bool:
+        found = pattern.search(refusal.message)
         if found is None:
             return False
-        if self.means in STOPS and said.sent and found[0].lower() in said.sent.decode("utf-8", "replace").lower():
+        if self.means in STOPS and refusal.sent and found[0].lower() in refusal.sent.decode("utf-8", "replace").lower():
             return False
         figures = found.groupdict()
         return not figures or _figure(figures["asked"]) > _figure(figures["limit"])
 
 
 class Meanings:
-    """The lines that hold for one dialect, the user's own first."""
+    """The lines for one dialect, the user's own first."""
 
     def __init__(self, dialect: str = ANY, own: Iterable[Mapping[str, Any]] = ()) -> None:
-        """`own` are lines as the table has them. Raises ValueError for one that is none."""
+        """`own` are lines as in the table. Raises ValueError for an invalid one."""
         lines = [compiled(line) for line in (*own, *table("answers")["answers"])]
         self._lines = [line for line in lines if not line.dialects or dialect in line.dialects]
 
-    def of(self, said: Refusal) -> Meaning | None:
-        """What the refusal means; None where no line fits."""
-        return next((line.means for line in self._lines if line.fits(said)), None)
+    def of(self, refusal: Refusal) -> Meaning | None:
+        """The refusal's meaning; None where no line fits."""
+        return next((line.means for line in self._lines if line.fits(refusal)), None)
 
 
 @cache
@@ -117,13 +113,13 @@ def _hints() -> list[tuple[tuple[re.Pattern[str], ...], str]]:
     return [(tuple(map(_phrase, line["says"])), line["hint"]) for line in table("answers")["hints"]]
 
 
-def option_for(said: str) -> str | None:
-    """The option that changes what a refusal complains of, where it names a parameter that has one."""
-    return next((hint for phrases, hint in _hints() if any(phrase.search(said) for phrase in phrases)), None)
+def option_for(text: str) -> str | None:
+    """The option for a parameter that a refusal names, if any."""
+    return next((hint for phrases, hint in _hints() if any(phrase.search(text) for phrase in phrases)), None)
 
 
 def compiled(line: Mapping[str, Any]) -> Line:
-    """One line of the table, ready for use. Raises ValueError, saying what is wrong with it."""
+    """One compiled line. Raises ValueError with what is wrong."""
     if unknown := line.keys() - _KEYS:
         raise ValueError(f"unknown entry {min(unknown)!r}; known: {', '.join(sorted(_KEYS))}")
     if line.get("means") not in set(Meaning):
@@ -165,7 +161,7 @@ def _status(value: object) -> int:
 
 
 def _phrase(text: str) -> re.Pattern[str]:
-    """A phrase as a pattern that cannot take long: every gap in it is bounded."""
+    """A pattern whose gaps are all bounded, so that it cannot take long."""
     pieces = (_PIECES.get(part) or (r"\s+" if part.isspace() else re.escape(part)) for part in _PARTS.split(text))
     return re.compile("".join(pieces), re.IGNORECASE | re.DOTALL)
 

@@ -1,4 +1,4 @@
-"""What can be decided about a row, and what the decision rests on beside the answer and the provider's health."""
+"""The verdicts on a row, and their inputs beside the answer and the provider's health."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,9 +8,9 @@ from batchrun.models import Flag
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The user's choices that verdicts ask for; durations in seconds.
+    """The user's choices; durations in seconds.
 
-    `retry_truncated` is how often a reply that a limit of tokens has cut is asked for again, with twice the room.
+    `retry_truncated` is how often a truncated reply is requested again, with twice the room.
     """
 
     max_attempts: int = 5
@@ -22,7 +22,7 @@ class Policy:
 
 
 class Tries(NamedTuple):
-    """What the row has used up, this attempt included."""
+    """What the row has used up, including this attempt."""
 
     attempts: int
     deadlines: int
@@ -30,28 +30,25 @@ class Tries(NamedTuple):
 
 
 class Done(NamedTuple):
-    """The reply stands."""
+    """The reply is accepted."""
 
 
 class RetryIn(NamedTuple):
-    """Send the row again after `seconds`; `counts` is whether the attempt counts against the row."""
+    """Send the row again after `seconds`; `counts`: it uses an attempt."""
 
     seconds: float
     counts: bool
 
 
 class AskAgain(NamedTuple):
-    """Send the row again: with twice the room where `more_room`, else showing the model its reply and `complaint`.
-
-    A reply without an answer shows nothing: the request is sent as it was.
-    """
+    """Send the row again: with twice the room, or with its reply and `complaint`."""
 
     complaint: str
     more_room: bool = False
 
 
 class GiveUp(NamedTuple):
-    """The row has failed; it is retryable where it is not `permanent`."""
+    """The row has failed, retryable unless `permanent`."""
 
     cause: str
     message: str
@@ -59,7 +56,7 @@ class GiveUp(NamedTuple):
 
 
 class StopRun(NamedTuple):
-    """The run ends; this row and all others that are not finished stay pending."""
+    """The run ends; unfinished rows stay pending."""
 
     message: str
     hint: str | None

@@ -92,7 +92,7 @@ class Session:
             await self._predict(prepared, self._access, self.task.pilot)
             return
         try:
-            ended = await execute(prepared, self._access, self._emit, at_hand=self._at_hand)
+            ended = await execute(prepared, self._access, self._emit, on_start=self._at_hand)
             if self._observers is not None:
                 secrets = () if self._access.key is None else (self._access.key.value,)
                 ended = await self._observers.finish(ended, end_event(ended, prepared.run), secrets=secrets)
@@ -107,7 +107,7 @@ class Session:
     async def _predict(self, prepared: Prepared, access: Access, rows: int) -> None:
         with contextlib.closing(prepared):
             try:
-                ending = await pilot(prepared, rows, access, self._emit, at_hand=self._at_hand)
+                ending = await pilot(prepared, rows, access, self._emit, on_start=self._at_hand)
             except BatchrunError as error:
                 self._fail(error, error.exit_code)
                 return

@@ -67,7 +67,7 @@ async def test_S6_S7_S8_S9_S24_S26_a_fatal_answer_stops_the_run_and_rows_stay_pe
     assert ran.account.endswith("resume with: batchrun resume out.jsonl")
     assert CANARY not in ran.err
     assert ran.err.count("stopped: ") == 1
-    assert ("is the base URL right" in ran.err) == (name == "S8 a web page")
+    assert ("check the base URL, with" in ran.err) == (name == "S8 a web page")
 
 
 @pytest.mark.slow
