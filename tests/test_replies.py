@@ -61,8 +61,16 @@ def test_what_can_be_read_safely_is_a_reply_though_it_is_not_quite_json(body: st
 
 
 def test_what_is_valid_stays_as_it_is():
-    for body in ('{"a": 1.10, "b": "NaN \\ud83d\\ude00"}', '"\\u00e9"', "no JSON: NaN"):
+    long = '{"a": 1.10, "b": "' + "a long one with NIN\\n" * 1000 + '"}'
+    for body in ('{"a": 1.10, "b": "NaN \\ud83d\\ude00"}', '"\\u00e9"', "no JSON: NaN", long, long.replace("NIN", "-")):
         assert valid(body) == body
+
+
+@pytest.mark.parametrize("sign", ["NaN", "-Infinity", '"\\ud800"', '"\\uD83D"'])
+def test_a_long_body_is_searched_for_what_is_no_json_as_well(sign: str):
+    body = '{"text": "' + "long" * 10_000 + f'", "odd": {sign}}}'
+    assert valid(body) != body
+    assert orjson.loads(valid(body))["text"] == "long" * 10_000
 
 
 @pytest.mark.parametrize(

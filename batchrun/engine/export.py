@@ -140,7 +140,7 @@ class RecordWriter:
         if self._rows is not None:
             self._rows.write(record.text, additions(self._plan, record))
         elif isinstance(record, Record):
-            self._stream.write(f"{batch_result(record, self._plan.output_column)}\n".encode())
+            self._stream.writelines((batch_result(record, self._plan.output_column).encode(), b"\n"))
 
     def close(self) -> None:
         """Finish the format."""
@@ -217,13 +217,9 @@ def _members(text: str) -> dict[str, str]:
 def batch_result(record: Record, column: str = "output") -> str:
     """A done request as a line of OpenAI's results file, plus post-processing."""
     batch_id = _batch_id(record)
-    line = rows.batch_line(
-        batch_id, record.key, record.status or 200, record.request_id or batch_id, replies.valid(record.body or "null")
-    )
-    if record.value is None and record.added is None:
-        return line
+    status, request_id, body = record.status or 200, record.request_id or batch_id, replies.valid(record.body or "null")
     new = {} if record.value is None else {column: record.value}
-    return rows.insert_members(line, new | merged(record))
+    return rows.batch_line(batch_id, record.key, status, request_id, body, new | merged(record))
 
 
 def error_line(plan: Plan, record: Record) -> str:

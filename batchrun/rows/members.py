@@ -2,16 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from batchrun.models import Invalid, Row, made
 from batchrun.rows.check import RESERVED, RefusedRowError, encode, one_line, parse, string
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
 
 def insert_members(text: str, additions: Mapping[str, str]) -> str:
     """The object `text` with members (name to JSON text) added at its end."""
     end = len(text) - 1 if text[-1] == "}" else text.rindex("}")
-    inserted = "".join([_named(name) + value for name, value in additions.items()])
+    inserted = "".join(_inserted(additions))
     if text[end - 1] in "{ \t\r\n" and text[:end].rstrip(" \t\r\n").endswith("{"):
         inserted = inserted[1:]
     return f"{text[:end]}{inserted}{text[end:]}"
@@ -47,9 +50,17 @@ def restore(line: int, key: str | None, text: str) -> Row:
         raise ValueError(str(error)) from error
 
 
-def batch_line(id: str, custom_id: str, status_code: int, request_id: str | None, body_text: str) -> str:
-    """A line of OpenAI's Batch output (platform.openai.com/docs/api-reference/batch/request-output)."""
-    return _batch(id, custom_id, _response(status_code, request_id, body_text), "null")
+def batch_line(  # noqa: PLR0913, PLR0917 (the members of the line)
+    id: str,
+    custom_id: str,
+    status_code: int,
+    request_id: str | None,
+    body_text: str,
+    additions: Mapping[str, str] = _NOTHING,
+) -> str:
+    """A line of OpenAI's Batch output (platform.openai.com/docs/api-reference/batch/request-output), with members (name to
+    JSON text) added at its end."""
+    return _batch(id, custom_id, _response(status_code, request_id, body_text), "null", additions)
 
 
 def batch_error_line(  # noqa: PLR0913 (the members of the line)
@@ -66,19 +77,24 @@ def batch_error_line(  # noqa: PLR0913 (the members of the line)
     (github.com/openai/openai-openapi/issues/302)."""
     error = f'{{"code": {string(code)}, "message": {string(message)}}}'
     if status_code is None:
-        return _batch(id, custom_id, "null", error)
+        return _batch(id, custom_id, ("null",), error)
     body_is_error = status_code >= 400 and body_text is not None
     response = _response(status_code, request_id, _json_or_string(body_text))
     return _batch(id, custom_id, response, "null" if body_is_error else error)
 
 
-def _batch(id: str, custom_id: str, response: str, error: str) -> str:
-    return f'{{"id": {string(id)}, "custom_id": {string(custom_id)}, "response": {response}, "error": {error}}}'
+def _batch(
+    id: str, custom_id: str, response: Iterable[str], error: str, additions: Mapping[str, str] = _NOTHING
+) -> str:
+    """One line, put together once: its `response`, in pieces, may be long."""
+    head = f'{{"id": {string(id)}, "custom_id": {string(custom_id)}, "response": '
+    return "".join([head, *response, f', "error": {error}', *_inserted(additions), "}"])
 
 
-def _response(status_code: int, request_id: str | None, body: str) -> str:
+def _response(status_code: int, request_id: str | None, body: str) -> tuple[str, str, str]:
+    """The object in three pieces, the body alone in one of them."""
     request = "null" if request_id is None else string(request_id)
-    return f'{{"status_code": {status_code}, "request_id": {request}, "body": {one_line(body).strip()}}}'
+    return f'{{"status_code": {status_code}, "request_id": {request}, "body": ', one_line(body).strip(), "}"
 
 
 def _json_or_string(body: str | None) -> str:
@@ -89,6 +105,10 @@ def _json_or_string(body: str | None) -> str:
     except RefusedRowError:  # a proxy's HTML
         return string(body)
     return body
+
+
+def _inserted(additions: Mapping[str, str]) -> list[str]:
+    return [_named(name) + value for name, value in additions.items()]
 
 
 @lru_cache(maxsize=256)
