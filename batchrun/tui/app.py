@@ -272,10 +272,7 @@ class BatchrunApp(LifecycleApp):
             text = f"{self.get_key_display(binding)}  {binding.tooltip or binding.description}"
             yield SystemCommand(binding.description, text, lambda action=action: self._do(action))
         yield SystemCommand("Theme", "change colours", self.action_change_theme)
-        yield SystemCommand("Screenshot", "save an SVG picture of the screen", self._save_screenshot)
-
-    def _save_screenshot(self) -> None:
-        self.deliver_screenshot()
+        yield SystemCommand("Screenshot", "save an SVG picture of the screen", self.deliver_screenshot)
 
     def _do(self, action: str) -> None:
         self.call_later(self.run_action, action, self.screen)

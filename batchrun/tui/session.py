@@ -187,16 +187,12 @@ class Session:
     def _progress(self) -> Progress:
         now = time.monotonic() if self._run is None else asyncio.get_running_loop().time()
         progress = self._fold.snapshot(now)
-        self._remember(progress)
         if progress.ended is not None:
-            progress = overall(replace(progress, now=progress.ended.at))
-        return progress
-
-    def _remember(self, progress: Progress) -> None:
-        due = not self._history or progress.now - self._history[-1].at >= 1.0
-        if due and progress.ended is None:
+            return overall(replace(progress, now=progress.ended.at))
+        if not self._history or progress.now - self._history[-1].at >= 1.0:
             tokens = progress.input_tokens + progress.output_tokens
             self._history.append(Point(progress.now, progress.finished_here, tokens))
+        return progress
 
     def read_again(self) -> bool:
         return self.active

@@ -111,11 +111,11 @@ class StartScreen(LifecycleScreen):
         if item.run is not None:
             services(self).show_run(Replay(item.run))
         else:
-            self.post_message(self.Chosen(**self._with_the_only_input({kind.removesuffix("s"): item.name})))
-
-    def _with_the_only_input(self, fields: dict[str, str]) -> dict[str, str]:
-        inputs = () if self._found is None else self._found.inputs
-        return {**fields, "input": inputs[0].name} if len(inputs) == 1 else fields
+            fields = {kind.removesuffix("s"): item.name}
+            inputs = () if self._found is None else self._found.inputs
+            if len(inputs) == 1:
+                fields["input"] = inputs[0].name
+            self.post_message(self.Chosen(**fields))
 
     def action_try(self) -> None:
         """Set up the prompt or input under the cursor, else the first of each, with the simulated provider."""
