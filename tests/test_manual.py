@@ -13,7 +13,7 @@ import batchrun
 from batchrun import sim
 from batchrun.cli import program
 from batchrun.engine import steer
-from batchrun.plan.config import OF_PROFILES
+from batchrun.plan.config import OF_PROFILES, read_files
 from batchrun.plan.settings import OPTIONS
 from batchrun.progress import Progress
 from batchrun.report import prometheus
@@ -157,3 +157,25 @@ def test_links_to_a_heading_find_it() -> None:
         if heading not in headings.get((path.parent / name).resolve() if name else path, set())
     }
     assert broken == set()
+
+
+@pytest.mark.parametrize("name", ["configuration", "cost", "media", "scale", "app", "sim"])
+def test_the_tables_of_a_page_are_configuration_that_is_taken(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them in one file, in the order of the page."""
+    page = text(f"docs/{name}.md")
+    fenced = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    indented = [
+        re.sub(r"^ {4}", "", block, flags=re.MULTILINE)
+        for block in re.findall(r"(?:^ {4}.+\n|^\n(?= {4}))+", page, re.MULTILINE)
+        if block.lstrip().startswith("[") and "=" in block
+    ]
+    tables: dict[str, str] = {}
+    for block in [*fenced, *indented]:
+        for title, body in re.findall(r"^(\[.*\]|)\n?((?:(?!\[).*\n)*)", block, re.MULTILINE):
+            tables[title if not title.startswith("[[") else f"{title} {len(tables)}"] = body
+    assert tables
+    (tmp_path / "batchrun.toml").write_text("".join(f"{title.split(' ')[0]}\n{body}" for title, body in tables.items()))
+    monkeypatch.chdir(tmp_path)
+    assert read_files(OPTIONS)
