@@ -8,9 +8,8 @@ import re
 from collections.abc import Iterator
 
 from batchrun.documents import plurals, xml_text
-from batchrun.documents.segment import Edit, Format, Kind, Plural, Segment, Value, text_hash
-from batchrun.documents.window import Window
-from batchrun.documents.xml_text import Node, Piece, Spelling
+from batchrun.documents.segment import Edit, Kind, Plural, Segment, Value, text_hash
+from batchrun.documents.xml_text import Node, Piece, Spelling, XmlFormat
 
 _UNITS = frozenset({"string", "plurals", "string-array"})
 _QUOTE = re.compile(r'(?<!\\)((?:\\\\)*)"')
@@ -21,17 +20,8 @@ _BLANKS = re.compile(r"[ \t\r\n]+")
 _RESOURCE = re.compile(r"[@?](?:\+|\w+:)?[\w.]+/[\w.]+|@null")
 
 
-class AndroidStrings(Format):
+class AndroidStrings(XmlFormat):
     """The strings of one resource file."""
-
-    def __init__(self, window: Window, language: str | None) -> None:
-        self._window = window
-        self._newline = window.newline
-        self._language = language
-
-    @property
-    def _content(self) -> str:
-        return self._window.text
 
     def segments(self) -> Iterator[Segment]:
         """Ids are names."""

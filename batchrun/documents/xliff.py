@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from typing import cast
 
 from batchrun.documents import xml_text
-from batchrun.documents.segment import Edit, Format, Kind, Segment, Status, Value
-from batchrun.documents.window import Window
-from batchrun.documents.xml_text import ATTRIBUTES, Node, Spelling
+from batchrun.documents.segment import Edit, Kind, Segment, Status, Value
+from batchrun.documents.xml_text import ATTRIBUTES, Node, Spelling, XmlFormat
 from batchrun.models import made
 
 _UNITS = frozenset({"trans-unit", "unit"})
@@ -42,16 +41,8 @@ element with the state."""
 _NONE: dict[str, str] = {}
 
 
-class Xliff(Format):
+class Xliff(XmlFormat):
     """The units of one file."""
-
-    def __init__(self, window: Window, _language: str | None) -> None:
-        self._window = window
-        self._newline = window.newline
-
-    @property
-    def _content(self) -> str:
-        return self._window.text
 
     def segments(self) -> Iterator[Segment]:
         """Ids are files and units."""

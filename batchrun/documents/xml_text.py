@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple, overload
 from xml.parsers import expat
 
-from batchrun.documents.segment import DocumentError, Kind
+from batchrun.documents.segment import DocumentError, Format, Kind
 from batchrun.documents.window import Window
 
 _MARKUP = re.compile(
@@ -120,6 +120,19 @@ class Piece(NamedTuple):
     end: int
     spelling: Spelling
     kind: Kind = Kind.XML
+
+
+class XmlFormat(Format):
+    """A format in XML, bound to the window of one document."""
+
+    def __init__(self, window: Window, language: str | None) -> None:
+        self._window = window
+        self._newline = window.newline
+        self._language = language
+
+    @property
+    def _content(self) -> str:
+        return self._window.text
 
 
 @overload

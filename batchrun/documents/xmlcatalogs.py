@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from batchrun.documents import plurals, xml_text
-from batchrun.documents.segment import DocumentError, Edit, Format, Plural, Segment, Status, Value
+from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Status, Value
 from batchrun.documents.window import Window
-from batchrun.documents.xml_text import Node, Spelling
+from batchrun.documents.xml_text import Node, Spelling, XmlFormat
 
 _UNFINISHED = re.compile(r"""\s+type\s*=\s*(?:"unfinished"|'unfinished')""")
 
@@ -27,17 +27,8 @@ class _Place(NamedTuple):
     between: str = ""
 
 
-class _Catalog(Format):
+class _Catalog(XmlFormat):
     """The common part: a text between two tags."""
-
-    def __init__(self, window: Window, language: str | None) -> None:
-        self._window = window
-        self._newline = window.newline
-        self._language = language
-
-    @property
-    def _content(self) -> str:
-        return self._window.text
 
     def _text(self, node: Node | None) -> str:
         return "" if node is None else xml_text.piece_of(self._content, node).text
