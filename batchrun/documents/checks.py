@@ -1,8 +1,4 @@
-"""Checks of a translation against its source: pure functions (source, target) → error or None.
-
-Errors are shown to users and to the model. Placeholders are those of printf, Python, ICU, i18next, Ruby, Qt, shell and
-Mustache.
-"""
+"""Checks of a translation: pure functions (source, target) → error, for users and the model, or None."""
 
 import re
 import unicodedata

@@ -1,7 +1,6 @@
-"""Markdown: paragraphs, headings and table cells are segments, without list and quotation marks.
+"""Markdown: paragraphs, headings and table cells are segments; front matter, code and HTML are left alone.
 
-Front matter, code and HTML are left alone. Sources: https://spec.commonmark.org/ and
-https://github.github.com/gfm/#tables-extension-
+Sources: https://spec.commonmark.org/ and https://github.github.com/gfm/#tables-extension-
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Plain text: paragraphs between blank lines are segments; lines are, if too long for a hard-wrapped text."""
+"""Plain text: paragraphs are segments, or lines if too long for a hard-wrapped text."""
 
 import re
 from collections.abc import Iterator

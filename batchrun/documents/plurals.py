@@ -1,7 +1,5 @@
-"""Languages by code and name, and their plural forms, from `languages.toml`.
-
-gettext numbers the forms by a rule of the catalog; JSON, Android and Apple use CLDR categories.
-"""
+"""Languages and their plural forms, from `languages.toml`; gettext numbers the forms, other formats use CLDR
+categories."""
 
 import gettext as library
 import re

@@ -1,5 +1,4 @@
-"""Splits a long text at sentences or lines, else words, else characters, but never within a placeholder, tag, link or
-code."""
+"""Splits a long text at sentences, words or characters, but not within a placeholder, tag, link or code."""
 
 import re
 from bisect import bisect_left, bisect_right

@@ -2,7 +2,7 @@
 
 Sources: https://doc.qt.io/qt-6/linguist-ts-file-format.html,
 https://learn.microsoft.com/dotnet/core/extensions/work-with-resx-files-programmatically,
-https://www.gala-global.org/tmx-14b. A TMX unit gets a `tuv` in the target's language.
+https://www.gala-global.org/tmx-14b.
 """
 
 import re

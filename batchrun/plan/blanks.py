@@ -1,7 +1,5 @@
-"""Rows whose text is blank: sent, skipped, or answered blank without a request.
-
-Models answer a blank text with a question, which is paid for and ends up in the output.
-"""
+"""Rows whose text is blank: sent, skipped, or answered blank without a request, because models answer them with a
+question."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

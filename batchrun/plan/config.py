@@ -1,7 +1,5 @@
-"""Reads and checks `batchrun.toml` of the current directory and of the user.
-
-The former is not trusted: it may not select commands, code or clusters.
-"""
+"""Reads and checks `batchrun.toml` of the current directory, which may not select commands, code or clusters, and of
+the user."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The lanes of a plan: what each member of a pool takes from its profile and from the settings."""
+"""The lanes of a plan: settings of each member of a pool."""
 
 from collections.abc import Callable
 from dataclasses import replace

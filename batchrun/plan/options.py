@@ -11,11 +11,7 @@ _POST = "Post-processing"
 
 
 class Option(NamedTuple):
-    """One option: its section of the help, its name as a setting, how it is written as a flag.
-
-    `metavar` names the value in the help; empty for a flag without a value. `many` may be repeated. `choices` are values for
-    completion; others may be valid too.
-    """
+    """One option; `metavar` is empty for a switch, `many` may be repeated, `choices` are for completion only."""
 
     section: str
     name: str

@@ -1,4 +1,4 @@
-"""Formats of documents in a plan, and outputs with `{path}`: one file for each input."""
+"""Formats of documents, and outputs with `{path}`."""
 
 from pathlib import Path
 

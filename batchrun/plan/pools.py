@@ -1,4 +1,4 @@
-"""Pools: several endpoints for one queue of rows, from `[pools.NAME]` or from several base URLs."""
+"""Pools: several endpoints for one queue of rows."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace

@@ -1,7 +1,4 @@
-"""Profiles: a provider's address, key, model, limits and prices.
-
-The built-in ones are the providers' OpenAI-compatible endpoints; `[profiles.NAME]` tables add or change profiles.
-"""
+"""Profiles: address, key, model, limits and prices of a provider; built in, or `[profiles.NAME]` tables."""
 
 import os
 from collections.abc import Mapping

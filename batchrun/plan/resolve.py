@@ -1,4 +1,4 @@
-"""Makes the plan from settings, input and prompt, and applies the flags of `resume` to a journaled one."""
+"""Makes a plan from settings, input and prompt, or by `resume`."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,5 +1,4 @@
-"""A request in a provider's spelling, by `providers/requests.toml`, applied when it is sent; it is rendered and hashed
-in a canonical one."""
+"""A request in a provider's spelling (`providers/requests.toml`), applied when it is sent and never hashed."""
 
 import json
 from collections.abc import Collection, Mapping

@@ -1,5 +1,4 @@
-"""Checks the syntax tree of a template before it runs: variables, members of row data, the filters and tests, bounded
-arithmetic, `if`, and `for` at most two deep."""
+"""Checks a template before it runs: which nodes, filters, tests and members it may use."""
 
 from collections.abc import Mapping
 
