@@ -128,7 +128,7 @@ class Problems:
         if not self.count or (skip_invalid and not self.mixed):
             return
         more = [f"… and {self.count - NAMED:,} more"] if self.count > NAMED else []
-        hint = "fix these lines" if self.mixed else "fix these lines, or take the rest with --skip-invalid"
+        hint = "fix these lines" if self.mixed else "fix these lines, or skip them with --skip-invalid"
         if self._missing == self.count:
             hint = "fix these lines, or leave rows without text out with --blank skip"
         elif self.undecoded and not self.mixed:
