@@ -1,7 +1,7 @@
 #!/bin/sh
-# Babel reads the previous text of a fuzzy message (`#| msgid`, GNU gettext) as a remark of the translator: written back it is
-# `# | msgid`, which no tool takes for the previous text any more, even with include_previous. A translation file that went
-# through `pybabel update` shows its reviewers no difference.
+# Babel reads the previous text of a fuzzy message (`#| msgid`, GNU gettext) as a translator's comment and writes it back as
+# `# | msgid`, which no tool recognises as previous text, even with include_previous. After `pybabel update`, a translation
+# file no longer shows reviewers what has changed.
 # Exits 0 while that is so, 1 if it has changed.
 set -eu
 dir=$(mktemp -d)

@@ -1,7 +1,7 @@
 #!/bin/sh
-# LiteLLM's proxy makes three batches of one request to create one, when the provider's answers are lost, even with retries off in
-# its settings: it calls the provider through a client that retries twice and sends no idempotency key. The caller sees one error
-# and may pay for three batches; only the provider's list shows them.
+# LiteLLM's proxy creates three batches for one request if the provider's answers are lost, even with retries off in its
+# settings: its client for the provider retries twice and sends no idempotency key. The caller sees one error and may pay for
+# three batches; only the provider's list shows them.
 # Exits 0 while that is so, 1 if it has changed.
 set -eu
 dir=$(mktemp -d)

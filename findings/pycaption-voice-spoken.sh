@@ -1,6 +1,6 @@
 #!/bin/sh
-# pycaption makes the speaker of a WebVTT cue (`<v Anna>`, W3C WebVTT 3.4) a part of what is spoken: read and written back, the cue
-# has no voice any more and its text begins with "Anna: ". Names of cues and notes are lost as well.
+# pycaption turns the speaker of a WebVTT cue (`<v Anna>`, W3C WebVTT 3.4) into spoken text: after reading and writing, the cue
+# has no voice, and its text begins with "Anna: ". Cue names and notes are lost as well.
 # Exits 0 while that is so, 1 if it has changed.
 set -eu
 dir=$(mktemp -d)
