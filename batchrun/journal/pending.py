@@ -135,7 +135,6 @@ def rows_in_batch(
 
 
 def leased(connection: sqlite3.Connection, ticket: int | None, rows: Iterable[int]) -> Leased:
-    """Those of these rows whose open attempt is in this ticket, or in any, in the same order."""
     import orjson  # noqa: PLC0415  only batches need it; listing runs does not
 
     (found,) = connection.execute(sql("leased_rows"), (dumps(list(rows)), ticket)).fetchone()

@@ -258,8 +258,9 @@ class Lease(NamedTuple):
 
 
 class Leased(NamedTuple):
-    """Attempts that are in a batch, as `Lease` has them, a list of each column; `waits` is 1 where there are rows that wait for what
-    one gets, or it is a part of a reduce row or one itself."""
+    """Columns of attempts in a batch, as in `Lease`, and of their rows' positions; `waits` is 1 where rows wait for it, or it is or is part
+    of a reduce row.
+    """
 
     rows: list[int]
     numbers: list[int]

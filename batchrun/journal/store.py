@@ -298,7 +298,7 @@ class Journal:
             return pending.rows_in_batch(self._reading(), ticket, rows)
 
     def leased(self, ticket: int | None, rows: Sequence[int]) -> Leased:
-        """Those of these rows whose open attempt is in this ticket, or in any, in the same order."""
+        """These rows' open attempts in this ticket (None: any), in order."""
         with self._window_guard, database.translated(self.path):
             return pending.leased(self._reading(), ticket, rows)
 

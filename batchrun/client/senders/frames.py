@@ -44,10 +44,9 @@ LONGEST = 0xFFFF_FFFF - _HEAD.size
 ENDPOINTS = tuple(Endpoint)
 """An endpoint is sent as its index."""
 SLICE = 0.004
-"""Seconds between two frames of leases, or of completions: what comes meanwhile goes together. Each frame costs both sides as
-much as several rows; the first one after a pause leaves at once."""
+"""Seconds between two frames of leases or completions, each as costly as several rows."""
 NO_NAMES = 0
-"""The number of the names of headers where there are none."""
+"""The number of no names of headers."""
 BUG = "bug"
 """The fault of an exchange that ended with an unexpected exception."""
 

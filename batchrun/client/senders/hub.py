@@ -30,7 +30,7 @@ class Kept(Exchange):
 
 
 class _Page:
-    """Completions that came in one frame, from the number `first` on, of which `left` may not be in the journal yet."""
+    """Completions of one frame, from number `first`, of which `left` may not be in the journal yet."""
 
     __slots__ = ("first", "left")
 
@@ -38,7 +38,6 @@ class _Page:
         self.first, self.left = first, left
 
     def stored(self, *_: object) -> None:
-        """One of them needs not be kept any longer."""
         self.left -= 1
 
 
@@ -69,17 +68,15 @@ class _Query:
 
 
 class _Sender:
-    """One sender as the hub knows it."""
-
     def __init__(self, number: int, hub: "Hub") -> None:
         self.number = number
         self.state = State.STARTING
         self.leases: dict[int, _Lease] = {}
         self.batch = self.completed = self.opened = 0
         self.pages: deque[_Page] = deque()
-        """Completions that have come, from the first on that may not be in the journal yet."""
+        """Received completions, from the first that may not be in the journal yet."""
         self.names: dict[int, list[str]] = {NO_NAMES: []}
-        """Names of headers by the number that it has given them."""
+        """Names of headers by number."""
         self.kept_bytes = 0
         self.ended = ""
         """Why it was killed."""
@@ -270,7 +267,6 @@ class Hub:
             self.update_state(sender)
 
     def _completed(self, sender: _Sender, completions: list[Any], bodies: bytes) -> None:
-        """Give completions to those who wait for them."""
         leases, names, place = sender.leases, sender.names, 0
         page = _Page(sender.completed + 1, len(completions))
         sender.pages.append(page)

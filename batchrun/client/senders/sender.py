@@ -161,7 +161,7 @@ class Sender:
             exchange = await self.clients[place].send(request, timeout=timeout)
         except asyncio.CancelledError:
             return
-        except Exception as error:  # noqa: BLE001  told to the driver, to which it is a bug of a row as it is there
+        except Exception as error:  # noqa: BLE001  sent to the driver, which treats it as a bug of the row
             self._complete(lease, [0, BUG, True, 0.0, 0.0, f"{type(error).__name__}: {error}", NO_NAMES, (), 0], b"")
             return
         status, headers, body, left, ended, fault, detail, sent = exchange

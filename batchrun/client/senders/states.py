@@ -47,7 +47,7 @@ def pause(failed: int) -> float:
 
 
 def shares(loads: Sequence[int], count: int) -> list[int]:
-    """How many of `count` leases go to each of the senders that have so many, so that they have equally many then."""
+    """How to distribute `count` leases to senders that have so many, so that they have equally many."""
     found = [0] * len(loads)
     order = sorted(range(len(loads)), key=loads.__getitem__)
     for having in range(len(order), 0, -1):  # those that have most get none where the others do not reach them
