@@ -61,7 +61,7 @@ async def test_a_refusal_of_the_marks_sends_the_rows_again_without_them_at_no_at
         story = await stage.go_on()
         assert (story.ending.exit_code, stage.totals.done, stage.totals.failed) == (ExitCode.OK, ROWS, 0)
         assert len(stage.told["batches"]) == 2
-        said = [event.message for event in story.of(Notice) if "does not take prompt_cache" in event.message]
+        said = [event.message for event in story.of(Notice) if "does not accept prompt_cache" in event.message]
         assert len(said) == 1
         adds_up(stage)
 

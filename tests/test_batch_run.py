@@ -297,14 +297,14 @@ async def test_files_that_are_named_later_than_the_end_are_waited_for(tmp_path: 
     """A batch that is completed with 30 of 30 and names no file yet: its rows are not sent, and paid for, again."""
     async with night(tmp_path) as stage:
         calls = stage.server.provider.batches
-        told, ended = calls._told, Counter[str]()  # type: ignore[attr-defined]
+        object_of, ended = calls._object_of, Counter[str]()  # type: ignore[attr-defined]
 
         def later(batch: Any) -> dict[str, Any]:
-            found = told(batch)
+            found = object_of(batch)
             ended[batch.id] += found["status"] == "completed"
             return found if ended[batch.id] > 3 else {**found, "output_file_id": None}
 
-        calls._told = later  # type: ignore[method-assign]
+        calls._object_of = later  # type: ignore[method-assign]
         assert (await stage.go_on()).ending.exit_code is ExitCode.OK
         assert (stage.answers(), stage.paid, len(stage.told["batches"])) == (echoed(30), 30, 1)
 
