@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batchrun.client import UnsentError
 from batchrun.client.senders.frames import SLICE, Frame, Frames, Kind, boot_time, divided, encoded
-from batchrun.client.senders.hub import Hub, Kept
+from batchrun.client.senders.hub import Hub, Kept, Lost
 from batchrun.client.senders.sender import VALID, Sender
 from batchrun.client.senders.states import Beat, State, counted_silence, next_state, pause, shares
 from batchrun.client.senders.transport import PACING, Receiver
@@ -237,7 +237,12 @@ async def test_a_silent_sender_that_cannot_be_killed_is_lost_all_the_same() -> N
         await scene.lives(34, scene.wires[0])
         assert not task.done()
         await scene.lives(3, scene.wires[0])
-        assert task.result().fault is Fault.LOST
+        lost, late = task.result(), list[Exchange]()
+        assert isinstance(lost, Lost)
+        assert lost.fault is Fault.LOST
+        lost.late = late.append
+        scene.wires[0].answers(1)
+        assert [(one.status, one.body) for one in late] == [(200, DONE)], "it was only slow"
         other.cancel()
 
 

@@ -32,6 +32,7 @@ from batchrun.retry import GiveUp
 if TYPE_CHECKING:
     from batchrun.engine.attempt import Attempt
     from batchrun.engine.lane import Lane
+    from batchrun.engine.late_replies import Late
 
 AHEAD = 2000  # Rows fetched from the journal at a time
 MOST_DUE = 10 * AHEAD
@@ -83,6 +84,7 @@ class RowState:
     far ahead; `refusals` in succession. `tier` of the attempt, `tier_since` it lacked capacity, `tiers_left` behind.
     `handed_on`: the verdict was performed. `shared` prefixes, `marks` and `added` members of the sent request.
 
+    `late` reply, whose sender was given up; `over`: the outcome is decided.
     Bytes: `size` in the journal, `counted` now, `held` measured, `reply` reserved; `left`: sent.
     """
 
@@ -110,6 +112,8 @@ class RowState:
     tier: str | None = None
     tier_since: float | None = None
     tiers_left: frozenset[str] = frozenset()
+    late: "Late | None" = None
+    over: bool = False
     size: int = 0
     counted: int = 0
     held: int = 0

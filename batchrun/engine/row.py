@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from batchrun import retry
 from batchrun.client import UnsentError
-from batchrun.client.senders.hub import Kept
+from batchrun.client.senders.hub import Kept, Lost
 from batchrun.engine.attempt import Attempt, RowServices
 from batchrun.engine.budget_guard import BudgetReached
 from batchrun.engine.judge import Judged, counted, end_of, failure, judge_body
 from batchrun.engine.lane import Lane
+from batchrun.engine.late_replies import LateReplies
 from batchrun.engine.pending_queue import RowState
 from batchrun.engine.row_files import LeftOut, restored
 from batchrun.engine.row_path import Guard, Source, Step, Unsent, first_step, next_step
@@ -59,6 +60,7 @@ class RowRunner:
         tries = plan.max_attempts, plan.schema_retries, plan.give_up_after, plan.max_wait
         self._policy = Policy(*tries, plan.fail_on, plan.retry_truncated)
         self._held: list[tuple[RowState, GiveUp]] = []
+        self._late = LateReplies(services)
         self.batch_rows: BatchRows | None = None
         self.left_out = LeftOut()
         self._blanks, self._reduction = copied(plan), Reduction(plan)
@@ -129,6 +131,9 @@ class RowRunner:
             seq, position, line, key, _text, history, reused, awaited, target, parts, files = state.row
             del _text
             state.row = made(Pending, (seq, position, line, key, "", history, reused, awaited, target, parts, files))
+        if state.late is not None:
+            await self.conclude(state, request, self._late.take(state, state.late), None)
+            return
         held, pool = self._services.queue.bytes, self._services.pool
         size = request.size if request.files else len(request.body)
         held.holds(state, size)
@@ -214,6 +219,8 @@ class RowRunner:
         if live and pool.only is None:
             verdict = pool.judged(state, lane, answer, verdict)
             self._requeue_closed(lane)
+        if state.late is not None and not isinstance(verdict, Done | StopRun):
+            verdict = RetryIn(0.0, counts=False)  # it need not be sent again
         if type(verdict) is Done:
             await self._done(state, source, lane, judged, verdict, exchange)
         else:
@@ -251,6 +258,8 @@ class RowRunner:
             attempt.complete(end, outcome, partial(self._completed, state, outcome, exchange))
         else:
             stored = attempt.end(end, exchange.body.decode() if judged.reply is not None else None)
+            if isinstance(exchange, Lost):
+                self._late.expect(state, exchange, self.checker(state))
         state.attempt = None
         if end.counted and not end.throttled:
             state.attempts += 1
@@ -322,6 +331,7 @@ class RowRunner:
         self, state: RowState, source: Source, lane: Lane, judged: Judged, verdict: Done, exchange: Exchange | None
     ) -> None:
         step = next_step(Done, source, lambda guard: self._holds(guard, state, None))
+        self._late.over(state)
         answer = judged.answer
         plain = not answer.flags and judged.value is None
         outcome = JUST_DONE if plain else Outcome(State.DONE, True, None, None, answer.flags, judged.value)
@@ -391,6 +401,7 @@ class RowRunner:
     async def _finish(self, state: RowState, outcome: Outcome, *, out: bool = True) -> None:
         """Journal, then emit; `out`: the queue counts the row as handed out."""
         state.handed_on = True
+        self._late.over(state)
         await self._services.journal.finish(state.row.seq, outcome, state.reused)
         self._emit(row_finished(state, outcome, self._loop.time()))
         self._services.queue.ended(state, outcome)

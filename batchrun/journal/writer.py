@@ -223,6 +223,8 @@ class Writer:
             at = number if body is None else self._answered_late(row, number)
             reply = None if body is None else self._add_reply(group, row, at, body)
             group.end((row, at, self._session), now, end, reply)
+            if reply is not None:
+                self._last[row] = Last(at, reply, end.seconds, *(_NO_TOKENS if end.usage is None else end.usage[:2]))
             self._count(end, paid=reply is not None)
 
         return self._put(apply)

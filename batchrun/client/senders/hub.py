@@ -29,6 +29,12 @@ class Kept(Exchange):
     stored: Callable[..., None]
 
 
+class Lost(Exchange):
+    """An exchange whose sender was given up; `late` is called where it ends after all, if it is set."""
+
+    late: Callable[[Exchange], None] | None = None
+
+
 class _Page:
     """Completions of one frame, from number `first`, of which `left` may not be in the journal yet."""
 
@@ -72,6 +78,8 @@ class _Sender:
         self.number = number
         self.state = State.STARTING
         self.leases: dict[int, _Lease] = {}
+        self.lost: dict[int, Lost] = {}
+        """Leases that it had when it was given up."""
         self.batch = self.completed = self.opened = 0
         self.pages: deque[_Page] = deque()
         """Received completions, from the first that may not be in the journal yet."""
@@ -277,17 +285,22 @@ class Hub:
         for number, status, fault, sent, left, ended, detail, named, values, length in completions:
             place += length
             lease = leases.pop(number, None)
-            if lease is None or lease.future.done():
-                stored()  # it was cancelled
-            elif fault == BUG:
+            if fault == BUG:
                 stored()
-                lease.future.set_exception(RuntimeError(f"in sender {sender.number}: {detail}"))
-            else:
-                headers, body = dict(zip(names[named], values, strict=True)), bodies[place - length : place]
-                why = Fault(fault) if fault else None
-                exchange = made(Kept, (status, headers, body, left, ended, why, detail, sent))
-                exchange.stored = stored
+                if lease is not None and not lease.future.done():
+                    lease.future.set_exception(RuntimeError(f"in sender {sender.number}: {detail}"))
+                continue
+            headers, body = dict(zip(names[named], values, strict=True)), bodies[place - length : place]
+            why = Fault(fault) if fault else None
+            exchange = made(Kept, (status, headers, body, left, ended, why, detail, sent))
+            exchange.stored = stored
+            if lease is not None and not lease.future.done():
                 lease.future.set_result(exchange)
+                continue
+            stored()  # it was cancelled, or its sender was given up
+            lost = sender.lost.pop(number, None)
+            if lost is not None and lost.late is not None:
+                lost.late(exchange)
         if sender.kept_bytes > MOST_KEPT:
             sender.ping()
 
@@ -326,7 +339,8 @@ class Hub:
         for lease in sender.leases.values():
             if not lease.future.done():
                 detail = f"sender {sender.number} was lost: {why}"
-                lease.future.set_result(Exchange(0, {}, b"", lease.left, now, Fault.LOST, detail, True))
+                lost = sender.lost[lease.number] = Lost(0, {}, b"", lease.left, now, Fault.LOST, detail, True)
+                lease.future.set_result(lost)
         sender.leases.clear()
         if sender.transport is not None:
             sender.transport.kill()
