@@ -107,9 +107,10 @@ def test_both_ways_to_read_a_line_agree(
 
 
 USAGE = Usage(70, 3, 10, 2, 4, tier="batch")
+DETAILED = Usage(70, 3, 10, 2, 4, written_long=4, input_audio=7, output_image=1, tier="batch", charged=90)
 ENDS = [
     End(200, 0.0, usage=USAGE, cost=120, charged_tokens=73, bill=Bill(50, 20, 10, 40)),
-    End(200, 0.0, usage=USAGE, charged_tokens=73),
+    End(200, 0.0, usage=DETAILED, charged_tokens=73),
     End(200, 0.0, cost=90, charged_tokens=40),
 ]
 BODIES = ['{"n": 1}', '{"n": 2}', '{"n": "\\u00e9"}']
@@ -126,7 +127,8 @@ def answers_of(ends: list[End], first: int = 0) -> Answers:
         kinds = end.bill or Bill(other=end.cost or 0)
         usage = (None,) * 5 if end.usage is None else end.usage[:5]
         body, value = BODIES[row - 1], OUTCOMES[row - 1].value
-        lines.append((row, 1, value, *usage, end.cost, end.charged_tokens, *kinds[1:], body))
+        whole = end.usage._replace(tier=None) if end.usage is DETAILED else None
+        lines.append((row, 1, value, whole, *usage, end.cost, end.charged_tokens, *kinds[1:], body))
     return columns(Answers, lines)
 
 
@@ -170,12 +172,14 @@ def test_rows_that_are_answered_together_look_as_one_by_one(first: int) -> None:
     for each in single(event):
         assert isinstance(each, AttemptEnded | RowFinished)
         alone(each)
+    ended = [each for each in single(event) if isinstance(each, AttemptEnded)]
+    assert [each.usage for each in ended] == [end.usage for end in ENDS[first:]]
     assert together.snapshot(3.0) == alone.snapshot(3.0)
     assert together.snapshot(3.0).done == 3 - first
 
 
 def test_of_replies_together_those_are_decided_alone_that_are_of_other_attempts_or_awaited() -> None:
-    answers = columns(Answers, [(row, row % 2 + 1, *[None] * 11, 0, str(row)) for row in range(1, 7)])
+    answers = columns(Answers, [(row, row % 2 + 1, *[None] * 12, 0, str(row)) for row in range(1, 7)])
     leased = columns(Leased, [(row, 2, 500, row, row == 5) for row in (1, 3, 4, 5)])
     mine, taken, others = matched(leased, answers)
     assert (mine.rows, mine.tokens) == (taken.rows, [1, 3]) == ([1, 3], [1, 3])
@@ -225,7 +229,9 @@ def test_what_is_accepted_together_is_what_judging_accepts_without_a_flag(
     plain = judged.answer.accepted and not judged.answer.flags and judged.answer.complaint is None
     answer = ReplyReader(Endpoint.CHAT, limit, 1, checker, None, 0)(7, 2, data, body)
     usage = (None,) * 5 if judged.usage is None else judged.usage[:5]
-    assert (answer and (*answer[:8], answer[-1])) == ((7, 2, judged.value, *usage, data.decode()) if plain else None)
+    assert (answer and (*answer[:3], *answer[4:9], answer[-1])) == (
+        (7, 2, judged.value, *usage, data.decode()) if plain else None
+    )
 
 
 @given(body=REPLIES)

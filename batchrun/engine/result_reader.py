@@ -23,7 +23,9 @@ from batchrun.replies import ReplyChecker
 
 LENGTH = 8  # Bytes of each of two numbers before a page: the lengths of its JSON and its bodies
 _MOST = 2**63  # Largest number of picodollars that the JSON can hold
-_UNKNOWN = (None,) * 6 + (0,) * 5  # Usage and charge of a reply without usage: its reservation, which the journal has
+_UNKNOWN = (None,) * 7 + (0,) * 5  # Usage and charge of a reply without usage: its reservation, which the journal has
+
+_NO_KINDS = (0,) * 5  # Of a usage, from `written_long` to `output_image`
 
 Line = tuple[Any, ...]  # A line of `journal.Answers`
 
@@ -61,27 +63,29 @@ class ReplyReader:
             return (seq, number, value, *_UNKNOWN, body.decode())
         bill = billed(self.rates, usage, self.extra)
         # Each by its name: a starred one takes half a microsecond.
-        plain, read, wrote, made, other = bill or (0, 0, 0, 0, 0)
-        cost = None if bill is None else plain + read + wrote + made + other
+        plain, read, wrote, out, rest = bill or (0, 0, 0, 0, 0)
+        cost = None if bill is None else plain + read + wrote + out + rest
         if cost is not None and cost >= _MOST:
             return None
-        given, output, cached, reasoning, written = usage[:5]
-        text, charged = body.decode(), given + output
+        given, made, cached, thought, written = usage[:5]
+        whole = None if usage[5:10] == _NO_KINDS and usage.charged is None else tuple(usage)
+        sums, text = given + made, body.decode()
         return (
             seq,
             number,
             value,
+            whole,
             given,
-            output,
+            made,
             cached,
-            reasoning,
+            thought,
             written,
             cost,
-            charged,
+            sums,
             read,
             wrote,
-            made,
-            other,
+            out,
+            rest,
             text,
         )
 

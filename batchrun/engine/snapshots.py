@@ -83,8 +83,9 @@ def _each(
     answers: Answers, now: float, places: Callable[[], Sequence[tuple[int, int, str]]]
 ) -> Iterator[AttemptEnded | RowFinished]:
     for answer, (position, line, key) in zip(zip(*answers, strict=True), places(), strict=True):
-        row, number, value, given, output, cached, reasoning, written, cost, _, *kinds, _ = answer
-        usage = None if given is None else Usage(given, output, cached, reasoning, written, tier=BATCH)
+        row, number, value, whole, given, output, cached, reasoning, written, cost, _, *kinds, _ = answer
+        usage = None if given is None else Usage(*(whole or (given, output, cached, reasoning, written)))
+        usage = usage and usage._replace(tier=BATCH)
         bill = None if cost is None else Bill(cost - sum(kinds), *kinds)
         yield AttemptEnded(row, line, number, now, 200, None, False, False, True, False, 0.0, usage, cost, bill)
         outcome = JUST_DONE if value is None else JUST_DONE._replace(value=value)

@@ -119,7 +119,7 @@ class Group:
 
     def answer(self, now: float, reply: int, answers: Answers, tier: str) -> None:
         """Attempts in a batch ended with accepted replies, and so did their rows; replies are numbered from `reply` + 1."""
-        rows, numbers, values, *columns, bodies = answers
+        rows, numbers, values, _, *columns, bodies = answers
         given, output, *_ = columns
         replies = range(reply + 1, reply + 1 + len(rows))
         self.replies += zip(replies, rows, numbers, bodies, strict=True)

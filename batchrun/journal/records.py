@@ -272,13 +272,15 @@ class Leased(NamedTuple):
 class Answers(NamedTuple):
     """Columns of accepted replies from a batch, so that no step of Python is needed for a row.
 
-    `bodies` are exact, `values` as in `models.Outcome`. Tokens are None without a usage; `costs` are picodollars, None where unknown, and
+    `bodies` are exact, `values` as in `models.Outcome`. `usages` are None where the next five columns have all of it. Those tokens
+    are None without a usage; `costs` are picodollars, None where unknown, and
     the next four are parts of them (the rest is input).
     """
 
     rows: list[int]
     numbers: list[int]
     values: list[str | None]
+    usages: list[Sequence[Any] | None]
     input_tokens: list[int | None]
     output_tokens: list[int | None]
     cached_tokens: list[int | None]
@@ -317,7 +319,7 @@ class Sum(NamedTuple):
     @classmethod
     def of(cls, answers: Answers) -> "Sum":
         count, costs = len(answers.rows), answers.costs
-        given, made, cached, reasoning, written, cost, _, *kinds = (sum(filter(None, each)) for each in answers[3:-1])
+        given, made, cached, reasoning, written, cost, _, *kinds = (sum(filter(None, each)) for each in answers[4:-1])
         usage = Usage(given, made, cached, reasoning, written)
         stated, priced = count - answers.input_tokens.count(None), count - costs.count(None)
         return cls(stated, usage, priced, cost, Bill(cost - sum(kinds), *kinds))
