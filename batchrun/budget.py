@@ -113,7 +113,7 @@ class Budget:
 
     @property
     def charged(self) -> Sum:
-        """Of requests, all that were sent."""
+        """What is charged; its requests are all that were sent."""
         return Sum(self._cost, self._tokens, self._requests)
 
     @property

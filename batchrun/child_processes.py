@@ -13,7 +13,7 @@ _SECRET = re.compile(r"(KEY|KEYS|TOKEN|TOKENS|SECRET|SECRETS|PASSWORD|PASSWD|PAS
 def without_secrets(
     environ: Mapping[str, str], names: Collection[str] = (), values: Collection[str] = ()
 ) -> dict[str, str]:
-    """Without variables that are named like secrets, are in `names`, or contain one of `values`."""
+    """The environment without variables that are named like secrets, are in `names`, or contain one of `values`."""
     held = [value for value in values if value]
     return {
         name: value

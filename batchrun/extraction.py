@@ -22,7 +22,7 @@ _BARE_CHANNELS = re.compile(r"\s*analysis(?=[^a-z])(?P<thinking>.*)assistantfina
 THINKING_STARTS = ("<", "[", "◁", " ", "\t", "\r", "\n", "analysis")
 """Beginnings of a text with thinking, and of a blank one."""
 THINKING_ENDS = "think>"
-"""In any text whose thinking has no opening mark."""
+"""Part of any text whose thinking has no opening mark."""
 # A value of its own, unlike a bracket in prose: what can follow its opening.
 _OPENING = re.compile(r"\{(?=\s*[\"}])|\[(?=\s*[\"\[\]{\dtfn-])")
 _ANY_OPENING = re.compile(r"[{\[]")

@@ -49,7 +49,7 @@ def known_types() -> Mapping[str, Kind]:
 
 
 def type_of(head: bytes) -> Kind | None:
-    """None where unknown."""
+    """The type, or None where it is unknown."""
     for start, at, also, kind in _magics():
         if head.startswith(start) and head.startswith(also, at):
             return kind
@@ -93,7 +93,7 @@ def _jpeg(head: bytes) -> tuple[int, int]:
 
 
 def _webp(head: bytes) -> tuple[int, int]:
-    """Its three forms: lossy, lossless, extended (RFC 9649)."""
+    """The size in its three forms: lossy, lossless, extended (RFC 9649)."""
     form = head[12:16]
     if form == b"VP8X":
         return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")

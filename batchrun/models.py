@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 
 class State(StrEnum):
-    """At the end done + failed + skipped + unknown + pending = rows in."""
+    """State of a row. At the end done + failed + skipped + unknown + pending = rows in."""
 
     PENDING = "pending"
     IN_FLIGHT = "in flight"
@@ -23,7 +23,7 @@ class State(StrEnum):
 
 
 class Flag(StrEnum):
-    """Of a done row's reply. `odd`: unknown finish reason; `empty`: no answer; `numbers`: not those of its source."""
+    """Property of a reply. `odd`: unknown finish reason; `empty`: no answer; `numbers`: not those of its source."""
 
     TRUNCATED = "truncated"
     REFUSED = "refused"
@@ -34,7 +34,7 @@ class Flag(StrEnum):
 
 
 class Endpoint(StrEnum):
-    """As in the `url` of an OpenAI Batch request."""
+    """Endpoints, as in the `url` of an OpenAI Batch request."""
 
     CHAT = "/v1/chat/completions"
     RESPONSES = "/v1/responses"
@@ -137,7 +137,7 @@ class Request(NamedTuple):
 
     @property
     def weight(self) -> int:
-        """For token estimates: bytes of text, and four per token of files."""
+        """The basis of token estimates: bytes of text, and four per token of files."""
         return len(self.body) + 4 * self.file_tokens
 
 

@@ -85,7 +85,7 @@ class Rates(NamedTuple):
         return self._replace(**kinds)
 
     def bill(self, usage: Usage) -> Bill | None:
-        """None where the output's price is unknown."""
+        """The cost of a reply, None where the output's price is unknown."""
         if self.output is None and usage.output:
             return None
         size = usage.input
@@ -120,19 +120,19 @@ class Rates(NamedTuple):
 
     @property
     def dearest_input(self) -> int:
-        """Of text: media are not among a body's bytes."""
+        """The highest price of a token of text: media are not among a body's bytes."""
         return max(rate.dearest for rate in (self.input, self.cached, self.written, self.written_long) if rate)
 
     @property
     def dearest_output(self) -> int | None:
-        """Of text or reasoning, None where unknown."""
+        """The highest price of a token of text or reasoning, None where unknown."""
         return (
             None if self.output is None else max(self.output.dearest, self.reasoning.dearest if self.reasoning else 0)
         )
 
 
 _NO_KINDS = (0,) * 8
-"""Of a usage, from `cached` to `output_image`."""
+"""A usage's fields from `cached` to `output_image`."""
 
 
 def _at(rate: Rate | None, input_tokens: int, otherwise: int) -> int:
@@ -267,7 +267,7 @@ class Tariff:
     _known: dict[str, Price | None] = field(default_factory=dict[str, Price | None])
 
     def of(self, model: str | None) -> Price | None:
-        """None where unknown."""
+        """The price of a model, None where unknown."""
         name = model or ""
         if name not in self._known:
             self._known[name] = self._find(name)
@@ -328,13 +328,13 @@ def usd(picodollars: int) -> float:
 
 
 def picodollars(dollars: float) -> int:
-    """Rounded down, exact for a decimal number."""
+    """US dollars as picodollars, rounded down, exact for a decimal number."""
     return int(Decimal(str(dollars)) * USD)
 
 
 @cache
 def _listed(model: str, base_url: str) -> Price | None:
-    """With prices by time of day, today's highest."""
+    """The snapshot's price, today's highest where it depends on the time of day."""
     if _LOCAL.match(base_url) or (not base_url and model == "simulated"):
         return None
     from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415  a third of a second: only where a run asks

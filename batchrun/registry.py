@@ -39,7 +39,7 @@ class RunFile(NamedTuple):
 
     @property
     def output(self) -> Path | None:
-        """None for a stream."""
+        """The path of its output, None for a stream."""
         if self.meta.output == STREAM:
             return None
         return Path(os.path.normpath(self.path.parent / self.meta.output))
@@ -71,7 +71,7 @@ class Summary(NamedTuple):
 
 
 def directory_for(output: str, runs_dir: str | None) -> Path:
-    """Never among the system's devices."""
+    """The directory of the journal, never among the system's devices."""
     if runs_dir is not None:
         return Path(runs_dir)
     return Path(DIRECTORY) if output == STREAM or is_device(output) else patterns.place(output).parent / DIRECTORY
@@ -84,7 +84,7 @@ def new_id(now: float) -> str:
 
 
 def relative_output(output: str, directory: Path) -> str:
-    """To the journal's directory, so that both can be moved."""
+    """The output relative to the journal's directory, so that both can be moved."""
     return STREAM if output == STREAM else os.path.relpath(output, directory)
 
 
@@ -100,7 +100,7 @@ def listing(directory: Path) -> list[RunFile]:
 
 
 def unreadable(directory: Path) -> dict[Path, StorageError]:
-    """Without journals that another process deletes meanwhile."""
+    """Unreadable journals, without those that another process deletes meanwhile."""
     found: dict[Path, StorageError] = {}
     for path in sorted(directory.glob("*.db")):
         try:
@@ -180,7 +180,7 @@ def find(reference: str, runs_dir: str | None) -> RunFile:
 
 
 def journal_of(reference: str, runs_dir: str | None) -> Path:
-    """Whole or damaged. Raises RefusedError for none or several."""
+    """The journal, whole or damaged. Raises RefusedError for none or several."""
     try:
         return find(reference, runs_dir).path
     except DamagedError as error:
@@ -202,7 +202,7 @@ def summary(run: RunFile) -> Summary:
 
 
 def summaries(directory: Path) -> list[Summary]:
-    """Newest first, without those that another process deletes meanwhile."""
+    """The runs, newest first, without those that another process deletes meanwhile."""
     found = map(summary, listing(directory))
     return [each for each in found if each.damage is None or os.path.lexists(each.run.path)]
 
@@ -244,7 +244,7 @@ def remove(run: RunFile) -> None:
 
 
 def batch_folder(run: RunFile) -> Path:
-    """Of a run's request and result files."""
+    """The folder of a run's request and result files."""
     return run.path.with_suffix(".batches")
 
 

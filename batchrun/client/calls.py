@@ -20,7 +20,7 @@ from batchrun.models import Exchange, Fault
 
 _PIECE = 256 * 1024
 _MOST_BYTES = 64 * 1024 * 1024
-"""Of a body that is not written to a file."""
+"""The largest body that is not written to a file."""
 _SHORT, _LONG = 120.0, 1800.0
 """Seconds for a call, and for one that carries a file."""
 

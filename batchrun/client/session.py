@@ -21,7 +21,7 @@ CONNECT_SECONDS = 20.0
 """Seconds for one address to accept a connection, TLS included."""
 
 _BYTES = 256 * 1024
-"""Of a header line, and read ahead."""
+"""Bytes of a header line, and of what is read ahead."""
 _LARGE_BODY_BYTES = 1024 * 1024
 
 

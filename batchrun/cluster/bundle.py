@@ -18,7 +18,7 @@ LARGEST = 100_000_000
 MOST = 10_000
 """Their number at most."""
 _JOURNAL = b"BRJL"
-"""At byte 68 of a journal: the application id of an SQLite file."""
+"""What a journal has at byte 68: the application id of an SQLite file."""
 _LEFT_OUT = ("__pycache__", "node_modules", "site-packages", "batchrun.toml")
 
 
@@ -92,7 +92,7 @@ class _Budget:
 
 
 def _copy(source: Path, target: Path, budget: _Budget) -> None:
-    """Without hidden files, environments, and links to other folders."""
+    """Copy files, without hidden ones, environments, and links to other folders."""
     only_code = [Path.cwd()]
     for at, folders, files in os.walk(source):
         here = Path(at)

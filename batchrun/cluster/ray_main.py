@@ -39,7 +39,7 @@ class Operations:
         self._nodes: dict[int, str] = {}
 
     async def join(self, address: str, folder: str) -> None:
-        """Off the main thread, where Ray would take over SIGTERM."""
+        """Join off the main thread, where Ray would take over SIGTERM."""
         await asyncio.to_thread(
             _ray.init,
             address=address,

@@ -31,7 +31,7 @@ EVERYTHING = (1 << 63) - 1
 Fallbacks = frozenset[int]
 """Lanes (lanes.id) for rows that have failed elsewhere."""
 _FAILED_ELSEWHERE = "failed before the fallback", "it could not be sent there"
-"""Of a row without an attempt before it was handed to a fallback."""
+"""Cause and message of a row that was handed to a fallback without an attempt."""
 
 
 def pending(

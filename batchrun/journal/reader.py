@@ -153,7 +153,7 @@ class Reader:
 
     @property
     def totals(self) -> Totals:
-        """As of the last commit."""
+        """The account of the last commit."""
         with database.translated(self.path):
             return sums.read(self._connection).totals()
 
@@ -189,7 +189,7 @@ class Reader:
             after = page[-1][0]
 
     def spent(self, count: int = 1000) -> Iterator[Spent]:
-        """Of about `count` answered rows from all over the input."""
+        """The use of about `count` answered rows from all over the input."""
         every = max(1, self._all("SELECT count(*) FROM outcomes WHERE attempts > 0")[0][0] // count)
         after = 0
         while rows := self._paged(lambda row: len(row[3]), _SPENT, every, after, PAGE):
@@ -237,7 +237,7 @@ class Reader:
         return self._each(_entry, sql("slowest_rows"), count)
 
     def attempts(self, seq: int) -> list[Attempt]:
-        """With those of earlier outcomes."""
+        """All attempts of a row, those of earlier outcomes too."""
         flags = slice(8, 13)
         return self._each(lambda row: Attempt(*row[:8], *map(bool, row[flags]), *row[13:]), _ATTEMPTS, seq)
 

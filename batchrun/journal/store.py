@@ -232,7 +232,7 @@ class Journal:
 
     @property
     def totals(self) -> Totals:
-        """As of the last commit, without reading the disk."""
+        """The account of the last commit, without reading the disk."""
         return self._totals if self._writer is None else self._writer.totals
 
     @property
@@ -254,7 +254,7 @@ class Journal:
 
     @property
     def charged(self) -> Charged:
-        """By all attempts, those of absent rows too; reads every attempt."""
+        """The charges of all attempts, those of absent rows too; reads every attempt."""
         with database.translated(self.path):
             cost, tokens, requests, excess, tiers = self._reading().execute(sql("charged")).fetchone()
         return Charged(int(cost), int(tokens), requests, excess, frozenset(json.loads(tiers)))

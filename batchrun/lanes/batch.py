@@ -101,7 +101,7 @@ class BatchExecutor:
                 return Reclaim.RUNNING
 
     def reclaimed(self, ticket: Ticket) -> Ticket:
-        """For this process: a call under way has no known answer."""
+        """The ticket for this process, in which a call under way has no known answer."""
         if ticket.remote is not None:
             self._known.add(ticket.remote)
         self._known.update(json_object(json.loads(ticket.detail)).get("not_ours") or ())
@@ -263,7 +263,7 @@ class BatchExecutor:
         return search.is_of(self.shape, ticket, batch)
 
     async def find(self, remote: str) -> Batch | None:
-        """None where the provider does not return it."""
+        """The batch, None where the provider does not return it."""
         answer = await self._call(self.shape.retrieve(remote))
         body = body_of(answer)
         return self.shape.batch(body) if answer.status == 200 and body.get("id") else None

@@ -20,7 +20,7 @@ def body_of(answer: Exchange) -> dict[str, Any]:
 
 
 def answer_text(answer: Exchange) -> str:
-    """Its error's message, else its beginning, else why there is none."""
+    """An answer's error message, else its beginning, else why there is none."""
     error = body_of(answer).get("error")
     message = json_object(error).get("message") if isinstance(error, dict) else error
     text = str(message or answer.body[:300].decode("utf-8", "replace") or answer.detail or answer.fault or "no answer")
@@ -85,7 +85,7 @@ def _sorted(found: list[Batch]) -> list[Batch]:
 
 
 def is_of(shape: OpenAIShape, ticket: Ticket, batch: Batch) -> bool:
-    """By its file, else its label, else by size and time."""
+    """Compares by file, else by label, else by size and time."""
     if ticket.file is not None and batch.input is not None:
         return batch.input == ticket.file
     if batch.tag is not None or shape.vendor.metadata:

@@ -226,7 +226,7 @@ class OpenAIShape:
         return (str(named, "utf-8"), body, json_object(data)) if isinstance(data, dict) else None
 
     def completion(self, line: Mapping[str, Any], seq: int, number: int) -> Completion:
-        """Of one line of a results or error file."""
+        """Parse one line of a results or error file."""
         response = json_object(line.get("response"))
         code, body = response.get("status_code"), response.get("body")
         if isinstance(code, int) and 100 <= code < 600:
@@ -247,12 +247,12 @@ def _without_response(error: Any, seq: int, number: int) -> Completion:
 
 
 def hours(window: str) -> int:
-    """Of a window such as `24h` or `7d`."""
+    """The hours of a window such as `24h` or `7d`."""
     return int(window[:-1]) * (24 if window.endswith("d") else 1)
 
 
 def status(value: Any) -> str:
-    """In OpenAI's words; an unknown one counts as under way."""
+    """The status in OpenAI's words; an unknown one counts as under way."""
     word = str(value or "").lower().removeprefix("batch_status_")
     return _STATUSES.get(word, word)
 
@@ -394,7 +394,7 @@ def parse_wire_id(run: str, custom_id: Any) -> tuple[int, int] | None:
 
 
 def object_of(line: bytes) -> Mapping[str, Any]:
-    """With exact numbers. Raises ValueError where it is no JSON object."""
+    """Parse a line with exact numbers. Raises ValueError where it is no JSON object."""
     value = json.loads(line)
     if not isinstance(value, dict):
         raise ValueError("a line of the results is not an object")

@@ -71,7 +71,7 @@ def content(file: File) -> bytes:
 
 
 def why_changed(file: File) -> str | None:
-    """None where the file is unchanged; reads it only where its size is the same and its time is not."""
+    """Why a file cannot be sent, or None; reads it only where its size is the same and its time is not."""
     if not file.sha256:
         return None
     try:

@@ -18,14 +18,14 @@ class Formula:
         self._count = _WAYS[line["how"]]
 
     def of(self, files: Sequence[File], detail: str | None) -> int | None:
-        """None where the size of a picture is unknown."""
+        """The tokens of all files, None where the size of a picture is unknown."""
         if not all(file.width and file.height for file in files):
             return None
         return sum(self._count(self._line, file.width, file.height, detail) for file in files)
 
 
 def formula_of(takes: Mapping[str, Any], dialect: str, model: str | None) -> Formula | None:
-    """That of the profile (`takes`), else the first line that fits."""
+    """The profile's formula (`takes`), else that of the first line that fits."""
     if "tokens" in takes:
         return Formula(takes["tokens"])
     for line in table("media")["tokens"]:

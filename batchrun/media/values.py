@@ -68,7 +68,7 @@ def _address(name: str, kind: str, address: str) -> File:
 
 
 def _paths(name: str, value: str, folders: Sequence[Path]) -> Iterator[Path]:
-    """In the first folder that has any."""
+    """The files in the first folder that has any."""
     wanted = os.path.expanduser(value)
     for folder in folders:
         path = folder / wanted
@@ -105,7 +105,7 @@ def _file(path: str, name: str) -> File:
 
 @lru_cache(maxsize=1000)
 def _read(path: str, size: int, modified: float) -> File:
-    """Without the name of an input; cached."""
+    """The record of a file without the name of an input; cached."""
     with open(path, "rb") as stream:
         head = stream.read(HEAD)
         stream.seek(0)
@@ -141,7 +141,7 @@ def to_json(files: Iterable[File], folder: Path) -> str:
 
 
 def from_json(text: str, folder: Path) -> tuple[File, ...]:
-    """With absolute paths."""
+    """The files, with absolute paths."""
     if not text:
         return ()
     files = (File(**noted) for noted in orjson.loads(text))

@@ -43,7 +43,7 @@ class AsyncWorker:
 
     @property
     def held(self) -> int:
-        """Its rows that have not ended."""
+        """Rows that have not ended."""
         return len(self._rows) + len(self._alone)
 
     @property

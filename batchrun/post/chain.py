@@ -155,7 +155,7 @@ class Chain:
             yield result
 
     async def awaited(self, item: Item) -> Result:
-        """As `run`, for a row with coroutine functions; raises nothing."""
+        """Like `run`, for a row with coroutine functions; raises nothing."""
         if self._calls is None:
             return self._broken or KEPT
         try:

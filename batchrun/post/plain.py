@@ -26,7 +26,7 @@ def _item(text: str, row: str, value: str | None, usage: tuple[Any, ...] | None,
 
 
 def pack_done(done: Done | None) -> bytes:
-    """None is for a shard that the worker cannot take."""
+    """Packs None for a shard that the worker cannot take."""
     return pack(None if done is None else done._replace(numbers=list(done.numbers)))
 
 

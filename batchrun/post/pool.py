@@ -134,7 +134,7 @@ async def _answer(pool: "ProcessPool", shard: Shard, seconds: float) -> Done:
 
 
 def _pool_of(making: "asyncio.Future[ProcessPool]") -> "ProcessPool | None":
-    """None where making it failed."""
+    """The pool, None where making it failed."""
     return making.result() if making.exception() is None else None
 
 

@@ -69,7 +69,7 @@ class WorkerContext(SpawnContext):
 
 
 def popen_type() -> Any:
-    """For systems with `posix_spawn`."""
+    """The Popen class for systems with `posix_spawn`."""
     from multiprocessing import popen_spawn_posix, reduction, resource_tracker  # noqa: PLC0415  not on Windows
 
     class Popen(popen_spawn_posix.Popen):

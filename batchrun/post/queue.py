@@ -204,7 +204,7 @@ class PostQueue:
 
     @property
     def _may_move(self) -> bool:
-        """From the thread to worker processes."""
+        """Whether it may move from the thread to worker processes."""
         return self._choices.workers is None and self._cluster is None and not self.workers
 
     def _soon(self) -> None:
@@ -292,7 +292,7 @@ class PostQueue:
         self._leave(len(results))
 
     async def _results_of(self, tasks: list[Task]) -> list[Result]:
-        """Of the shard, or its beginning; the rest goes back into the queue."""
+        """The results of the shard, or of its beginning; the rest goes back into the queue."""
         items = [item for _, item in tasks]
         try:
             done = await self._shard(items)
@@ -347,7 +347,7 @@ class PostQueue:
         self._soon()
 
     def _use_workers(self, workers: int) -> None:
-        """With 0 the thread. Each event loop has its own pool, so that rows in flight stay in their process."""
+        """Use so many processes, 0 for the thread. Each event loop has its own pool, so that rows in flight stay in their process."""
         self.workers = workers
         if not workers:
             backends: list[Pool] | list[Inline] = [Inline(self._make_worker)]

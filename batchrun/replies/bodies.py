@@ -178,7 +178,7 @@ def _choices(read_one: Callable[[dict[str, Any]], _Answer | str], data: dict[str
 
 
 def _several(answers: list[_Answer | str]) -> _Answer | str:
-    """None for empty ones; the whole is empty only where all are."""
+    """The list of values, None for empty ones; the whole is empty only where all are."""
     replied = [answer for answer in answers if isinstance(answer, _Answer)]
     good = [answer for answer in replied if Flag.EMPTY not in answer.flags]
     if not good:
@@ -224,7 +224,7 @@ def _broken_off(choice: dict[str, Any], finish: str | None) -> str:
 def _answer_of(  # noqa: PLR0913  what a message may hold, each by name
     text: str | None, calls: Any, refusal: Any, *, finish: str | None, flags: frozenset[Flag], message: dict[str, Any]
 ) -> _Answer:
-    """Of a text, what follows the thinking."""
+    """The answer of a message; that of a text follows the thinking."""
     thinking, answer, closed = extraction.split(text or "")
     blank = not answer.strip()
     if calls and (is_array(calls) or is_object(calls)):
@@ -335,7 +335,7 @@ def _reasoning(items: list[dict[str, Any]]) -> str | None:
 
 
 def _thinking_text(value: Any) -> str | None:
-    """Of a text, or nested parts."""
+    """The text of a member, which may be nested parts."""
     if type(value) is str:
         return value.strip() or None
     if is_object(value):

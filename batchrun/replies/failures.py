@@ -83,7 +83,7 @@ def _status(code: Any) -> int | None:
 
 
 def _object(body: bytes | str) -> dict[str, Any] | None:
-    """Also of a stream of events; of a list its first element, as Gemini wraps errors."""
+    """The body as an object, also of a stream of events; of a list the first element, as Gemini wraps errors."""
     if len(body) > _LARGEST_JSON:
         return None
     try:

@@ -21,7 +21,7 @@ _LONG = 4_000
 
 
 class Repaired(NamedTuple):
-    """With U+FFFD for each half pair and, with `numbers`, null for each NaN or Infinity."""
+    """A body with U+FFFD for each half pair and, with `numbers`, null for each NaN or Infinity."""
 
     text: str
     data: Any
@@ -29,7 +29,7 @@ class Repaired(NamedTuple):
 
 
 def repaired(body: bytes | str) -> Repaired | None:
-    """None where the body cannot be read safely."""
+    """The repaired body, None where it cannot be read safely."""
     numbers: list[str] = []
     try:
         text = body if isinstance(body, str) else body.decode()

@@ -45,7 +45,7 @@ class _Cost(NamedTuple):
 
 
 def usage_of(body: dict[str, Any], inputs: int = 1) -> Usage | None:
-    """None where the body states no credible one, for a request with so many `inputs`."""
+    """The usage that a body states for so many `inputs`, None where it is not credible."""
     usage = body.get("usage")
     if not is_object(usage) or (shape := _shape_of(tuple(usage))) is None:
         return None
@@ -103,13 +103,13 @@ def _tier(body: dict[str, Any], usage: dict[str, Any]) -> str | None:
 
 
 def tier_named(name: Any) -> str | None:
-    """None for the standard one or none."""
+    """The requested tier, None for the standard one or none."""
     tier = _tiers().get(name.lower(), name.lower()) if isinstance(name, str) else None
     return None if tier == "default" else tier
 
 
 def _cost(usage: dict[str, Any]) -> int | None:
-    """In picodollars, rounded up."""
+    """The stated cost in picodollars, rounded up."""
     for cost in _costs():
         if cost.member[0] not in usage:
             continue

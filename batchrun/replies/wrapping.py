@@ -25,7 +25,7 @@ def is_stream(body: bytes | str) -> bool:
 
 
 def unwrapped(body: bytes | str) -> dict[str, Any] | None:
-    """None where there is no object, or its end is missing."""
+    """The object in the body or of its events, None where there is none or its end is missing."""
     try:
         text = body if isinstance(body, str) else body.decode()
     except UnicodeDecodeError:
@@ -76,7 +76,7 @@ def _is_piece(event: dict[str, Any]) -> bool:
 
 
 def _response(response: Any, events: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Of the last event, with the text of the pieces where it has none."""
+    """The response of the last event, with the text of the pieces where it has none."""
     if not is_object(response):
         return None
     text = "".join(

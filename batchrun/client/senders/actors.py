@@ -32,7 +32,7 @@ LOOK = 5.0
 HINT = "install batchrun on every node of the cluster, under the same Python; nothing was sent"
 _ACTOR = "batchrun.client.senders.actor:SenderActor"
 _MOST_BYTES = 1_000_000
-"""Of one call."""
+"""Bytes of one call, at most."""
 _AGAIN = 0.2
 """Seconds until a call to an unreachable actor is repeated."""
 UNREACHABLE = 1.0
@@ -40,7 +40,7 @@ UNREACHABLE = 1.0
 
 
 class ActorTransport:
-    """At most two calls of `exchange`, one of which waits for data."""
+    """Makes at most two calls of `exchange` at a time, one of which waits for data."""
 
     def __init__(self, driver: DriverProcess, number: int, receiver: Receiver, ended: Callable[[int], object]) -> None:
         """`ended` gets the number when the actor is gone."""

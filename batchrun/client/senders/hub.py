@@ -330,7 +330,7 @@ class Hub:
             sender.transport.kill()
 
     def lose(self, sender: _Sender, why: str) -> None:
-        """Its requests may have been billed. Starts another sender."""
+        """Report its requests as lost, as they may have been billed, and start another sender."""
         if sender.state is State.LOST or self._closed:
             return
         started, sender.state = sender.state is not State.STARTING, State.LOST
