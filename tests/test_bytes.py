@@ -254,7 +254,7 @@ def test_what_is_no_size_is_refused(said: object) -> None:
         parse_size(said)
 
 
-@pytest.mark.parametrize(("size", "pages"), [(100, 4096), (100_000, 32768)])
+@pytest.mark.parametrize(("size", "pages"), [(100, 8192), (100_000, 32768)])
 def test_a_journal_of_long_rows_has_large_pages(size: int, pages: int, tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text("".join(f'{{"id": {n}, "text": "{"x" * size}"}}\n' for n in range(3)))

@@ -111,7 +111,7 @@ def test_a_damaged_journal_is_left_out_of_the_list_and_named_when_it_is_meant() 
 def test_a_damaged_journal_that_still_names_another_output_is_in_nobody_s_way() -> None:
     path = made("r1", "one.jsonl")
     content = path.read_bytes()
-    path.write_bytes(content[: len(content) - 4096])
+    path.write_bytes(content[: len(content) - 8192])
     registry.refuse_damaged(Path("other.jsonl"), Path(".batchrun"))
     with pytest.raises(StorageError):
         registry.refuse_damaged(Path("one.jsonl"), Path(".batchrun"))
