@@ -46,6 +46,6 @@ def check_rows_used(settings: Settings, source: Input, prompt: Prompt) -> None:
     if settings.yes or len(source.head(2)) < 2:
         return
     raise PromptError(
-        f"the prompt `{prompt.name}` uses no column of the rows: the same request would be sent and paid for each row",
+        f"the prompt `{prompt.name}` uses no column of the rows: every row would send, and pay for, the same request",
         "Write {{ text }} where the column `text` belongs; --yes sends it unchanged.",
     )
