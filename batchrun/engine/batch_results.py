@@ -87,10 +87,9 @@ class Ends:
             self._tickets.most = min(self._tickets.most, max(1, ticket.rows // 2)) if status else self._tickets.most
             await self.release(ticket, NOT_SENT, State.SETTLED)
         else:
-            await self.release(ticket, NOT_SENT, State.SETTLED)
             hint = "nothing was submitted and the rows are pending; fix the cause, or send them live without --batch"
             message = f"the provider refused the batch: {printable(ticket.note or '', 500)}"
-            self._stop(RunResult(ExitCode.STOPPED, message, hint))
+            await self.release(ticket, NOT_SENT, State.SETTLED, RunResult(ExitCode.STOPPED, message, hint))
 
     async def failed(self, ticket: Ticket) -> None:
         """The batch failed as a whole, at validation: nothing was billed."""
@@ -122,10 +121,9 @@ class Ends:
                 await self._all_told()
                 await self.release(ticket, NOT_SENT, State.SETTLED)
                 return
-        await self.release(ticket, NOT_SENT, State.SETTLED)
         hint = "nothing was billed and the rows are pending; fix the cause, or send them live without --batch"
         message = f"chunk {ticket.chunk} failed at the provider: {printable(message, 500)}"
-        self._stop(RunResult(ExitCode.STOPPED, message, hint))
+        await self.release(ticket, NOT_SENT, State.SETTLED, RunResult(ExitCode.STOPPED, message, hint))
 
     async def _wait_for_room(self, ticket: Ticket, message: str) -> None:
         """Too many tokens are enqueued: try again later, with a smaller file if necessary."""
@@ -270,8 +268,8 @@ class Ends:
         assert self.flush is not None
         await self.flush()
 
-    async def release(self, ticket: Ticket, end: End, state: State) -> int:
-        """Close the open attempts of a ticket and settle it; their number."""
+    async def release(self, ticket: Ticket, end: End, state: State, stops: RunResult | None = None) -> int:
+        """Close the open attempts of a ticket and settle it; their number. `stops` ends the run, before a row is sent again."""
         await self._journal.put_ticket(ticket)  # commits what was handed over before: those attempts are closed
         count, after = 0, 0
         while leases := await asyncio.to_thread(self._journal.leases, ticket.id, after):
@@ -285,15 +283,17 @@ class Ends:
             after = leases[-1].row
             if last is not None:
                 await last
-        self.left_pending = self.left_pending or count > 0
-        await self.settle(ticket, state)
+        self.left_pending = self.left_pending or (count > 0 and stops is None)
+        await self.settle(ticket, state, stops)
         return count
 
-    async def settle(self, ticket: Ticket, state: State) -> None:
-        """Mark a ticket as settled and delete its files."""
+    async def settle(self, ticket: Ticket, state: State, stops: RunResult | None = None) -> None:
+        """Mark a ticket as settled and delete its files; `stops` ends the run."""
         self._tickets.settled += 1
         detail = detailed(ticket, learned=self._tickets.tokens.learned)
         await self._tickets.put(replace(ticket, state=state, next=None, detail=detail))
+        if stops is not None:
+            self._stop(stops)
         await asyncio.to_thread(self._executor.clean, ticket)
 
 

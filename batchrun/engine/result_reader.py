@@ -67,27 +67,10 @@ class ReplyReader:
         cost = None if bill is None else plain + read + wrote + out + rest
         if cost is not None and cost >= _MOST:
             return None
-        given, made, cached, thought, written = usage[:5]
+        given, made, cached, thought, kept = usage[:5]
         whole = None if usage[5:10] == _NO_KINDS and usage.charged is None else tuple(usage)
         sums, text = given + made, body.decode()
-        return (
-            seq,
-            number,
-            value,
-            whole,
-            given,
-            made,
-            cached,
-            thought,
-            written,
-            cost,
-            sums,
-            read,
-            wrote,
-            out,
-            rest,
-            text,
-        )
+        return seq, number, value, whole, given, made, cached, thought, kept, cost, sums, read, wrote, out, rest, text
 
     def as_json(self) -> dict[str, Any]:
         """What another process needs to read as this one, without a checker."""
