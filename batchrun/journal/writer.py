@@ -318,6 +318,7 @@ class Writer:
             if taken and self.failure is None:
                 self._commit(taken)
             self._notify([future for future, _ in taken])
+            del taken  # whom it tells holds rows with their requests, which must not stay until the next group comes
 
     def _gather(self) -> tuple[Turn, bool]:
         """Wait for one turn and add what else has come; and whether more may come."""
