@@ -53,7 +53,7 @@ def test_embeddings_have_no_output_to_limit() -> None:
 
 def test_a_line_with_a_model_of_unknown_price_is_named_under_a_cap() -> None:
     body = {"model": "no-such-model", "messages": TALK}
-    with pytest.raises(RenderError, match="price of model no-such-model is not known"):
+    with pytest.raises(RenderError, match="price of model no-such-model is unknown"):
         sent(body, max_cost=1.0, input_price=None, output_price=None, base_url="https://api.openai.com/v1")
 
 

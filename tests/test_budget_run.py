@@ -245,7 +245,7 @@ def test_a_cap_below_one_request_says_what_the_request_may_take(folder: Path) ->
 @pytest.mark.parametrize(
     ("options", "settings", "said"),
     [
-        (("--max-cost", "1", "--max-output-tokens", "9"), "", "the price of model simulated is not known"),
+        (("--max-cost", "1", "--max-output-tokens", "9"), "", "the price of model simulated is unknown"),
         (("--max-cost", "1"), SETTINGS, "add --max-output-tokens N"),
         (("--max-total-tokens", "1"), SETTINGS, "add --max-output-tokens N"),
         (("--max-cost", "1", "--max-output-tokens", "9", "--param", "tools=[1]"), SETTINGS, "add --reserve USD"),

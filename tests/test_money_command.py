@@ -121,7 +121,7 @@ def test_flex_costs_half(folder: Path) -> None:
         (("--tier", "flex", "--param", "service_tier=flex"), "--tier and the parameter service_tier"),
         (("--cache", "on"), "must be auto or off"),
         (("--finish-by", "soon"), "must be a time such as 07:00"),
-        (("--tier", "turbo", "--max-cost", "1", "--max-output-tokens", "9"), "in service tier turbo is not known"),
+        (("--tier", "turbo", "--max-cost", "1", "--max-output-tokens", "9"), "in service tier turbo is unknown"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(args: tuple[str, ...], said: str, folder: Path) -> None:

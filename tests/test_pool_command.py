@@ -113,7 +113,7 @@ def test_a_plan_says_what_each_lane_would_cost_and_a_cap_needs_the_price_of_each
     assert 0 < cheap_lane["prompts"] < cheap_lane["most"]
     refused = batchrun(tmp_path, *common, "--pool", "three", "--max-cost", "1")
     assert refused.returncode == 2
-    assert "the price of model n is not known" in refused.stderr
+    assert "the price of model n is unknown" in refused.stderr
 
 
 def test_a_single_place_with_a_fallback_is_a_run_like_any_other(servers: dict[str, str], tmp_path: Path) -> None:
