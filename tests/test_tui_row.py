@@ -203,4 +203,4 @@ async def test_a_run_is_deleted_after_a_question_and_not_without(monkeypatch: py
         await pilot.press("d")
         await tui.asked(pilot, Confirm)
         await pilot.press("enter")
-        await tui.until(pilot, lambda: removed == ["20261120-1015-rehe"])
+        await tui.until(pilot, lambda: removed == ["20261120-1015-simu"])
