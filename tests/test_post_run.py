@@ -264,7 +264,7 @@ def test_a_column_of_the_input_is_not_taken_by_a_value_in_place_of_the_schemas_f
 def test_a_coroutine_that_blocks_is_named_in_the_summary() -> None:
     ran = batchrun(*RUN, "--limit", "2", "--post", "f.py:blocks", "--workers", "1", "--quiet")
     assert ran.returncode == 0
-    assert "f.py:blocks is a coroutine function and blocked its event loop" in ran.stderr
+    assert "f.py:blocks is a coroutine function that blocked its event loop" in ran.stderr
 
 
 @contextlib.contextmanager

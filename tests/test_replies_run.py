@@ -73,7 +73,7 @@ async def test_a_model_that_gives_no_answers_is_not_paid_for_every_row(tmp_path:
     stage, provider = Stage(tmp_path, 300), Provider(usual=NOTHING)
     story = await stage.play(provider)
     assert story.ending.exit_code is ExitCode.STOPPED
-    assert "20 rows have no answer" in (story.ending.message or "")
+    assert "none of the replies to 20 rows has an answer" in (story.ending.message or "")
     assert THOUGHTS in (story.ending.message or "")
     assert len(provider.calls) <= 2 * 20 + 4
     assert set(stage.states) == {"pending"}

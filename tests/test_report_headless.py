@@ -142,7 +142,7 @@ TOLD: list[tuple[Event, int, str]] = [
         logging.WARNING,
         "line 8 (id k): failed, retryable: 503: busy",
     ),
-    (RowDivided(7, 8, 2, 9.0), logging.INFO, "line 8: its reply was cut off: the text is sent in 2 pieces"),
+    (RowDivided(7, 8, 2, 9.0), logging.INFO, "line 8: its reply was cut off; the text is sent in 2 pieces"),
     (RowLost(7, 8, 9.0), logging.WARNING, "line 8: abandoned in flight, it may have been billed"),
     (Waiting(Reason.THROTTLED, 12.0, 9.0), logging.INFO, "waiting 3.0 s: the provider said 429"),
     (Waiting(Reason.PAUSED, None, 9.0), logging.INFO, "waiting: paused"),

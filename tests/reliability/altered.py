@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from program import Program
@@ -78,13 +78,15 @@ def _reply(value: str) -> None:
     from batchrun.journal import Journal  # noqa: PLC0415 - only here
 
     fatal, heard = int(value), itertools.count(1)
-    made, end = Journal.__init__, Journal.end
-    doomed = threading.Event()
+    made, doomed = Journal.__init__, threading.Event()
 
-    def altered_end(self: Journal, *args: Any, **options: Any) -> Any:
-        if next(heard) == fatal:
-            doomed.set()
-        return end(self, *args, **options)
+    def counted(record: Callable[..., Any]) -> Callable[..., Any]:
+        def recorded(self: Journal, *args: Any, **options: Any) -> Any:
+            if next(heard) == fatal:
+                doomed.set()
+            return record(self, *args, **options)
+
+        return recorded
 
     def strike(_: int) -> None:
         if doomed.is_set():
@@ -93,7 +95,8 @@ def _reply(value: str) -> None:
     def altered(self: Journal, *args: Any, **options: Any) -> None:
         made(self, *args, **{**options, "faults": strike})
 
-    Journal.__init__, Journal.end = altered, altered_end
+    Journal.__init__ = altered
+    Journal.end, Journal.complete = counted(Journal.end), counted(Journal.complete)
 
 
 def _clock(value: str) -> None:

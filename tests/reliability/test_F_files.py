@@ -211,9 +211,10 @@ async def test_F6_the_same_command_resumes_and_a_foreign_file_is_not_overwritten
         assert len(server.calls) == N
 
 
+PAGE = 8192
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "header": lambda data: bytes([data[0] ^ 255]) + data[1:],
-    "middle": lambda data: data[: len(data) // 3] + bytes(8192) + data[len(data) // 3 + 8192 :],
+    "middle": lambda data: data[: 26 * PAGE] + bytes(PAGE) + data[27 * PAGE :],  # a page of rows
     "cut": lambda data: data[: len(data) * 2 // 3],
     "empty": lambda _: b"",
     "version": lambda data: data[:60] + (99).to_bytes(4, "big") + data[64:],
