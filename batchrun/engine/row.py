@@ -231,9 +231,8 @@ class RowRunner:
         """Where rows fail alike, try one from far ahead, one at a time."""
         if state.elsewhere:
             state.elsewhere = lane.probes_ahead = False
-        async with (
-            lane.probe_lock
-        ):  # until it is found, those that fail meanwhile wait: they would only be followed by more
+        # Until it is found, rows that fail meanwhile wait here: they would only be followed by more.
+        async with lane.probe_lock:
             if lane.health.doubtful and not lane.probes_ahead:
                 lane.probes_ahead = True
                 if not await self._services.queue.take_from_ahead(lane):

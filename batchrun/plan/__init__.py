@@ -1,4 +1,4 @@
-"""Resolves what the user chose into one frozen plan; after that nobody reads the environment.
+"""Resolves what the user chose into one frozen plan; after that the environment is not read.
 
     settings.gather      flags, BATCHRUN_* variables, batchrun.toml, profile  →  Gathered (Settings, Profile, sources)
     keys.find_key        the API key: environment, file or command            →  Key
