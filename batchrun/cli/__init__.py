@@ -1,7 +1,7 @@
 """The command line: `main` is the entry point, `program` the tree of commands.
 
-Commands only parse, gather settings and call other packages. Modules here import click and the standard library at the
-top, the rest where a command runs: `batchrun --help` must be quick.
+Modules here import click and the standard library at the top, the rest inside commands: `batchrun --help` must be
+quick.
 """
 
 import gc
@@ -14,20 +14,16 @@ from typing import cast
 import click
 
 from batchrun import __version__
-from batchrun.cli import app, batches, run, runs, sim, steer, tools
+from batchrun.cli import batches, run, runs, tools
 from batchrun.cli.failures import ErrorBoundary
 from batchrun.cli.help_format import RootGroup
 from batchrun.errors import ExitCode
 
 _MODES = {"stdin": ("r", os.O_RDONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_WRONLY)}
-"""The mode of each stream, and the flags of its replacement: writes to the replaced standard output fail."""
 
 
 def replace_closed_streams() -> None:
-    """Replace closed standard streams, so that no opened file takes their number.
-
-    Text for standard error is dropped; data for standard output is an error, as it must not be lost.
-    """
+    """Replace closed standard streams, so that no opened file takes their number."""
     for number, (name, (mode, flags)) in enumerate(_MODES.items()):
         if getattr(sys, name) is not None:
             continue
@@ -55,17 +51,17 @@ def program(ctx: click.Context) -> int:
     """
     if ctx.invoked_subcommand is None:
         if sys.stdin.isatty() and sys.stdout.isatty():
-            return app.open_app({})
+            return run.open_app({})
         click.echo(ctx.get_help(), err=True)
     return ExitCode.REFUSED
 
 
 for _command in (
-    *(app.app, run.run, run.resume, batches.batches, batches.import_results, run.plan),
-    *(runs.runs, runs.show, steer.steer, runs.export, runs.report, run.post, runs.check, runs.rm),
+    *(run.app, run.run, run.resume, batches.batches, batches.import_results, run.plan),
+    *(runs.runs, runs.show, runs.steer, runs.export, runs.report, run.post, runs.check, runs.rm),
 ):
     program.add_command(_command)
-for _command in (sim.sim, tools.prompts, tools.profiles, tools.completion):
+for _command in (tools.sim, tools.prompts, tools.profiles, tools.completion):
     program.add_command(_command)
 
 
@@ -86,9 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if instruction := os.environ.get(_COMPLETE):
             from click.shell_completion import shell_complete  # noqa: PLC0415  loaded only to complete
 
-            from batchrun.cli import powershell  # noqa: PLC0415  likewise
-
-            powershell.register()
             return shell_complete(program, {}, "batchrun", _COMPLETE, instruction)
         with program.make_context("batchrun", args, obj=boundary) as ctx:
             return int(program.invoke(ctx) or 0)

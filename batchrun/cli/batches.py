@@ -6,7 +6,7 @@ import click
 
 from batchrun.cli import complete
 from batchrun.cli.help_format import HelpCommand, typed
-from batchrun.cli.options import RUN, configured_runs_dir, flag, value
+from batchrun.cli.options import RUN, RUNS_DIR, configured_runs_dir, flag, run_argument
 from batchrun.cli.run import admission, prepare
 from batchrun.errors import ExitCode, RefusedError
 
@@ -21,11 +21,11 @@ _ACTIONS = ("cancel", "adopt", "forget", "finish-live")
     cls=HelpCommand,
     short_help="Show or end the batches of a run.",
     params=[
-        click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
+        run_argument(),
         click.Argument(["action"], metavar="[cancel|adopt ID|forget CHUNK|finish-live]", required=False, shell_complete=complete.one_of(*_ACTIONS)),
         click.Argument(["what"], metavar="", required=False),
         flag("Options", "--json json", "Print one JSON object per line."),
-        value("Options", "--runs-dir runs_dir", "DIR", "The directory of journals [default: .batchrun here].", completer=complete.files),
+        RUNS_DIR,
     ],
     examples=(
         "batchrun batches                       lists the batches of the last run",
@@ -81,7 +81,7 @@ _OF_IMPORT = frozenset(
     cls=HelpCommand,
     short_help="Import results of batches that were run by hand.",
     params=[
-        click.Argument(["ref"], metavar="RUN", shell_complete=complete.runs),
+        run_argument(required=True),
         click.Argument(["files"], metavar="FILE…", nargs=-1, required=True, shell_complete=complete.files),
         *(option for option in RUN if option.name in _OF_IMPORT),
     ],

@@ -1,12 +1,14 @@
 """Shell completion of runs, prompts, profiles and columns. Nothing here raises; the worst case is no completion."""
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import CompletionItem, ShellComplete, add_completion_class, split_arg_string
 
 Completion = list[CompletionItem]
 _RUNS = ".batchrun"
@@ -90,7 +92,7 @@ def causes(ctx: click.Context, param: click.Parameter, incomplete: str) -> Compl
 
 
 def columns(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
-    """The columns of the input's first record; for `--column` after `NAME=`."""
+    """Columns of the input's first record; for `--column` after `NAME=`."""
     import csv  # noqa: PLC0415  loaded only to complete
 
     name, equals, _ = incomplete.rpartition("=")
@@ -115,3 +117,43 @@ def _columns_of(path: Path) -> list[str]:
     if path.suffix.lower() in (".csv", ".tsv"):
         return next(csv.reader([first], delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
     return []
+
+
+_POWERSHELL_SCRIPT = """Register-ArgumentCompleter -Native -CommandName %(prog_name)s -ScriptBlock {
+    param($word, $ast, $position)
+    $line = $ast.ToString().PadRight($position - $ast.Extent.StartOffset).Substring(0, $position - $ast.Extent.StartOffset)
+    $env:COMP_WORDS = $line
+    $env:COMP_CWORD = $word
+    $env:%(complete_var)s = "powershell_complete"
+    try {
+        %(prog_name)s | ForEach-Object {
+            $type, $value = $_ -split ",", 2
+            if ($type -eq "file") {
+                [System.Management.Automation.CompletionCompleters]::CompleteFilename($value)
+            } else {
+                [System.Management.Automation.CompletionResult]::new($value, $value, "ParameterValue", $value)
+            }
+        }
+    } finally {
+        Remove-Item Env:COMP_WORDS, Env:COMP_CWORD, Env:%(complete_var)s
+    }
+}
+"""
+
+
+@add_completion_class
+class PowerShell(ShellComplete):
+    """Completion for PowerShell, which click lacks. It gets the line up to the cursor and the current word."""
+
+    name: ClassVar[str] = "powershell"
+    source_template: ClassVar[str] = _POWERSHELL_SCRIPT
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        incomplete = os.environ["COMP_CWORD"]
+        args = split_arg_string(os.environ["COMP_WORDS"])[1:]
+        if incomplete and args and args[-1] == incomplete:
+            args.pop()
+        return args, incomplete
+
+    def format_completion(self, item: CompletionItem) -> str:
+        return f"{item.type},{item.value}"

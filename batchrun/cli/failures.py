@@ -1,4 +1,4 @@
-"""How a command fails: an error line, a hint line, and the exit code."""
+"""The error line, the hint line and the exit code of a command that fails."""
 
 import errno
 import os
@@ -14,8 +14,7 @@ from batchrun.errors import BatchrunError, ExitCode
 class ErrorBoundary:
     """Turns what a command raises into lines on stderr and an exit code.
 
-    A command sets `mask`, which removes secrets from texts, and `keeps_log` as soon as it can; `log` is closed at the
-    end.
+    A command sets `mask`, which removes secrets, and `keeps_log` as soon as it can; `log` is closed at the end.
     """
 
     def __init__(self) -> None:
@@ -24,7 +23,6 @@ class ErrorBoundary:
         self.keeps_log = False
 
     def run(self, command: Callable[[], int]) -> int:
-        """The exit code of the command, whatever it raises."""
         with self.log:
             return _with_closed_pipe(self._run(command))
 
@@ -94,7 +92,6 @@ def _without_environment(line: str) -> str:
 
 
 def _with_closed_pipe(code: int) -> int:
-    """Keeps the interpreter's last flush from reporting a closed or full stdout."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError) as error:

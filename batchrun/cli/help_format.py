@@ -1,4 +1,4 @@
-"""The form of help: examples first, options in sections, and the nearest name for an unknown one."""
+"""The form of help: examples first, options in sections, the nearest name for an unknown one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,7 +116,6 @@ def write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> N
 
 
 def no_such_option(error: click.NoSuchOption, params: Sequence[click.Parameter]) -> RefusedError:
-    """The error for an unknown flag; one that looks like a key gets a hint where keys come from."""
     from batchrun.plan.names import nearest, unknown  # noqa: PLC0415  only on the way to an error
 
     name = error.option_name

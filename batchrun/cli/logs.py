@@ -14,8 +14,6 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class MaskingFormatter(logging.Formatter):
-    """Masks message, arguments and traceback."""
-
     def __init__(self, mask: Callable[[str], str]) -> None:
         super().__init__(_FORMAT)
         self._mask = mask

@@ -1,7 +1,4 @@
-"""The options of `run` and `resume`, made from the table in `plan.options`.
-
-Values stay text here: `plan` checks flags, variables and configuration files by one rule.
-"""
+"""The options of `run` and `resume`, from the table in `plan.options`. Values stay text: `plan` checks them."""
 
 from collections.abc import Callable
 
@@ -51,30 +48,41 @@ def _made(option: Option) -> SectionOption:
 RUN: tuple[SectionOption, ...] = tuple(map(_made, OPTIONS))
 
 _NOT_RESUMED = {
+    *("input", "prompt", "set", "columns", "id_column", "sheet", "encoding", "path", "blank", "skip_invalid", "output"),
     *(
-        "input",
-        "prompt",
-        "set",
-        "columns",
-        "id_column",
-        "sheet",
-        "encoding",
-        "path",
-        "blank",
-        "skip_invalid",
-        "output",
         "format",
         "output_column",
         "lane_column",
         "update",
+        "fresh",
+        "model",
+        "endpoint",
+        "params",
+        "dry_run",
+        "existing",
     ),
-    *("fresh", "model", "endpoint", "params", "dry_run", "existing", "target_language", "split", "detail"),
+    *("target_language", "split", "detail"),
 }
 RESUME = tuple(option for option in RUN if option.name not in _NOT_RESUMED)
 
 
-def shared(*names: str) -> list[click.Parameter]:
-    return [option for option in RUN if option.name in names]
+RUNS_DIR = value(
+    "Options",
+    "--runs-dir runs_dir",
+    "DIR",
+    "The directory of journals [default: .batchrun here].",
+    completer=complete.files,
+)
+
+
+def run_argument(*, required: bool = False) -> click.Argument:
+    return click.Argument(
+        ["ref"],
+        metavar="RUN" if required else "[RUN]",
+        default=None if required else "last",
+        required=required,
+        shell_complete=complete.runs,
+    )
 
 
 def configured_runs_dir() -> str | None:

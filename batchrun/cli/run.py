@@ -1,14 +1,15 @@
-"""`run`, `resume`, `plan` and `post`: from typed flags to the engine."""
+"""`run`, `resume`, `plan`, `post` and `app`: from typed flags to the engine or the app."""
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchrun.cli import complete
-from batchrun.cli.app import open_app
 from batchrun.cli.failures import ErrorBoundary
 from batchrun.cli.help_format import HelpCommand, typed
-from batchrun.cli.options import RESUME, RUN, configured_runs_dir, flag, value
+from batchrun.cli.options import RESUME, RUN, configured_runs_dir, flag, run_argument, value
 from batchrun.errors import ExitCode, RefusedError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def run(ctx: click.Context, **_: Any) -> int:
     "resume",
     cls=HelpCommand,
     params=[
-        click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
+        run_argument(),
         flag("This command", "--failed failed", "Also send the rows that failed permanently."),
         value("This command", "--cause cause", "CAUSE", "Also send the rows that failed permanently for this cause.", completer=complete.causes),
         value("This command", "--rows rows", "IDS|FILE", "Send only these rows: ids or line numbers separated by commas, or a file with one per line, such as an errors file.", completer=complete.files),
@@ -95,7 +96,6 @@ def resume(ctx: click.Context, ref: str, failed: bool, tui: bool, **given: Any) 
 
 
 def prepare(ctx: click.Context, gathered: "Gathered") -> None:
-    """Start the log of these settings, masked like error messages."""
     from batchrun.cli.logs import logging_to  # noqa: PLC0415  not for --help
 
     boundary = ctx.ensure_object(ErrorBoundary)
@@ -106,7 +106,7 @@ def prepare(ctx: click.Context, gathered: "Gathered") -> None:
 
 
 def admission(ctx: click.Context) -> "Callable[[Plan, Gathered], Access]":
-    """The function that finds the key for a journaled run's plan, starts the log and masks secrets."""
+    """The function that finds a journaled plan's key, starts the log and masks secrets."""
     from batchrun.plan import resolve  # noqa: PLC0415  pydantic: not for --help
 
     def admit(plan: "Plan", gathered: "Gathered") -> "Access":
@@ -118,7 +118,7 @@ def admission(ctx: click.Context) -> "Callable[[Plan, Gathered], Access]":
     return admit
 
 
-_EXAMPLES = (
+_PLAN_EXAMPLES = (
     "batchrun plan --input reviews.csv --prompt summarize                 sends nothing",
     "batchrun plan --input reviews.csv --prompt summarize --pilot 50      sends 50 rows and keeps their replies",
     "batchrun plan --input reviews.csv --prompt summarize --show 3        the first, the longest and the last request",
@@ -139,7 +139,7 @@ _NOT_PLANNED = {"dry_run", "update", "json"}
         flag("This command", "--json json", "One JSON object on standard output."),
         *(option for option in RUN if option.name not in _NOT_PLANNED),
     ],
-    examples=_EXAMPLES,
+    examples=_PLAN_EXAMPLES,
 )
 @click.pass_context
 def plan(ctx: click.Context, pilot: str | None, show: str | None, **_: Any) -> int:
@@ -171,7 +171,7 @@ def _whole(name: str, text: str) -> int:
     return int(text)
 
 
-_OPTIONS = {
+_OF_POST = {
     *("post", "workers", "ray", "post_timeout", "post_concurrency"),
     *("json", "quiet", "no_progress", "verbose", "log_file", "runs_dir", "drain"),
 }
@@ -182,9 +182,9 @@ _OPTIONS = {
     cls=HelpCommand,
     short_help="Post-process the replies of a run again.",
     params=[
-        click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
+        run_argument(),
         flag("Post-processing", "--list list", "List the built-in functions."),
-        *(option for option in RUN if option.name in _OPTIONS),
+        *(option for option in RUN if option.name in _OF_POST),
     ],
     examples=(
         "batchrun post last --post check.py:numbers     check existing replies again; no request is sent",
@@ -215,3 +215,44 @@ def post(ctx: click.Context, ref: str, list: bool, **_: Any) -> int:
 
     ctx.ensure_object(ErrorBoundary)
     return headless.post(ref, flags, prepare_log)
+
+
+_NOT_IN_APP = {"input", "prompt", "json", "quiet", "no_progress", "yes", "dry_run", "verbose", "log_file"}
+_APP_EXAMPLES = (
+    "batchrun                              the start page",
+    "batchrun app translate reviews.csv    filled in",
+    "batchrun app translate reviews.csv --profile sim --set language=Japanese",
+    "batchrun app --profile sim             simulated: no key, no cost",
+)
+
+
+@click.command(
+    "app",
+    cls=HelpCommand,
+    short_help="Open the app.",
+    params=[
+        click.Argument(["prompt"], required=False, shell_complete=complete.prompts),
+        click.Argument(["input"], required=False, shell_complete=complete.files),
+        *(option for option in RUN if option.name not in _NOT_IN_APP),
+    ],
+    examples=_APP_EXAMPLES,
+)
+@click.pass_context
+def app(ctx: click.Context, **_: Any) -> int:
+    """Set up a run, start it, control it, read its results.
+
+    Options fill in the setup screen. The footer shows the keys of a screen; F1 lists them all.
+    """
+    return open_app(typed(ctx))
+
+
+def open_app(flags: dict[str, Any], resume: Any = None) -> int:
+    """Open the app on this terminal; returns the exit code. Raises RefusedError without a terminal."""
+    # textual-serve shows the app in a browser: it names its driver so, and has pipes for a terminal
+    served = os.environ.get("TEXTUAL_DRIVER", "").startswith("textual.drivers.web_driver")
+    if not (served or (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty())):
+        raise RefusedError("the app needs a terminal", "without one: batchrun --input FILE --prompt NAME")
+    from batchrun.plan.config import app_settings  # noqa: PLC0415  not for --help
+    from batchrun.tui.app import open_app as opened  # noqa: PLC0415  Textual: not for --help
+
+    return opened(flags, settings=app_settings(), resume=resume)

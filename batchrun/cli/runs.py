@@ -1,4 +1,4 @@
-"""`runs`, `show`, `export`, `check`, `rm`, `report`: the runs of a directory."""
+"""`runs`, `show`, `export`, `check`, `rm`, `report`, `steer`: the runs of a directory."""
 
 import sys
 import time
@@ -7,33 +7,16 @@ from typing import Any
 import click
 
 from batchrun.cli import complete
-from batchrun.cli.help_format import HelpCommand
-from batchrun.cli.options import configured_runs_dir, flag, shared, value
-from batchrun.errors import ExitCode
+from batchrun.cli.help_format import HelpCommand, typed
+from batchrun.cli.options import RUNS_DIR, configured_runs_dir, flag, run_argument, value
+from batchrun.errors import DamagedError, ExitCode, RefusedError
 
 _RUN = "RUN is a run id, a unique beginning of one, an output file, or last."
-_DIR = value(
-    "Options",
-    "--runs-dir runs_dir",
-    "DIR",
-    "The directory of journals [default: .batchrun here].",
-    completer=complete.files,
-)
 _JSON = flag("Options", "--json json", "Print one JSON object per line.")
 
 
-def _ref(*, required: bool = False) -> click.Argument:
-    return click.Argument(
-        ["ref"],
-        metavar="RUN" if required else "[RUN]",
-        default=None if required else "last",
-        required=required,
-        shell_complete=complete.runs,
-    )
-
-
 @click.command(
-    "runs", cls=HelpCommand, params=[_JSON, _DIR], examples=("batchrun runs", "batchrun runs --json | jq -r .id")
+    "runs", cls=HelpCommand, params=[_JSON, RUNS_DIR], examples=("batchrun runs", "batchrun runs --json | jq -r .id")
 )
 def runs(json: bool, runs_dir: str | None) -> int:
     """List the runs of this directory, the latest first."""
@@ -53,12 +36,12 @@ def runs(json: bool, runs_dir: str | None) -> int:
     cls=HelpCommand,
     short_help="Show one run.",
     params=[
-        _ref(),
+        run_argument(),
         flag("Options", "-f --follow follow", "Follow a run that another terminal started."),
         flag("Options", "--failed failed", "List the rows that failed, and why."),
         value("Options", "--row row", "ID|LINE", "Show one row: request, reply, thinking, every attempt."),
         _JSON,
-        _DIR,
+        RUNS_DIR,
     ],
     examples=(
         "batchrun show                        the last run",
@@ -87,14 +70,14 @@ def show(ref: str, json: bool, runs_dir: str | None, **what: Any) -> int:
     cls=HelpCommand,
     short_help="Write the output of a run again.",
     params=[
-        _ref(),
+        run_argument(),
         value("Options", "-o --output output", "FILE", "Write to this file instead; -: standard output.", completer=complete.files),
         value("Options", "--format format", "FORMAT", "jsonl, csv, tsv, parquet or xlsx.", completer=complete.one_of("jsonl", "csv", "tsv", "parquet", "xlsx")),
         flag("Options", "--failed failed", "Write only the failed rows, as input for another run."),
         value("Options", "--journal journal", "FILE", "Write a copy of the journal, for another directory.", completer=complete.files),
         value("Options", "--batch-requests batch_requests", "DIR", "Write the requests of pending rows as batch files, to run by hand.", completer=complete.files),
         flag("Options", "--with-files with_files", "With --journal: also copy the pictures, audio and documents of its rows."),
-        _DIR,
+        RUNS_DIR,
     ],
     examples=(
         "batchrun export last                          the output again; no request is sent",
@@ -107,7 +90,6 @@ def show(ref: str, json: bool, runs_dir: str | None, **what: Any) -> int:
 )  # fmt: skip
 def export(**options: Any) -> int:
     from batchrun import registry  # noqa: PLC0415  only for this command
-    from batchrun.errors import DamagedError  # noqa: PLC0415  only for this command
     from batchrun.report import exports  # noqa: PLC0415  only for this command
 
     try:
@@ -127,7 +109,7 @@ def export(**options: Any) -> int:
     "check",
     cls=HelpCommand,
     short_help="Check the journal of a run.",
-    params=[_ref(), _DIR],
+    params=[run_argument(), RUNS_DIR],
     examples=("batchrun check last", "batchrun check reviews.translate.jsonl && cp -r .batchrun /backup"),
     help=f"Verify the whole journal of a run; exit 5 if it is damaged.\n\n{_RUN}",
 )
@@ -152,14 +134,13 @@ def check(ref: str, runs_dir: str | None) -> int:
             "All runs that ended longer ago than this, such as 30d.",
         ),
         flag("Options", "-y --yes yes", "Delete without asking."),
-        _DIR,
+        RUNS_DIR,
     ],
     examples=("batchrun rm 20261121-1430", "batchrun rm last --yes", "batchrun rm --older-than 30d"),
     help=f"Delete runs: the journal with every reply in it. The output files stay.\n\n{_RUN}",
 )
 def rm(refs: tuple[str, ...], older_than: str | None, yes: bool, runs_dir: str | None) -> int:
     from batchrun import registry  # noqa: PLC0415  only for this command
-    from batchrun.errors import RefusedError  # noqa: PLC0415  only for this command
     from batchrun.report import pages  # noqa: PLC0415  only for this command
 
     runs_dir = runs_dir or configured_runs_dir()
@@ -180,7 +161,6 @@ def rm(refs: tuple[str, ...], older_than: str | None, yes: bool, runs_dir: str |
 
 
 def _age(text: str) -> float:
-    from batchrun.errors import RefusedError  # noqa: PLC0415  only for this command
     from batchrun.plan.durations import parse_duration  # noqa: PLC0415  only for this command
 
     try:
@@ -201,10 +181,10 @@ _EXAMPLES = (
     cls=HelpCommand,
     short_help="Write a page about one run.",
     params=[
-        click.Argument(["ref"], metavar="[RUN]", required=False, default="last", shell_complete=complete.runs),
+        run_argument(),
         value("Options", "-o --output output", "FILE", "The file of the page; -: standard output [default: RUN.html].", completer=complete.files),
         flag("Options", "--json json", "Print one JSON object instead."),
-        *shared("runs_dir"),
+        RUNS_DIR,
     ],
     examples=_EXAMPLES,
 )  # fmt: skip
@@ -228,3 +208,63 @@ def report(ref: str, output: str | None, json: bool, runs_dir: str | None) -> in
         return ExitCode.OK
     exports.write_page(page, output or f"{run.id}.html")
     return ExitCode.OK
+
+
+_ACTIONS = ("status", "pause", "resume", "stop", "stop-now")
+_AUTO = "auto"
+
+
+@click.command(
+    "steer",
+    cls=HelpCommand,
+    short_help="Pause, resume or stop a run in another terminal, or change its limits.",
+    params=[
+        run_argument(required=True),
+        click.Argument(["action"], metavar="[ACTION]", required=False, shell_complete=complete.one_of(*_ACTIONS)),
+        value("Options", "--concurrency concurrency", "N", "At most N requests in flight from now on."),
+        value("Options", "--rpm rpm", "N|auto", "At most N requests per minute from now on; auto: from the provider."),
+        value("Options", "--tpm tpm", "N|auto", "At most N tokens per minute from now on; auto: from the provider."),
+        flag("Options", "--json json", "Print the status as a JSON object."),
+        RUNS_DIR,
+    ],
+    examples=(
+        "batchrun steer last                      prints the status",
+        "batchrun steer last pause",
+        "batchrun steer last resume --concurrency 8",
+        "batchrun steer reviews.translate.jsonl --rpm 500 --tpm auto",
+        "batchrun steer last stop                 as Ctrl-C there; stop-now: as a second Ctrl-C",
+    ),
+)  # fmt: skip
+@click.pass_context
+def steer(ctx: click.Context, ref: str, action: str | None, json: bool, runs_dir: str | None, **_: Any) -> int:
+    """Pause, resume or stop a run in another terminal, or change its limits. Without ACTION, print its status.
+
+    ACTION is status, pause, resume, stop (send nothing new and wait for requests in flight) or stop-now (do not wait,
+    write no output). RUN is a run id, a unique beginning of one, an output file, or last. Only the user who started the
+    run can steer it.
+    """
+    from batchrun import registry, steering  # noqa: PLC0415  only for this command
+    from batchrun.report import pages  # noqa: PLC0415  only for this command
+
+    if action is not None and action not in _ACTIONS:
+        from batchrun.plan.names import unknown  # noqa: PLC0415  only on the way to an error
+
+        raise unknown("action", action, _ACTIONS)
+    limits = {name: _limit(name, text) for name, text in typed(ctx).items() if name in steering.LIMITS}
+    journal = registry.find(ref, runs_dir or configured_runs_dir()).path
+    requests: list[dict[str, Any]] = [{"command": "limits", **limits}] if limits else []
+    if action is not None or not requests:
+        requests.append({"command": action or "status"})
+    for request in requests:
+        status = steering.send(journal, request)
+    pages.show_status(status, as_json=json)  # pyright: ignore[reportPossiblyUnboundVariable]  there is a request
+    return ExitCode.OK
+
+
+def _limit(name: str, text: str) -> float | None:
+    if text == _AUTO and name != "concurrency":
+        return None
+    try:
+        return int(text) if name == "concurrency" else float(text)
+    except ValueError:
+        raise RefusedError(f"--{name} must be a number, not {text!r}", "batchrun steer --help") from None
