@@ -14,7 +14,7 @@ from test_documents_run import FILES
 from translator import batchrun, translator
 
 from batchrun.documents import FORMATS, Document, DocumentError, Existing
-from batchrun.documents.names import Names
+from batchrun.documents.document import Names
 from batchrun.engine import document_output
 from batchrun.errors import InputError
 from batchrun.plan.segments import open_documents

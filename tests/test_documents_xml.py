@@ -12,7 +12,7 @@ from lxml import etree
 from translate.storage import aresource, poxliff, resx, tmx, ts2, xliff
 
 from batchrun.documents import Document, DocumentError, Status, xml_text
-from batchrun.documents.window import Window
+from batchrun.documents.segment import Window
 
 ANDROID = r"""<?xml version="1.0" encoding="utf-8"?>
 <!-- resources -->

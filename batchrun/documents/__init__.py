@@ -1,18 +1,14 @@
 """Documents: files whose texts are translated and that otherwise stay the same.
 
-A segment is one text and its range. A format module finds the segments of a file and spells what replaces them. This
-package reads no files.
+A format module finds the segments (a text and its range) of a file and spells what replaces them.
 """
 
-from batchrun.documents.checks import CHECKS, LANGUAGE, NAMES, failed, maximum
+from batchrun.documents.checks import CHECKS, LANGUAGE, NAMES, failed, is_identifiable, is_installed, maximum
 from batchrun.documents.detection import Refusal, detect, refusal, suffix_of
-from batchrun.documents.document import FORMATS, Document, Entry, unwritable
-from batchrun.documents.fit import misfit
-from batchrun.documents.identification import is_identifiable, is_installed
+from batchrun.documents.document import FORMATS, Document, Entry, misfit, unwritable
 from batchrun.documents.plurals import code_of
-from batchrun.documents.segment import CONTEXT, DocumentError, Existing, Kind, Plural, Segment, Status, Value
+from batchrun.documents.segment import CHUNK, CONTEXT, DocumentError, Existing, Kind, Plural, Segment, Status, Value
 from batchrun.documents.splitting import Piece, split
-from batchrun.documents.window import CHUNK
 
 __all__ = [
     "CHECKS",

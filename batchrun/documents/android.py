@@ -1,7 +1,6 @@
 """Android string resources (strings.xml).
 
-Source: https://developer.android.com/guide/topics/resources/string-resource. Apostrophes and quotation marks are
-escaped with a backslash; blanks count as one unless quoted; `translatable="false"` is left alone.
+Source: https://developer.android.com/guide/topics/resources/string-resource.
 """
 
 import re
@@ -21,10 +20,7 @@ _RESOURCE = re.compile(r"[@?](?:\+|\w+:)?[\w.]+/[\w.]+|@null")
 
 
 class AndroidStrings(XmlFormat):
-    """The strings of one resource file."""
-
     def segments(self) -> Iterator[Segment]:
-        """Ids are names."""
         for node, within in xml_text.units(self._window, _UNITS):
             if any(each.attributes.get("translatable") == "false" for each in (node, *within)):
                 continue
@@ -67,7 +63,6 @@ class AndroidStrings(XmlFormat):
         return Segment(id, text, start, end, style, kind, note=note, plural=Plural(texts, uses))
 
     def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
-        """A plural becomes an `item` for each form, spelled like the first one."""
         if isinstance(value, str):
             spelling, quoted = segment.style
             text = self._spelled(value, spelling, quoted=quoted)

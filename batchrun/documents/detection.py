@@ -1,4 +1,4 @@
-"""The format of a document, by name (most formats have no signature), then content."""
+"""The format of a document, by name, then content."""
 
 import re
 from typing import NamedTuple
@@ -28,8 +28,6 @@ _XML_SUFFIXES = frozenset({".xml", ".xlf", ".xliff", ".ts", ".resx", ".resw", ".
 
 
 class Refusal(NamedTuple):
-    """Why a structured file is not read, and a hint."""
-
     what: str
     hint: str
 
@@ -69,7 +67,7 @@ _ROOTS = {
 
 
 def detect(name: str, head: bytes) -> str | None:
-    """The document format, or None; plain text is never detected. `head` is about the first 64 KB."""
+    """Plain text is never detected. `head`: about 64 KB."""
     suffix = suffix_of(name)
     start = _ascii(head)
     if suffix in _XML_SUFFIXES or start.lstrip().startswith(b"<"):
@@ -82,7 +80,7 @@ def detect(name: str, head: bytes) -> str | None:
 
 
 def refusal(name: str, head: bytes) -> Refusal | None:
-    """Why a structured file, whose lines are not rows, is refused, or None."""
+    """Why the lines of a structured file are not rows."""
     suffix = suffix_of(name)
     if suffix in _UNSUPPORTED:
         return _UNSUPPORTED[suffix]
@@ -98,7 +96,7 @@ def refusal(name: str, head: bytes) -> Refusal | None:
 
 
 def suffix_of(name: str) -> str:
-    """The lower-case suffix with its dot, or an empty text."""
+    """In lower case, with its dot."""
     file = re.split(r"[/\\]", name)[-1]
     stem, dot, ending = file.rpartition(".")
     return f".{ending.lower()}" if dot and stem.strip(".") else ""
@@ -111,7 +109,7 @@ def is_tree(head: bytes) -> bool:
 
 
 def _ascii(head: bytes) -> bytes:
-    """Searchable ASCII: UTF-16 without its zero bytes."""
+    """UTF-16 without its zero bytes."""
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return head[2:].replace(b"\0", b"")
     return head.removeprefix(b"\xef\xbb\xbf")

@@ -1,25 +1,37 @@
-"""A document: its segments under stable names, and its bytes with some segments replaced."""
+"""A document: its segments under stable names, and its bytes with segments replaced."""
 
 import codecs
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
 from itertools import chain
 from typing import NamedTuple, cast
 
-from batchrun.documents.fit import misfit
-from batchrun.documents.names import Names
-from batchrun.documents.segment import DocumentError, Existing, Format, Segment, Status, Value, text_hash, wanted
-from batchrun.documents.window import CHUNK, Splicer, Window
+from batchrun.documents import xml_text
+from batchrun.documents.segment import (
+    CHUNK,
+    DocumentError,
+    Existing,
+    Format,
+    Kind,
+    Segment,
+    Splicer,
+    Status,
+    Value,
+    Window,
+    text_hash,
+    wanted,
+)
 from batchrun.models import made
 
 Chunks = Callable[[], Iterable[bytes]]
-"""Returns the bytes of a file from its beginning, each time it is called."""
+"""The bytes of a file from its beginning."""
 
 _XML = frozenset({"android", "xliff", "ts", "resx", "tmx"})
 _WINDOWED = _XML | {"po", "json", "arb"}
-"""Formats that are read in a window if they are UTF-8; others are held whole."""
+"""Read in a window if they are UTF-8."""
 _HEAD = 1 << 16
 """Bytes in which a file states its encoding."""
 _PIECE = 1 << 16
@@ -31,14 +43,14 @@ _CHARSET = re.compile(rb'"Content-Type:[^"\n]*charset=([A-Za-z0-9_.:-]+)')
 
 
 class Entry(NamedTuple):
-    """A segment with a name that stays the same as long as its text."""
+    """A segment whose name stays the same as long as its text."""
 
     name: str
     segment: Segment
     line: int
 
     def around(self, value: Value) -> Value:
-        """The value with the blanks around the source's text added."""
+        """The value with the blanks around the source's text."""
         text = self.segment.text
         stripped = text.strip()
         if stripped == text:
@@ -50,7 +62,7 @@ class Entry(NamedTuple):
 
 
 class Document:
-    """One file in a format. Raises DocumentError, at the latest when read, for a wrong encoding.
+    """Raises DocumentError, at the latest when read, for a wrong encoding.
 
     `encoding` applies if the file states none and is not UTF-8.
     """
@@ -80,9 +92,9 @@ class Document:
             self._whole = content
 
     def entries(self) -> Iterator[Entry]:
-        """The segments to translate. Raises DocumentError.
+        """Names are ids, or hashes where an id is only a position, numbered if repeated.
 
-        Names are ids, or hashes where an id is only a position, with an occurrence number if repeated.
+        Raises DocumentError.
         """
         window = self._window()
         return cast("Iterator[Entry]", self._entries(window, self._reader(window)))
@@ -95,7 +107,6 @@ class Document:
         return Window((whole,), lambda: (data(),))
 
     def _reader(self, window: Window) -> Format:
-        """The format's reader, imported on use."""
         module, _, name = _READERS[self.format].partition(":")
         found = getattr(import_module(f"batchrun.documents.{module}"), name)
         return found(window if self.format in _WINDOWED else window.text, self._language)
@@ -125,11 +136,10 @@ class Document:
         return None if self._xml or self._encoding.startswith("utf-") else self._encoding
 
     def misfit(self, segment: Segment, value: str) -> str | None:
-        """Why a text would damage the document in place of the segment."""
         return misfit(segment.kind, segment.text, value) or unwritable(value, self.encoding)
 
     def written(self, values: Iterable[tuple[str, Value]], *, trimmed: bool = False) -> Iterator[bytes]:
-        """The document with segments replaced, in pieces; names are in document order. Raises DocumentError.
+        """The document with segments replaced; names are in document order. Raises DocumentError.
 
         `trimmed` restores the blanks around source texts.
         """
@@ -168,14 +178,13 @@ class Document:
 
 
 def name_of(segment: Segment) -> str:
-    """The format's id, shortened if long, or a hash of the text."""
+    """The format's id, shortened if long, or a hash."""
     if segment.id is None:
         return f"~{text_hash(segment.text)}"
     return segment.id if len(segment.id) <= _LONGEST_ID else f"{segment.id[:_LONGEST_ID]}…{text_hash(segment.id)}"
 
 
 def unwritable(value: str, encoding: str | None) -> str | None:
-    """Why a text cannot be written in an encoding."""
     try:
         value.encode(encoding or "utf-8")
     except UnicodeEncodeError as error:
@@ -197,7 +206,6 @@ def encoding_of(format: str, data: bytes, chosen: str | None = None) -> str:
 
 
 def _known(stated: bytes) -> str:
-    """UTF-8 has two spellings."""
     name = stated.decode("ascii").lower()
     return "utf-8" if name == "utf8" else name
 
@@ -224,7 +232,7 @@ def _head(chunks: Chunks) -> bytes:
 
 
 def _parts(chunks: Iterable[bytes], *, xml: bool) -> Iterator[str]:
-    """The content of a UTF-8 file; in XML a character per byte."""
+    """In XML a character per byte."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     lines = 1
     for chunk in chain(chunks, [b""]):
@@ -251,11 +259,11 @@ def _decoded(data: bytes, encoding: str) -> str:
 
 
 _READERS: Mapping[str, str] = {
-    "srt": "subtitles:SubRip",
-    "vtt": "subtitles:WebVtt",
+    "srt": "texts:SubRip",
+    "vtt": "texts:WebVtt",
     "po": "po:Catalog",
     "markdown": "markdown:Markdown",
-    "text": "paragraphs:PlainText",
+    "text": "texts:PlainText",
     "json": "jsontree:JsonTree",
     "arb": "jsontree:Arb",
     "xcstrings": "xcstrings:StringCatalog",
@@ -269,3 +277,79 @@ _READERS: Mapping[str, str] = {
     "properties": "properties:JavaProperties",
 }
 FORMATS = tuple(_READERS)
+
+
+_FEW, _MANY = 1 << 10, 1 << 18
+"""Initial slots, and after the first growth."""
+
+_FREE = array("q", [0]) * _FEW
+
+
+class Names:
+    """Numbers repeated names in 12 to 24 bytes each (150 in a dict).
+
+    64-bit hashes with linear probing (Knuth, The Art of Computer Programming, 6.4, algorithm L).
+    """
+
+    def __init__(self) -> None:
+        self._again: dict[str, int] = {}
+        self._table = array("q", _FREE)
+        self._mask, self._free = _FEW - 1, _FEW * 2 // 3
+
+    def distinct(self, name: str) -> str:
+        """With its occurrence number if repeated."""
+        table, mask = self._table, self._mask
+        key = hash(name) or 1
+        place = key & mask
+        while there := table[place]:
+            if there == key:
+                self._again[name] = number = self._again.get(name, 1) + 1
+                return f"{name}#{number}"
+            place = (place + 1) & mask
+        table[place] = key
+        self._free -= 1
+        if not self._free:
+            self._grow()
+        return name
+
+    def _grow(self) -> None:
+        """From behind a free slot, so that probe sequences move in order."""
+        table, before = self._table, self._mask
+        slots = max(2 * len(table), _MANY)
+        for _ in range(len(table), slots, _FEW):
+            table.extend(_FREE)
+        self._mask = mask = slots - 1
+        self._free += (slots - before - 1) * 2 // 3
+        begin = table.index(0)
+        for number in range(begin, begin + before + 1):
+            if key := table[number & before]:
+                table[number & before] = 0
+                place = key & mask
+                while table[place]:
+                    place = (place + 1) & mask
+                table[place] = key
+
+
+_BLANK_LINE = re.compile(r"^[^\S\n]*$", re.MULTILINE)
+
+
+def misfit(kind: Kind, source: str, value: str) -> str | None:
+    """Why `value` would damage the document in place of `source`."""
+    if "\0" in value:
+        return "it has a NUL character"
+    if kind in (Kind.CUE, Kind.PARAGRAPH):
+        if "-->" in value and kind is Kind.CUE and "-->" not in source:
+            return 'a cue cannot contain "-->"'
+        blank = _has_blank_line(value) and not _has_blank_line(source)
+        return f"a {kind} cannot contain a blank line" if blank else None
+    if kind is Kind.LINE:
+        return "it has to be one line" if "\n" in value else None
+    if kind is Kind.BLOCK:
+        from batchrun.documents.markdown import shape  # noqa: PLC0415  only where there is Markdown
+
+        return None if shape(value) == shape(source) else "it is not the same kind of Markdown block as its source"
+    return xml_text.misfit(source, value, markup=kind is Kind.MARKUP) if kind in (Kind.XML, Kind.MARKUP) else None
+
+
+def _has_blank_line(text: str) -> bool:
+    return "\n" in text and _BLANK_LINE.search(text) is not None

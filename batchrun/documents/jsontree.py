@@ -11,14 +11,23 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple, cast
 
 from batchrun.documents import plurals
-from batchrun.documents.segment import DocumentError, Edit, Format, Plural, Segment, Value, pointer_part, text_hash
-from batchrun.documents.window import Window
+from batchrun.documents.segment import (
+    DocumentError,
+    Edit,
+    Format,
+    Plural,
+    Segment,
+    Value,
+    Window,
+    pointer_part,
+    text_hash,
+)
 from batchrun.models import made
 
 _STRING = r'"([^"\\\n]*+(?:\\.[^"\\\n]*+)*+)"'
 _TOKEN = re.compile(rf"[ \t\r\n]*(?:{_STRING}|([\[\]{{}},:])|([-+.\w]+))")
 _MEMBER = re.compile(rf"[ \t\r\n]*{_STRING}[ \t\r\n]*:[ \t\r\n]*{_STRING},?")
-"""A key and a string, the usual content: one match instead of four."""
+"""The usual content: one match instead of four."""
 _KEY = re.compile(rf"[ \t\r\n]*{_STRING}[ \t\r\n]*:")
 _OPENED = {"}": "{", "]": "["}
 _BLANKS = re.compile(r"[ \t\r\n]*")
@@ -28,11 +37,11 @@ _decode = json.JSONDecoder(strict=False).decode
 
 
 _Leaf = tuple[str, str | None, int, Segment]
-"""A string value: parent's path, key (None in an array), place of the key, segment."""
+"""Parent's path, key (None in an array) with its place, segment."""
 
 
 class _Form(NamedTuple):
-    """A string whose key ends in a CLDR category, and its place."""
+    """A string whose key ends in a CLDR category."""
 
     unit: str
     base: str
@@ -41,14 +50,11 @@ class _Form(NamedTuple):
     segment: Segment
 
     def moved(self, by: int) -> "_Form":
-        """The same after the window has discarded `by` characters."""
         segment = self.segment._replace(start=self.segment.start - by, end=self.segment.end - by)
         return self._replace(named=self.named - by, segment=segment)
 
 
 class JsonTree(Format):
-    """The texts of one JSON object."""
-
     _arb = False
     """Whether keys with `@` describe others."""
 
@@ -60,7 +66,7 @@ class JsonTree(Format):
 
     @cached_property
     def _encode(self) -> Callable[[str], str]:
-        """Spells a text, with escapes if the document has them."""
+        """With escapes if the document has them."""
         escapes, last = False, b""
         for chunk in self._window.chunks():
             if not chunk.isascii():
@@ -71,7 +77,6 @@ class JsonTree(Format):
         return partial(json.dumps, ensure_ascii=escapes)
 
     def segments(self) -> Iterator[Segment]:
-        """Ids are key paths."""
         notes = self._notes() if self._arb else {}
         for parent, key, named, segment in self._leaves():
             if self._arb:
@@ -119,7 +124,6 @@ class JsonTree(Format):
         return found
 
     def _leaves(self) -> Iterator[_Leaf]:  # noqa: PLR0912  one scan with all its cases
-        """Every string value, with a stack of open brackets."""
         content, member = self._window.text, _MEMBER.match
         at = 1 if content.startswith("\ufeff") else 0
         parent, bracket, positional = "", "", False
@@ -170,7 +174,7 @@ class JsonTree(Format):
             content, at = self._window.text, at - self._gone
 
     def _more(self, at: int) -> bool:
-        """Read on, keeping the text from `at` or the waiting forms on; `_gone` characters are discarded."""
+        """Keep the text from `at` or the waiting forms on."""
         gone = self._waiting[0].named if self._waiting else at
         if not self._window.more(gone):
             return False
@@ -182,7 +186,7 @@ class JsonTree(Format):
         return DocumentError(f"line {self._window.line(at)}: not JSON")
 
     def edits(self, segment: Segment, value: Value) -> Iterable[Edit]:
-        """Plural forms become members in place of the old ones."""
+        """Plural forms replace the old members."""
         if isinstance(value, str):
             text = self._encode(value)
         else:
@@ -193,8 +197,6 @@ class JsonTree(Format):
 
 
 class Arb(JsonTree):
-    """The texts of one ARB file."""
-
     _arb = True
 
 
@@ -207,13 +209,13 @@ def _form(parent: str, key: str, named: int, segment: Segment) -> _Form | None:
 
 
 def _id(parent: str, key: str | None, text: str, *, positional: bool) -> str:
-    """The path of a string; a hash replaces an array position."""
+    """A hash replaces an array position."""
     path = parent if key is None else f"{parent}/{pointer_part(key)}"
     return f"{path}~{text_hash(text)}" if positional else path
 
 
 def text_of(inside: str) -> str:
-    """The text of a JSON string without its quotation marks. Raises DocumentError."""
+    """The text between the quotation marks. Raises DocumentError."""
     if "\\" not in inside:
         return inside
     try:

@@ -1,4 +1,4 @@
-"""Markdown: paragraphs, headings and table cells are segments; front matter, code and HTML are left alone.
+"""Markdown: paragraphs, headings and table cells; front matter, code and HTML are left alone.
 
 Sources: https://spec.commonmark.org/ and https://github.github.com/gfm/#tables-extension-
 """
@@ -20,15 +20,13 @@ _FRONT_MATTER = re.compile(
 
 
 class _Place(NamedTuple):
-    """`prefixes` of the further lines; the last is for all added ones."""
+    """`prefixes` of the further lines; the last is for added ones."""
 
     prefixes: tuple[str, ...]
     cell: bool
 
 
 class Markdown(Format):
-    """The blocks of one Markdown text."""
-
     def __init__(self, content: str, _language: str | None) -> None:
         self._content = content
         self._newline = newline_of(content)
@@ -39,7 +37,7 @@ class Markdown(Format):
         self._ends = [*(end.start() for end in ends), len(content)]
 
     def segments(self) -> Iterator[Segment]:
-        """The context of a block is the heading above it."""
+        """A block's context is the heading above it."""
         heading, above = "", ""
         inside: list[str] = []
         cells: dict[int, int] = {}
@@ -70,19 +68,16 @@ class Markdown(Format):
             line, at = self._content[self._starts[number] : self._ends[number]], self._starts[number]
             column = line.rfind(text.rstrip())
             if column < 0:
-                return self._lines(first, last)
+                # The parser changes the text of some lines (tabs in a quotation): take whole lines.
+                start, end = self._starts[first], self._ends[last - 1]
+                return start, end, _LINE_END.sub("\n", self._content[start:end]), ()
             start = at + column if start < 0 else start
             prefixes.append(line[:column])
             at += column + len(text.rstrip())
         return start, at, token.content, tuple(prefixes[1:])
 
-    def _lines(self, first: int, last: int) -> tuple[int, int, str, tuple[str, ...]]:
-        """Whole lines, if the parser changes the text (tabs in a quotation)."""
-        start, end = self._starts[first], self._ends[last - 1]
-        return start, end, _LINE_END.sub("\n", self._content[start:end]), ()
-
     def _cell(self, token: Token, cells: dict[int, int]) -> tuple[int, int, str, tuple[str, ...]] | None:
-        """Range and text; `cells` has the end of each line's last cell."""
+        """Range and text; `cells` has where each line's last cell ends."""
         number = (token.map or [0])[0]
         spelled = _with_bars(token.content)
         at = self._content.find(spelled, cells.get(number, self._starts[number]), self._ends[number])
@@ -92,7 +87,6 @@ class Markdown(Format):
         return at, at + len(spelled), token.content, ()
 
     def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
-        """New lines get the prefixes of the old ones."""
         place: _Place = segment.style
         text = str(value)
         if place.cell:
@@ -109,13 +103,13 @@ def _with_bars(text: str) -> str:
 
 
 def shape(text: str) -> list[str]:
-    """The block structure of a text, as token names."""
+    """The block structure, as token names."""
     return [token.type for token in _parser().parse(text)]
 
 
 @cache
 def _parser() -> Any:
-    """CommonMark with tables; inline text is not parsed."""
+    """Inline text is not parsed."""
     parser = MarkdownIt("commonmark").enable("table")
     parser.core.ruler.enableOnly(["normalize", "block"])
     return parser

@@ -1,5 +1,4 @@
-"""Languages and their plural forms, from `languages.toml`; gettext numbers the forms, other formats use CLDR
-categories."""
+"""Plural forms by language (`languages.toml`): numbered in gettext, else named by CLDR categories."""
 
 import gettext as library
 import re
@@ -21,7 +20,7 @@ CATEGORIES = ("zero", "one", "two", "few", "many", "other")
 
 
 class Forms(NamedTuple):
-    """The uses of plural forms by key; `header` is a catalog's statement."""
+    """Uses by key; `header` is a catalog's statement."""
 
     uses: Mapping[str, str]
     header: str | None = None
@@ -29,12 +28,12 @@ class Forms(NamedTuple):
 
 @cache
 def languages() -> dict[str, dict[str, Any]]:
-    """Languages by code, spelled as in `pt_BR`."""
+    """By code, spelled as in `pt_BR`."""
     return tomllib.loads(resources.files("batchrun.documents").joinpath("languages.toml").read_text(encoding="utf-8"))
 
 
 def code_of(language: str | None) -> str | None:
-    """The code of a language by code or name (`German`, `Deutsch`), or None."""
+    """By code or name (`German`, `Deutsch`)."""
     if language is None:
         return None
     given = language.strip()
@@ -44,7 +43,7 @@ def code_of(language: str | None) -> str | None:
 
 
 def known(code: str) -> dict[str, Any] | None:
-    """The entry for a code, else for its language alone."""
+    """For a code, else for its language alone."""
     table = languages()
     parts = re.split(r"[-_@]", code)
     named = "_".join([parts[0].lower(), *(part.title() if len(part) == 4 else part.upper() for part in parts[1:])])
@@ -66,12 +65,12 @@ def _words(name: str) -> frozenset[str]:
 
 
 def stated(count: int, rule: str) -> Forms:
-    """The forms that a catalog's header states. Raises DocumentError for an invalid rule."""
+    """From a catalog's header. Raises DocumentError."""
     return Forms(_uses(count, rule.strip()))
 
 
 def gettext(language: str | None) -> Forms:
-    """The forms of a language in gettext; two if it is unknown."""
+    """Two forms if the language is unknown."""
     line = known(language) if language else None
     header = line["gettext"] if line else "nplurals=2; plural=(n != 1);"
     count, _, rule = header.removeprefix("nplurals=").partition("; plural=")
@@ -79,7 +78,7 @@ def gettext(language: str | None) -> Forms:
 
 
 def cldr(language: str | None) -> Forms:
-    """The CLDR categories of a language; those of English if it is unknown."""
+    """The categories of English if the language is unknown."""
     line = (known(language) if language else None) or languages()["en"]
     uses = cast("dict[str, str]", line["cldr"])
     return Forms({name: f"for {numbers}" for name, numbers in uses.items()})

@@ -1,6 +1,6 @@
 """gettext catalogs (.po, .pot): empty or fuzzy `msgstr` are filled.
 
-In the header only a template's placeholder (`nplurals=INTEGER`) is replaced. Format:
+In the header only a template's `nplurals=INTEGER` is replaced. Format:
 https://www.gnu.org/software/gettext/manual/html_node/PO-Files.html
 """
 
@@ -8,8 +8,7 @@ import re
 from collections.abc import Iterator
 
 from batchrun.documents import plurals
-from batchrun.documents.segment import DocumentError, Edit, Format, Kind, Plural, Segment, Status, Value
-from batchrun.documents.window import Window
+from batchrun.documents.segment import DocumentError, Edit, Format, Kind, Plural, Segment, Status, Value, Window
 from batchrun.models import made
 
 _LITERAL = r'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+"'
@@ -33,17 +32,16 @@ _NPLURALS = re.compile(
 )
 _TEMPLATE = "nplurals=INTEGER; plural=EXPRESSION;"
 _EXTRACTED = re.compile(r"^[ \t\r\f]*#\.([^\n]*)", re.MULTILINE)
-"""Comments extracted from source code for translators."""
 _FLAGS = re.compile(r"^[ \t]*#,[^\n]*\n?", re.MULTILINE)
 _PREVIOUS = re.compile(r"^[ \t]*#\|[^\n]*\n", re.MULTILINE)
 _COMMENTS, _PLURAL, _TARGET = (_ENTRY.groupindex[name] for name in ("comments", "forms", "target"))
 _EMPTY, _KIND = Status.EMPTY, Kind.TEXT  # faster than the enums' attributes
 _ID_SEPARATOR = "\x04"
-"""Separates context and text, as in compiled catalogs."""
+"""As in compiled catalogs, between context and text."""
 
 
 class Catalog(Format):
-    """The units of one catalog; `language` None: from the header."""
+    """`language` None: from the header."""
 
     def __init__(self, window: Window, language: str | None) -> None:
         self._window = window
@@ -54,7 +52,7 @@ class Catalog(Format):
         self._forms: plurals.Forms | None = None
 
     def segments(self) -> Iterator[Segment]:
-        """A unit is complete only when the next one, or the end, was found."""
+        """A unit is complete only when the next, or the end, was found."""
         window, match = self._window, _ENTRY.match
         at = len(window.text) - len(window.text.removeprefix("\ufeff"))
         while True:
@@ -110,7 +108,7 @@ class Catalog(Format):
 
     @property
     def forms(self) -> plurals.Forms:
-        """The target's plural forms, from the header or by language."""
+        """From the header or by language."""
         if self._forms is None:
             stated = _NPLURALS.search(self._header) if self._header else None
             if stated is not None:
@@ -120,7 +118,6 @@ class Catalog(Format):
         return self._forms
 
     def opening(self) -> Iterator[Edit]:
-        """The plural forms in place of a template's placeholder."""
         if self._template is None or self._language is None:
             return
         at, self._template = self._template, None
@@ -154,7 +151,6 @@ class Catalog(Format):
             yield Edit(start + line.start(), start + line.end(), kept)
 
     def _spelled(self, value: str) -> str:
-        """A string literal with the text's lines."""
         spelled = value.translate(_SPELLED)
         if "\\n" not in spelled or value.count("\n") == value.endswith("\n"):
             return f'"{spelled}"'
@@ -163,7 +159,6 @@ class Catalog(Format):
 
 
 def _text(literal: str) -> str:
-    """The text of a string literal."""
     literal = "".join([piece[1:-1] for piece in _PIECE.findall(literal)]) if "\n" in literal else literal[1:-1]
     return _ESCAPE.sub(_unescaped, literal) if "\\" in literal else literal
 

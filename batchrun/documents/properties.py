@@ -1,9 +1,8 @@
 """Apple's .strings and Java's .properties.
 
 Sources:
-https://developer.apple.com/library/archive/documentation/Cocoa/Conceptual/LoadingResources/Strings/Strings.html and
-java.util.Properties.load. Additions to a pure ASCII .properties file are escaped, because readers take it for UTF-8 or
-Latin-1.
+https://developer.apple.com/library/archive/documentation/Cocoa/Conceptual/LoadingResources/Strings/Strings.html,
+java.util.Properties.load. Readers take an ASCII .properties file for UTF-8 or Latin-1, so additions are escaped.
 """
 
 import re
@@ -32,13 +31,10 @@ _LINE_END = re.compile(r"\r\n|\n|\r|\Z")
 
 
 class AppleStrings(Format):
-    """The pairs of one .strings file."""
-
     def __init__(self, content: str, _language: str | None) -> None:
         self._content = content
 
     def segments(self) -> Iterator[Segment]:
-        """Ids are keys."""
         at = 0
         while (found := _PAIR.match(self._content, at)) is not None:
             at = found.end()
@@ -59,14 +55,11 @@ class AppleStrings(Format):
 
 
 class JavaProperties(Format):
-    """The pairs of one .properties file."""
-
     def __init__(self, content: str, _language: str | None) -> None:
         self._content = content
         self._ascii = content.isascii()
 
     def segments(self) -> Iterator[Segment]:
-        """Ids are keys."""
         note: list[str] = []
         at = len(self._content) - len(self._content.removeprefix("\ufeff"))
         while at < len(self._content) and (line := _LOGICAL.match(self._content, at)) is not None:
@@ -111,6 +104,6 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 def _units(character: str) -> str:
-    """A character as one or two UTF-16 units."""
+    """One or two UTF-16 units."""
     data = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{data[at] << 8 | data[at + 1]:04x}" for at in range(0, len(data), 2))

@@ -1,4 +1,4 @@
-"""Splits a long text at sentences, words or characters, but not within a placeholder, tag, link or code."""
+"""Splits a text at sentences, words or characters, but not within a placeholder, tag, link or code."""
 
 import re
 from bisect import bisect_left, bisect_right
@@ -13,7 +13,7 @@ _WHOLE = re.compile(
 
 
 class Piece(NamedTuple):
-    """A piece of a text, and the blanks after it."""
+    """A piece, and the blanks after it."""
 
     text: str
     gap: str
@@ -49,13 +49,13 @@ def _last(cuts: list[int], start: int, fits: int) -> int | None:
 
 
 def _free(at: int, ranges: list[tuple[int, int]], begins: list[int]) -> int:
-    """The place, or the end of its range."""
+    """`at`, or the end of its range."""
     index = bisect_left(begins, at)
     return max(at, ranges[index - 1][1]) if index else at
 
 
 def _disjoint(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The sorted ranges, overlapping ones merged."""
+    """Sorted, overlapping ones merged."""
     found: list[tuple[int, int]] = []
     for begin, end in sorted(ranges):
         if found and begin < found[-1][1]:

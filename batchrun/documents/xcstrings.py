@@ -20,7 +20,7 @@ _UNFINISHED = {"new": Status.EMPTY, "needs_review": Status.FUZZY, "stale": Statu
 
 
 class _Node(NamedTuple):
-    """A JSON value: its range, and text or members."""
+    """A JSON value with its range."""
 
     start: int
     end: int
@@ -28,7 +28,6 @@ class _Node(NamedTuple):
     members: "Mapping[str, _Node]"
 
     def at(self, *path: str) -> "_Node | None":
-        """The value at a path of keys."""
         node: _Node | None = self
         for key in path:
             node = node.members.get(key) if node is not None else None
@@ -36,7 +35,7 @@ class _Node(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a translation goes: over a value (level -1), or as a new member."""
+    """Over a value (level -1), or as a new member."""
 
     level: int
     before: str = ""
@@ -46,8 +45,6 @@ class _Place(NamedTuple):
 
 
 class StringCatalog(Format):
-    """The strings of one catalog in one language."""
-
     def __init__(self, content: str, language: str | None) -> None:
         if language is None:
             raise DocumentError("a string catalog has many languages: state the target language")
@@ -57,7 +54,6 @@ class StringCatalog(Format):
         self._uses = plurals.cldr(language).uses
 
     def segments(self) -> Iterator[Segment]:
-        """Ids are keys."""
         top = _value(
             self._content, _blanks(self._content, len(self._content) - len(self._content.removeprefix("\ufeff")))
         )
@@ -88,7 +84,6 @@ class StringCatalog(Format):
         yield Segment(key, text, start, end, place, status=status, note=note, plural=plural)
 
     def _target(self, entry: _Node, target: _Node | None, *, plural: bool) -> tuple[Status, int, int, _Place]:
-        """The state and the place of a translation."""
         localizations = entry.at("localizations")
         if target is None:
             holder = localizations or entry
@@ -115,7 +110,6 @@ class StringCatalog(Format):
         return status, target.start, target.end, _Place(5)
 
     def edits(self, segment: Segment, value: Value) -> Iterator[Edit]:
-        """The value, or a new localization."""
         place: _Place = segment.style
         if place.level == -1:
             edits = [Edit(segment.start, segment.end, _quoted(str(value)))]
@@ -165,7 +159,7 @@ def _blanks(content: str, at: int) -> int:
 
 
 def _value(content: str, at: int, depth: int = 0) -> _Node:
-    """The JSON value at a place. Raises DocumentError."""
+    """Raises DocumentError."""
     sign = content[at : at + 1]
     if sign == '"' and (string := _STRING.match(content, at)) is not None:
         return _Node(at, string.end(), text_of(string.group()[1:-1]), {})

@@ -26,26 +26,22 @@ _PLAIN = re.compile(
     (?P<notes>(?:<note(?:\s{ATTRIBUTES})?+>[^<]*+</note\s*+>\s*+)*+)</trans-unit\s*+>""",
     re.VERBOSE | re.ASCII,
 )
-"""The usual unit of version 1.2: only text in source, target and notes."""
+"""The usual unit of 1.2: only text inside."""
 _BEFORE, _SOURCE, _BEHIND, _TARGET, _NOTES = (
     _PLAIN.groupindex[name] for name in ("before", "source", "behind", "target", "notes")
 )
 _SEGMENT_MARK = re.compile(r"</?(?:[\w.-]+:)?mrk\b[^>]*+>", re.ASCII)
-"""Marks that tools leave in a divided target; a target of nothing else is empty."""
+"""From tools; a target of nothing else is empty."""
 _NOTE = re.compile(rf"<note(?:\s{ATTRIBUTES})?+>([^<]*+)")
 
 
 _Place = tuple[Spelling, str, int | None, bool, Node | None]
-"""The source's spelling, the tag to fill, the source's start if a target is added, whether that tag is empty, and the
-element with the state."""
+"""Spelling, tag to fill, the source's start if a target is added, whether the tag is empty, element with the state."""
 _NONE: dict[str, str] = {}
 
 
 class Xliff(XmlFormat):
-    """The units of one file."""
-
     def segments(self) -> Iterator[Segment]:
-        """Ids are files and units."""
         known: tuple[Node, ...] | None = None
         inherited, file = "yes", ""
         for node, within in xml_text.units(self._window, _UNITS, _PLAIN):
@@ -75,7 +71,6 @@ class Xliff(XmlFormat):
                 yield from self._segment(own, part, part.firsts(), note, None)
 
     def _plain(self, unit: re.Match[str], file: str, inherited: str) -> Segment | None:
-        """The segment of a text-only unit."""
         content = self._window.text
         id, rest, _, text, _, target, notes = unit.groups()
         attributes = xml_text.attributes_of(rest) if rest else _NONE
@@ -106,7 +101,6 @@ class Xliff(XmlFormat):
     def _segment(
         self, id: str, part: Node, inside: dict[str, Node], note: str, longest: int | None
     ) -> tuple[Segment, ...]:
-        """The segment of a unit, or of its segment in version 2."""
         source, target = inside.get("source"), inside.get("target")
         if source is None:
             return ()
@@ -131,7 +125,6 @@ class Xliff(XmlFormat):
         return (Segment(id, text, start, end, place, kind, status, "", note, longest),)
 
     def _target(self, stated: Node, target: Node, *, approved: bool) -> tuple[int, int, Status]:
-        """The range and the status of a target."""
         if target.empty_tag:
             return target.slash, target.after, _EMPTY
         state = stated.attributes.get("state")
@@ -146,7 +139,6 @@ class Xliff(XmlFormat):
         return target.inner, target.end, status
 
     def edits(self, segment: Segment, value: Value) -> Iterator[Edit]:
-        """The target, and its finished state."""
         spelling, tag, source, empty, stated = cast("_Place", segment.style)
         if stated is not None and segment.status is not Status.TRANSLATED and (state := stated.attribute("state")):
             yield Edit(*state, "translated")
@@ -161,6 +153,5 @@ class Xliff(XmlFormat):
 
 
 def _longest(unit: dict[str, str]) -> int | None:
-    """The most characters of a target."""
     width = unit.get("maxwidth", "")
     return int(width) if width.isdecimal() and unit.get("size-unit") == "char" else None

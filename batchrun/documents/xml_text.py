@@ -1,7 +1,7 @@
 """XML by place: units with the ranges of their elements, and the spelling of texts.
 
-expat checks that a document is well-formed; then a regular expression finds its tags, three times as fast as expat's
-handlers. Each character of the content is a byte of UTF-8 (`latin-1`), so places are byte offsets.
+expat checks the document; then a regular expression finds its tags, three times as fast as expat's handlers. Each
+character of the content is a byte of UTF-8 (`latin-1`), so places are byte offsets.
 """
 
 import re
@@ -10,8 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple, overload
 from xml.parsers import expat
 
-from batchrun.documents.segment import DocumentError, Format, Kind
-from batchrun.documents.window import Window
+from batchrun.documents.segment import DocumentError, Format, Kind, Window
 
 _MARKUP = re.compile(
     r"""<(?:(?P<ends>/)[^>]*+>
@@ -21,7 +20,6 @@ _MARKUP = re.compile(
     |(?P<cut>))                                                                  # its end is not in the window yet""",
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
-"""Anything that begins with < after the DTD of a well-formed document."""
 # Its groups; `lastindex` distinguishes an end tag, a start tag, an element with only text, and a cut one.
 _END, _NAME, _START, _WHOLE, _CUT = (_MARKUP.groupindex[name] for name in ("ends", "name", "attributes", "text", "cut"))
 ATTRIBUTES = r"""[^/<>"']*+(?:"[^"]*+"[^/<>"']*+|'[^']*+'[^/<>"']*+)*+"""
@@ -34,7 +32,7 @@ _SPELLED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _TAGS = re.compile(r"(<!\[CDATA\[.*?\]\]>|<!--.*?-->|<[^\s\d=<>][^>]*>)", re.DOTALL)
 _COMMENT = re.compile(r"<!--((?:(?!-->).)*)-->\s*\Z", re.DOTALL)
 _REACH = 1000
-"""Characters before an element in which its comment and indentation are looked for."""
+"""In which an element's comment and indentation are looked for."""
 
 
 class Node:
@@ -52,12 +50,11 @@ class Node:
 
     @property
     def prefix(self) -> str:
-        """The namespace prefix with its colon, or nothing."""
+        """With its colon."""
         return self._name.removesuffix(self.name)
 
     @property
     def tag(self) -> str:
-        """The name with its prefix."""
         return self._name
 
     @property
@@ -72,7 +69,6 @@ class Node:
 
     @property
     def attributes(self) -> dict[str, str]:
-        """The attributes' values as XML readers have them."""
         if self._values is None:
             self._values = attributes_of(self._rest)
         return self._values
@@ -86,18 +82,16 @@ class Node:
         return None
 
     def child(self, name: str) -> "Node | None":
-        """The first child of that name."""
+        """The first of that name."""
         for child in self.children:
             if child.name == name:
                 return child
         return None
 
     def firsts(self) -> dict[str, "Node"]:
-        """The first child of each name."""
         return {child.name: child for child in reversed(self.children)}
 
     def all(self, name: str) -> list["Node"]:
-        """The children of that name."""
         return [child for child in self.children if child.name == name]
 
 
@@ -113,8 +107,6 @@ _PLAIN = Spelling.PLAIN  # reading an enum's attribute takes as long as the rest
 
 
 class Piece(NamedTuple):
-    """An element's text or markup, with its range."""
-
     text: str
     start: int
     end: int
@@ -123,8 +115,6 @@ class Piece(NamedTuple):
 
 
 class XmlFormat(Format):
-    """A format in XML, bound to the window of one document."""
-
     def __init__(self, window: Window, language: str | None) -> None:
         self._window = window
         self._newline = window.newline
@@ -150,7 +140,7 @@ def units(  # noqa: PLR0912  one scan with all its cases
 ) -> Iterator[tuple[Node | re.Match[str], tuple[Node, ...]]]:
     """The outermost elements of these names, and the elements around them. Raises DocumentError.
 
-    Those that `plain` matches are yielded as the match, because nodes take longer than all the rest.
+    What `plain` matches is yielded as the match, because nodes are slow.
     """
     opened: list[Node] = []
     within: tuple[Node, ...] = ()
@@ -221,10 +211,11 @@ def _root(window: Window) -> int:
 
 
 def attributes_of(tag: str) -> dict[str, str]:
-    """The attributes in a tag."""
+    """Normalized; entities of a DTD stay."""
     found = dict(_ATTRIBUTE.findall(tag))
     if "&" in tag or not (tag.isascii() and tag.isprintable()):
-        return {decoded(name): _normalized(value) for name, value in found.items()}
+        normalized = {name: re.sub("[\t\n\r]", " ", decoded(value)) for name, value in found.items()}
+        return {decoded(name): _REFERENCE.sub(_resolved, value) for name, value in normalized.items()}
     return found
 
 
@@ -237,7 +228,6 @@ def plain_node(content: str, start: int) -> Node:
 
 
 def piece_of(content: str, node: Node) -> Piece:
-    """The text of an element."""
     return piece(content, node.inner, node.end)
 
 
@@ -262,12 +252,10 @@ def decoded(raw: str) -> str:
 
 
 def encoded(text: str) -> str:
-    """Text as content."""
     return text if text.isascii() else text.encode().decode("latin-1")
 
 
 def spelled(text: str, spelling: Spelling, newline: str = "\n") -> str:
-    """The content for a text."""
     if spelling is Spelling.PLAIN:
         text = text.translate(_SPELLED)
     elif spelling is Spelling.CDATA:
@@ -276,7 +264,7 @@ def spelled(text: str, spelling: Spelling, newline: str = "\n") -> str:
 
 
 def misfit(source: str, value: str, *, markup: bool) -> str | None:
-    """Why a text cannot be in XML: invalid characters, or malformed markup."""
+    """Invalid characters, or malformed markup."""
     if (bad := _FORBIDDEN.search(value)) is not None:
         return f"XML has no character {bad.group()!r}"
     if not markup:
@@ -296,7 +284,6 @@ def text_parts(raw: str) -> list[str]:
 
 
 def comment_before(content: str, at: int) -> str:
-    """The comment directly before a place."""
     reach = content[max(0, at - _REACH) : at]
     found = _COMMENT.search(reach, reach.rfind("<!--")) if "<!--" in reach else None
     return decoded(found[1]).strip() if found else ""
@@ -308,11 +295,6 @@ def indentation(content: str, at: int) -> str:
     if end < 0 or content[end + 1 : at].strip(" \t"):
         return ""
     return content[end - (content[end - 1] == "\r") : at]
-
-
-def _normalized(raw: str) -> str:
-    """White space and references resolved, except a DTD's."""
-    return _REFERENCE.sub(_resolved, re.sub("[\t\n\r]", " ", decoded(raw)))
 
 
 def _resolved(found: re.Match[str]) -> str:

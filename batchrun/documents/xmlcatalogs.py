@@ -10,15 +10,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from batchrun.documents import plurals, xml_text
-from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Status, Value
-from batchrun.documents.window import Window
+from batchrun.documents.segment import DocumentError, Edit, Plural, Segment, Status, Value, Window
 from batchrun.documents.xml_text import Node, Spelling, XmlFormat
 
 _UNFINISHED = re.compile(r"""\s+type\s*=\s*(?:"unfinished"|'unfinished')""")
 
 
 class _Place(NamedTuple):
-    """Additions around and between new texts; `drop` is removed before."""
+    """Additions around and between texts; `drop` is removed before."""
 
     spelling: Spelling
     before: str = ""
@@ -28,8 +27,6 @@ class _Place(NamedTuple):
 
 
 class _Catalog(XmlFormat):
-    """The common part: a text between two tags."""
-
     def _text(self, node: Node | None) -> str:
         return "" if node is None else xml_text.piece_of(self._content, node).text
 
@@ -44,7 +41,7 @@ class _Catalog(XmlFormat):
 
 
 class QtTranslations(_Catalog):
-    """The messages of one .ts file, without vanished ones."""
+    """Without vanished messages."""
 
     def segments(self) -> Iterator[Segment]:
         """Ids are their own, or context, source text and comment."""
@@ -108,10 +105,9 @@ class QtTranslations(_Catalog):
 
 
 class Resx(_Catalog):
-    """The strings of one .resx file, without images, sizes and names of controls."""
+    """Without images, sizes and names of controls."""
 
     def segments(self) -> Iterator[Segment]:
-        """Ids are names."""
         for node, _ in xml_text.units(self._window, frozenset({"data"})):
             value, name = node.child("value"), node.attributes.get("name", "")
             if value is None or "type" in node.attributes or "mimetype" in node.attributes or name.startswith(">>"):
@@ -123,8 +119,6 @@ class Resx(_Catalog):
 
 
 class TranslationMemory(_Catalog):
-    """The units of one .tmx file without the target's language."""
-
     def __init__(self, window: Window, language: str | None) -> None:
         super().__init__(window, language)
         if language is None:
@@ -132,7 +126,6 @@ class TranslationMemory(_Catalog):
         self._target = language.replace("_", "-")
 
     def segments(self) -> Iterator[Segment]:
-        """Ids are `tuid`."""
         srclang = None
         for node, _ in xml_text.units(self._window, frozenset({"header", "tu"})):
             if node.name == "header":
@@ -165,7 +158,7 @@ class TranslationMemory(_Catalog):
         yield Segment(id, piece.text, last.after, last.after, place, piece.kind, note=note)
 
     def _is_target(self, language: str) -> bool:
-        """Whether it is the target, or its region if none is requested."""
+        """Or its region if none is requested."""
         target = self._target.lower()
         return language == target or ("-" not in target and language.startswith(f"{target}-"))
 

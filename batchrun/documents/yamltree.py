@@ -1,7 +1,7 @@
 """Locale files in YAML: texts are segments, their key paths the ids.
 
-A new text keeps the old style if that can hold it, and is otherwise double-quoted. A mapping of only CLDR categories
-has plural forms (https://guides.rubyonrails.org/i18n.html#pluralization). Scalars that are not texts are left alone.
+A new text keeps the old style if that can hold it, else it is double-quoted. A mapping of only CLDR categories has
+plural forms (https://guides.rubyonrails.org/i18n.html#pluralization).
 """
 
 import re
@@ -29,10 +29,10 @@ _TEXT = "tag:yaml.org,2002:str"
 _PROPERTIES = re.compile(r"(?:[&!]\S*[ \t\r\n]+)+")
 _BODY = re.compile(r"[|>]([^\r\n]*)(\r?\n)")
 _STATED = re.compile(r"[-+]?[1-9]")
-"""A block with stated indentation, whose first line may begin with blanks of the text."""
+"""A block whose first line may begin with blanks of the text."""
 _UNSAFE = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[\u2028\u2029]")
 _BREAKS = "\n\u2028\u2029"
-"""Line ends of YAML 1.1, beside CR and NEL, which it reads as LF."""
+"""Of YAML 1.1, beside CR and NEL, which it reads as LF."""
 _INDICATORS = frozenset("-?:,[]{}#&*!|>'\"%@`=<~")
 _SPELLED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t"}
 _START = yaml.Mark("", 0, 0, 0, None, 0)
@@ -50,7 +50,7 @@ class _Place(NamedTuple):
 
 
 class _Leaf(NamedTuple):
-    """A text: its mapping (None: a sequence), key, and its place."""
+    """`holder` None: in a sequence."""
 
     holder: "_Holder | None"
     key: str
@@ -68,8 +68,6 @@ class _Holder:
 
 
 class YamlTree(Format):
-    """The texts of one YAML file."""
-
     def __init__(self, content: str, language: str | None) -> None:
         self._content = content
         self._newline = newline_of(content)
@@ -77,7 +75,6 @@ class YamlTree(Format):
         self._forms = plurals.cldr(language) if language else None
 
     def segments(self) -> Iterator[Segment]:
-        """Ids are key paths."""
         try:
             leaves = list(self._leaves())
         except yaml.MarkedYAMLError as error:
@@ -94,7 +91,6 @@ class YamlTree(Format):
                 yield from (leaf.segment for leaf in found)
 
     def _leaves(self) -> Iterator[_Leaf]:
-        """The texts, with a stack of open collections."""
         stack: list[_Holder] = []
         for event in yaml.parse(self._content[self._shift :], Loader=_LOADER):
             begun = event.start_mark or _START
@@ -161,7 +157,7 @@ class YamlTree(Format):
         return Segment(id, sources["other"], start, end, style, plural=Plural(sources, forms))
 
     def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
-        """Plural forms become members in place of the old ones."""
+        """Plural forms replace the old members."""
         if isinstance(value, str):
             place: _Place = segment.style
             if place.style not in ("|", ">"):

@@ -1,13 +1,43 @@
-"""SubRip (.srt) and WebVTT (.vtt): cues are segments.
+"""Plain text and subtitles (.srt, .vtt), whose segments have no ids.
 
 Sources: https://www.w3.org/TR/webvtt1/; SubRip has no standard: missing numbers, `.` for `,` and blank lines are
-accepted, as players do.
+accepted.
 """
 
 import re
 from collections.abc import Iterator
 
 from batchrun.documents.segment import CONTEXT, DocumentError, Edit, Format, Kind, Segment, Value, newline_of
+
+_PARAGRAPH = re.compile(r"[^\S\n]*\S[^\n]*(?:\n[^\S\n]*[^\s][^\n]*)*")
+_LINE = re.compile(r"[^\S\n]*\S[^\n]*")
+_WRAPPED = 200
+"""Paragraphs are segments if no line is longer; else lines."""
+
+
+class PlainText(Format):
+    def __init__(self, content: str, _language: str | None) -> None:
+        self._content = content
+        self._newline = newline_of(content)
+
+    def segments(self) -> Iterator[Segment]:
+        """The context is the paragraph before."""
+        longest = max(map(len, self._content.split("\n")), default=0)
+        before = ""
+        for found in (_PARAGRAPH if longest <= _WRAPPED else _LINE).finditer(self._content):
+            raw = found.group().removeprefix("\ufeff")
+            text = raw.strip()
+            if text:
+                start = found.end() - len(raw.lstrip())
+                text = text.replace("\r\n", "\n")
+                yield Segment(
+                    None, text, start, start + len(raw.strip()), None, Kind.PARAGRAPH, context=before[-CONTEXT:]
+                )
+                before = text
+
+    def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
+        return (Edit(segment.start, segment.end, str(value).replace("\n", self._newline)),)
+
 
 _CLOCK = r"(?:\d+:)?\d{1,2}:\d{2}[,.]\d{1,3}"
 _TIMING = re.compile(rf"^[ \t]*{_CLOCK}[ \t]*-->[ \t]*{_CLOCK}[^\n]*(?:\n|\Z)", re.MULTILINE)
@@ -18,8 +48,6 @@ _EMPTY_LINE = re.compile(r"^\r?$", re.MULTILINE)
 
 
 class SubRip(Format):
-    """The cues of one file."""
-
     _blank_ends = False
     """Whether a blank line always ends a cue."""
 
@@ -28,7 +56,7 @@ class SubRip(Format):
         self._newline = newline_of(content)
 
     def segments(self) -> Iterator[Segment]:
-        """The context is the text of the cue before."""
+        """The context is the cue before."""
         before = ""
         found = _TIMING.search(self._content)
         if found is None and not self._blank_ends and self._content.strip("\ufeff \t\r\n"):
@@ -54,13 +82,10 @@ class SubRip(Format):
         return start + first, start + (last.start() if last and raw.strip() else first)
 
     def edits(self, segment: Segment, value: Value) -> tuple[Edit]:
-        """With the line ends of the file."""
         return (Edit(segment.start, segment.end, str(value).replace("\n", self._newline)),)
 
 
 class WebVtt(SubRip):
-    """Cues that cannot have a blank line."""
-
     _blank_ends = True
 
     def __init__(self, content: str, language: str | None) -> None:
