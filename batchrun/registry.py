@@ -18,8 +18,7 @@ from batchrun.display import counted
 from batchrun.errors import BusyError, DamagedError, RefusedError, StorageError
 from batchrun.journal import Lock, Meta, Reader, Session
 from batchrun.models import Totals
-from batchrun.plan import patterns
-from batchrun.plan.outputs import STREAM, is_device
+from batchrun.plan.outputs import STREAM, is_device, one_path
 from batchrun.steering import socket_of
 
 DIRECTORY = ".batchrun"
@@ -74,7 +73,7 @@ def directory_for(output: str, runs_dir: str | None) -> Path:
     """The directory of the journal, never among the system's devices."""
     if runs_dir is not None:
         return Path(runs_dir)
-    return Path(DIRECTORY) if output == STREAM or is_device(output) else patterns.place(output).parent / DIRECTORY
+    return Path(DIRECTORY) if output == STREAM or is_device(output) else one_path(output).parent / DIRECTORY
 
 
 def new_id(now: float) -> str:

@@ -20,8 +20,8 @@ from batchrun.documents import CHUNK, Document
 from batchrun.engine.ingest import Problems, checked
 from batchrun.models import Endpoint
 from batchrun.plan.blanks import Blanks
-from batchrun.plan.patterns import PATH
-from batchrun.plan.segments import open_documents
+from batchrun.plan.inputs import open_documents
+from batchrun.plan.outputs import PATH
 from batchrun.plan.settings import Settings
 from batchrun.prompts import parse, renderer
 from batchrun.rows import open_input

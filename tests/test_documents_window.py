@@ -17,7 +17,7 @@ from batchrun.documents import FORMATS, Document, DocumentError, Existing
 from batchrun.documents.document import Names
 from batchrun.engine import document_output
 from batchrun.errors import InputError
-from batchrun.plan.segments import open_documents
+from batchrun.plan.inputs import open_documents
 from batchrun.plan.settings import Settings
 
 WINDOWED = ("po", "json", "arb", "android", "xliff", "ts", "resx", "tmx")

@@ -8,7 +8,7 @@ import pytest
 
 from batchrun.errors import RefusedError
 from batchrun.models import Endpoint, Kind
-from batchrun.plan import post_settings
+from batchrun.plan import signed_settings
 from batchrun.plan.config import read_files
 from batchrun.plan.record import Plan
 from batchrun.plan.settings import OPTIONS, Settings
@@ -32,7 +32,7 @@ def place(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_workers_are_here_or_on_a_cluster(choices: dict[str, Any], workers: int | None, ray: str | None) -> None:
-    made = post_settings.of_new_run(Settings(**choices))
+    made = signed_settings.post_of_new_run(Settings(**choices))
     assert (made["workers"], made["ray"]) == (workers, ray)
 
 
@@ -48,7 +48,7 @@ def test_what_is_no_number_and_no_address_is_refused(choices: dict[str, Any]) ->
 
 def test_a_cluster_without_use_is_refused() -> None:
     with pytest.raises(RefusedError, match="--ray is the cluster of --workers ray"):
-        post_settings.of_new_run(Settings(ray="10.0.0.1:6379", workers=2))
+        signed_settings.post_of_new_run(Settings(ray="10.0.0.1:6379", workers=2))
 
 
 NEEDED: dict[str, Any] = dict.fromkeys(
@@ -61,7 +61,7 @@ NEEDED |= {"output": "out.jsonl", "output_format": "jsonl", "output_column": "ou
 def plan(**choices: Any) -> Plan:
     """A plan as it is journaled on this machine, with these choices."""
     settings = Settings(**choices)
-    return Plan(post=settings.post, **NEEDED, **post_settings.of_new_run(settings))
+    return Plan(post=settings.post, **NEEDED, **signed_settings.post_of_new_run(settings))
 
 
 ON_CLUSTER = {"post": "/f.py:score", "workers": "ray:2", "ray": "10.0.0.1:6379"}
@@ -82,10 +82,10 @@ def test_going_on_keeps_the_cluster_until_another_is_typed(
     typed: dict[str, Any], workers: int | None, ray: str | None
 ) -> None:
     before = plan(**ON_CLUSTER)
-    changes = post_settings.of_resume(before, Settings(**typed), typed)
+    changes = signed_settings.post_on_resume(before, Settings(**typed), typed)
     assert (changes["workers"], changes["ray"]) == (workers, ray)
     functions = Settings(**typed).post if "post" in typed else before.post
-    again = post_settings.of_resume(replace(before, post=functions, **changes), Settings(), ())
+    again = signed_settings.post_on_resume(replace(before, post=functions, **changes), Settings(), ())
     assert (again["workers"], again["ray"]) == (workers, ray)  # it is vouched for
 
 
@@ -106,7 +106,7 @@ def test_a_journal_from_elsewhere_sends_no_reply_to_its_cluster(
     found = plan(**choices)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
     with pytest.raises(RefusedError, match="not chosen on this machine") as refused:
-        post_settings.of_resume(found, Settings(**typed), typed)
+        signed_settings.post_on_resume(found, Settings(**typed), typed)
     assert "--workers ray --ray 10.0.0.1:6379" in (refused.value.hint or "")
 
 
@@ -116,7 +116,7 @@ def test_a_journal_from_elsewhere_is_used_with_a_cluster_that_is_typed(
     found = plan(**ON_CLUSTER)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
     typed = {"post": "strip", "ray": "auto"}
-    assert post_settings.of_resume(found, Settings(**typed), typed)["ray"] == "auto"
+    assert signed_settings.post_on_resume(found, Settings(**typed), typed)["ray"] == "auto"
 
 
 @pytest.mark.parametrize("line", ['ray = "10.0.0.1:6379"', 'workers = "ray"', 'workers = "Ray:2"', "senders = 2"])

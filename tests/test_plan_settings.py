@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from batchrun.errors import RefusedError
 from batchrun.models import Endpoint, Flag
-from batchrun.plan.catalogue import every_profile
-from batchrun.plan.config import OF_PROFILES, ONLY_FLAGS
+from batchrun.plan.config import OF_PROFILES, ONLY_FLAGS, every_profile
 from batchrun.plan.durations import parse_time
 from batchrun.plan.profiles import BUILT_IN, Profile
 from batchrun.plan.settings import OPTIONS, Settings

@@ -16,8 +16,8 @@ from batchrun.cluster import messages
 from batchrun.cluster.driver import ActorLostError, Node
 from batchrun.cluster.messages import PIECE
 from batchrun.errors import RefusedError
-from batchrun.plan.sender_settings import of_new_run, of_resume
 from batchrun.plan.settings import Settings
+from batchrun.plan.signed_settings import senders_of_new_run, senders_on_resume
 
 
 class Echo:
@@ -191,9 +191,9 @@ def _state(alone: None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_state")
 @pytest.mark.parametrize(("said", "kept"), [("3", 3), ("node", "node"), ("NODE", "node"), (2, 2)])
 def test_senders_are_a_number_or_one_on_each_node(said: Any, kept: int | str) -> None:
-    made = of_new_run(Settings(senders=said, ray="10.0.0.1:6379"))
+    made = senders_of_new_run(Settings(senders=said, ray="10.0.0.1:6379"))
     assert (made["senders"], made["senders_ray"]) == (kept, "10.0.0.1:6379")
-    assert of_new_run(Settings(senders=said))["senders_ray"] == "auto"
+    assert senders_of_new_run(Settings(senders=said))["senders_ray"] == "auto"
 
 
 @pytest.mark.parametrize("said", ["0", "-1", "nodes", "two", ""])
@@ -204,7 +204,7 @@ def test_other_words_are_refused(said: str) -> None:
 
 def test_children_and_actors_are_not_mixed() -> None:
     with pytest.raises(RefusedError, match="--senders and --processes"):
-        of_new_run(Settings(senders=2, processes=2))
+        senders_of_new_run(Settings(senders=2, processes=2))
 
 
 @pytest.mark.usefixtures("_state")
@@ -214,13 +214,13 @@ def test_a_journal_from_elsewhere_sends_no_request_from_its_cluster(
     from test_plan_post_settings import plan  # noqa: PLC0415  a plan as it is journaled
 
     before = plan()
-    named = of_new_run(Settings(senders="node", ray="10.0.0.1:6379"))
+    named = senders_of_new_run(Settings(senders="node", ray="10.0.0.1:6379"))
     here = replace(before, **named)
-    assert of_resume(here, Settings(), ()) == {}
-    assert of_resume(here, Settings(processes=1), ("processes",))["senders"] is None
-    assert of_resume(here, Settings(ray="10.0.0.2:6379"), ("ray",))["senders_ray"] == "10.0.0.2:6379"
+    assert senders_on_resume(here, Settings(), ()) == {}
+    assert senders_on_resume(here, Settings(processes=1), ("processes",))["senders"] is None
+    assert senders_on_resume(here, Settings(ray="10.0.0.2:6379"), ("ray",))["senders_ray"] == "10.0.0.2:6379"
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another"))
     with pytest.raises(RefusedError, match="was not chosen on this machine"):
-        of_resume(here, Settings(), ())
+        senders_on_resume(here, Settings(), ())
     typed = Settings(senders="node", ray="10.0.0.1:6379")
-    assert of_resume(here, typed, ("senders", "ray"))["senders_ray"] == "10.0.0.1:6379"
+    assert senders_on_resume(here, typed, ("senders", "ray"))["senders_ray"] == "10.0.0.1:6379"

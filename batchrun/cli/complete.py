@@ -33,7 +33,7 @@ def one_of(*names: str) -> Callable[[click.Context, click.Parameter, str], Compl
 
 def profiles(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
     from batchrun.errors import BatchrunError  # noqa: PLC0415  loaded only to complete
-    from batchrun.plan.catalogue import every_profile  # noqa: PLC0415  loaded only to complete
+    from batchrun.plan.config import every_profile  # noqa: PLC0415  loaded only to complete
 
     with suppress(BatchrunError):
         return _starting((profile.name for profile in every_profile()), incomplete)
@@ -63,7 +63,7 @@ def variables(ctx: click.Context, param: click.Parameter, incomplete: str) -> Co
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
     from batchrun.errors import BatchrunError  # noqa: PLC0415  loaded only to complete
-    from batchrun.plan.catalogue import every_profile  # noqa: PLC0415  loaded only to complete
+    from batchrun.plan.config import every_profile  # noqa: PLC0415  loaded only to complete
 
     with suppress(BatchrunError):
         chosen = ctx.params.get("profile")

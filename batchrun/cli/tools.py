@@ -72,7 +72,7 @@ def prompts_show(name: str) -> int:
 def profiles(ctx: click.Context, json: bool) -> int:
     """List the profiles for --profile, or show one."""
     if ctx.invoked_subcommand is None:
-        from batchrun.plan.catalogue import every_profile  # noqa: PLC0415  only for this command
+        from batchrun.plan.config import every_profile  # noqa: PLC0415  only for this command
 
         found = [_summary(profile) for profile in every_profile()]
         if json:
@@ -90,7 +90,7 @@ def profiles(ctx: click.Context, json: bool) -> int:
 )
 def profiles_show(name: str, json: bool) -> int:
     """Print one profile: address, where its key comes from, defaults. The key is never printed."""
-    from batchrun.plan.catalogue import one_profile  # noqa: PLC0415  only for this command
+    from batchrun.plan.config import one_profile  # noqa: PLC0415  only for this command
     from batchrun.plan.profiles import PRICES  # noqa: PLC0415  likewise
 
     profile = one_profile(name)

@@ -20,9 +20,9 @@ from batchrun.engine.segment_checks import unfit
 from batchrun.errors import StorageError
 from batchrun.journal import Journal, Reader, Record
 from batchrun.models import State
-from batchrun.plan import Plan, patterns
+from batchrun.plan import Plan, outputs
+from batchrun.plan.inputs import DocumentInput
 from batchrun.plan.outputs import partial_path
-from batchrun.plan.segments import DocumentInput
 
 _SOURCES = "documents"
 _PIECE = 1 << 20  # Compressed bytes of a document per journal note
@@ -88,7 +88,7 @@ def write_documents(  # noqa: PLR0913  where each part goes
             "run its first command again",
         )
     listed = cast("list[list[str]]", json.loads(noted))
-    open_paths = _unfinished(reader) if patterns.is_pattern(output) else set[str]()
+    open_paths = _unfinished(reader) if outputs.is_pattern(output) else set[str]()
     groups = groupby(_rows(reader), key=lambda row: row[0])
     group = next(groups, None)
     done = failed = 0
@@ -118,9 +118,9 @@ def write_documents(  # noqa: PLR0913  where each part goes
 
 
 def _target(output: Path, path: str, unfinished: set[str]) -> Path:
-    if not patterns.is_pattern(output):
+    if not outputs.is_pattern(output):
         return output
-    final = patterns.file_for(str(output).removesuffix(".partial"), path)
+    final = outputs.file_for(str(output).removesuffix(".partial"), path)
     final.parent.mkdir(parents=True, exist_ok=True)
     if path in unfinished:
         return partial_path(final)

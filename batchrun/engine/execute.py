@@ -30,8 +30,7 @@ from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.shapes import SHAPES, vendor
 from batchrun.lanes.states import OPEN, is_unread
 from batchrun.models import Totals
-from batchrun.plan.outputs import STREAM, is_device, partial_path
-from batchrun.plan.patterns import DOCUMENT
+from batchrun.plan.outputs import DOCUMENT, STREAM, is_device, partial_path
 from batchrun.plan.resolve import Access
 from batchrun.pricing import STANDARD, usd
 from batchrun.registry import batch_folder

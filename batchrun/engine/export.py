@@ -18,8 +18,7 @@ from batchrun.engine.pipe import waited_for
 from batchrun.journal import Reader, Record, Result, Wanted
 from batchrun.models import Invalid, Kind, State
 from batchrun.plan import Plan
-from batchrun.plan.outputs import errors_path, is_device
-from batchrun.plan.patterns import DOCUMENT, is_document
+from batchrun.plan.outputs import DOCUMENT, errors_path, is_device, is_document
 
 _TABLES = frozenset({"csv", "tsv"})  # Outputs with one header for all rows
 _UNLIKE = frozenset({"jsonl", "json", "objects"})  # Inputs whose rows may differ in columns

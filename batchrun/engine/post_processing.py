@@ -21,7 +21,7 @@ from batchrun.events import Event, PostChanged, Resumed, Waiting, WaitReason
 from batchrun.journal import Journal
 from batchrun.models import Kind, Outcome, State
 from batchrun.plan import Plan
-from batchrun.plan.catalogue import every_profile
+from batchrun.plan.config import every_profile
 from batchrun.plan.profiles import BUILT_IN
 from batchrun.plan.tables import secrets_of
 from batchrun.post import Failure, Item, Result

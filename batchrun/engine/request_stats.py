@@ -24,9 +24,9 @@ from batchrun.lanes.shapes import vendor
 from batchrun.models import Kind, Request, Row
 from batchrun.plan import Plan
 from batchrun.plan.blanks import blanks_of, copied
+from batchrun.plan.inputs import DocumentInput
 from batchrun.plan.reducing import Reduction
 from batchrun.plan.rendering import prompt_of
-from batchrun.plan.segments import DocumentInput
 from batchrun.plan.sources import Gathered
 from batchrun.pricing import STANDARD, Price
 from batchrun.prompts import Renderer, request_digest

@@ -11,7 +11,7 @@ from batchrun.documents import Kind
 from batchrun.errors import RefusedError
 from batchrun.models import Flag, Pending
 from batchrun.plan import Plan
-from batchrun.plan.patterns import is_document
+from batchrun.plan.outputs import is_document
 from batchrun.plan.settings import NO_CHECK
 from batchrun.replies import Checker, Complaint
 

@@ -10,8 +10,8 @@ from batchrun.journal import IntakeRow
 from batchrun.limits import NO_HINTS
 from batchrun.models import Outcome, Parts, Pending, Reply, State
 from batchrun.plan import Plan
+from batchrun.plan.inputs import halves, join_halves
 from batchrun.plan.reducing import Reduction
-from batchrun.plan.segments import halves, join_halves
 from batchrun.prompts import Renderer, request_digest
 from batchrun.retry import Answer
 from batchrun.rows import restore

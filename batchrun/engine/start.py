@@ -26,14 +26,13 @@ from batchrun.events import Emit, IntakeProgress, Notice
 from batchrun.journal import Drift, Journal, Lock, Meta
 from batchrun.lanes.shapes import vendor
 from batchrun.models import Kind
-from batchrun.plan import Plan, drift_text, patterns, plan_from_json, plan_to_json
+from batchrun.plan import Plan, drift_text, outputs, plan_from_json, plan_to_json
 from batchrun.plan.blanks import blanks_of
-from batchrun.plan.inputs import check_rows_used, open_rows
+from batchrun.plan.inputs import DocumentInput, check_rows_used, open_documents, open_rows
 from batchrun.plan.outputs import STREAM, check_output, default_format, is_device, written_beside
 from batchrun.plan.reducing import Reduction, check_reduced
 from batchrun.plan.rendering import plain_renderer, prompt_of
 from batchrun.plan.resolve import facts_of, resolve
-from batchrun.plan.segments import DocumentInput, open_documents
 from batchrun.plan.settings import Settings
 from batchrun.plan.sources import Gathered
 from batchrun.prompts import Prompt, Renderer
@@ -180,9 +179,9 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None, emit: Emit
             f"--split is for documents, and {source.name} is read as rows, which are sent whole",
             "an --output with the suffix of the input makes a document of text and JSON, such as -o out.txt",
         )
-    if patterns.is_pattern(plan.output) and not isinstance(source, DocumentInput):
+    if outputs.is_pattern(plan.output) and not isinstance(source, DocumentInput):
         raise RefusedError(
-            f"an --output with {patterns.PATH} is for documents, and {source.name} is read as rows",
+            f"an --output with {outputs.PATH} is for documents, and {source.name} is read as rows",
             "name one file, such as -o out.jsonl",
         )
     if rows.RESERVED in reserved(plan):
@@ -367,9 +366,7 @@ def _check_drift(prepared: Prepared, drift: Drift, *, update: bool) -> None:
     if update:
         return
     old, before = plan_from_json(prepared.run.meta.plan), prepared.journal.totals
-    other_file = (
-        not patterns.is_pattern(old.output) and Path(old.input).resolve() != Path(prepared.plan.input).resolve()
-    )
+    other_file = not outputs.is_pattern(old.output) and Path(old.input).resolve() != Path(prepared.plan.input).resolve()
     if other_file and before.done and drift.absent == before.rows:
         raise RefusedError(
             f"{prepared.plan.output} belongs to run {prepared.run.id} over {old.input}, of which no row is in "

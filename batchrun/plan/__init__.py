@@ -1,11 +1,11 @@
 """Resolves what the user chose into one frozen plan; after that the environment is not read.
 
-    settings.gather      flags, BATCHRUN_* variables, batchrun.toml, profile  →  Gathered (Settings, Profile, sources)
-    keys.find_key        the API key: environment, file or command            →  Key
-    resolve.resolve      Gathered + the facts of input and prompt              →  Plan, kept in the journal
-    resolve.override     a journaled Plan + the flags of `resume`              →  Plan
+    sources.gather       flags, BATCHRUN_* variables, batchrun.toml, profile  →  Gathered
+    keys.find_key        environment, file or command                         →  Key
+    resolve.resolve      Gathered, facts of the input, prompt                 →  Plan, journaled
+    resolve.override     a journaled Plan, flags of `resume`                  →  Plan
 
-Importing this module loads only the standard library, because `--help` reads `plan.options`.
+Imports only the standard library: `--help` reads `plan.options`.
 """
 
 from typing import TYPE_CHECKING, Any

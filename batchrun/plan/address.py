@@ -8,7 +8,7 @@ from batchrun.models import Endpoint
 
 
 def check_base_url(text: str, where: str = "base URL") -> str:
-    """The base URL without its last slash. Raises RefusedError if it is not usable."""
+    """Without its last slash. Raises RefusedError."""
     url = text.strip().rstrip("/")
     parts = _split(url, where)
     if parts.scheme not in ("http", "https"):
@@ -35,17 +35,16 @@ def _split(url: str, where: str) -> SplitResult:
 
 
 def host_of(base_url: str) -> str:
-    """Host and port to show; `simulated provider` for the simulator's empty address."""
+    """Host and port to show."""
     return urlsplit(base_url).netloc or "simulated provider"
 
 
 def is_loopback(base_url: str) -> bool:
-    """Whether the address, or the simulator's empty one, is this machine."""
     return secrecy.is_loopback(urlsplit(base_url).hostname or "localhost")
 
 
 def check_secrecy(base_url: str, *, secret: bool, insecure_http: bool) -> None:
-    """Raises RefusedError if a key would be sent unencrypted to another machine, without --insecure-http."""
+    """Raises RefusedError if a key would be sent unencrypted to another machine."""
     if secret and not insecure_http and base_url.startswith("http://") and not is_loopback(base_url):
         raise RefusedError(
             f"the key would be sent unencrypted to {host_of(base_url)}",

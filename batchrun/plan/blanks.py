@@ -1,11 +1,10 @@
-"""Rows whose text is blank: sent, skipped, or answered blank without a request, because models answer them with a
-question."""
+"""Rows whose text is blank, which models answer with a question."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from batchrun.models import Blank, Kind
-from batchrun.plan.patterns import is_document
+from batchrun.plan.outputs import is_document
 from batchrun.plan.record import Plan
 from batchrun.plan.rendering import prompt_of
 from batchrun.prompts import ABSENT, Prompt, cell
@@ -19,13 +18,11 @@ _NOTICES = {
 
 
 class Blanks(NamedTuple):
-    """How rows are handled whose prompt columns are all blank."""
-
     columns: tuple[str, ...]
     policy: Blank | None
 
     def is_blank(self, fields: Mapping[str, Any]) -> bool:
-        """Whether no column has text and some has a blank, or null if blanks are not sent."""
+        """No column has text, and one is blank, or null if blanks are not sent."""
         blank = False
         for column in self.columns:
             value = cell(fields, column)
@@ -40,12 +37,11 @@ class Blanks(NamedTuple):
 
     @property
     def notice(self) -> str:
-        """The notice about such a row before the start."""
         return _NOTICES[self.policy]
 
 
 def blanks_of(plan: Plan, prompt: Prompt | None) -> Blanks:
-    """Those of a plan; segments are never blank."""
+    """Segments are never blank."""
     if prompt is None or plan.kind is not Kind.ROWS:
         return Blanks((), plan.blank)
     names = prompt.variables - plan.variables.keys()
@@ -56,5 +52,5 @@ def blanks_of(plan: Plan, prompt: Prompt | None) -> Blanks:
 
 
 def copied(plan: Plan) -> Blanks:
-    """Those that are answered without a request; otherwise no columns."""
+    """Those answered without a request; otherwise no columns."""
     return blanks_of(plan, prompt_of(plan)) if plan.blank is Blank.COPY else Blanks((), plan.blank)

@@ -1,5 +1,6 @@
-"""Reads and checks `batchrun.toml` of the current directory, which may not select commands, code or clusters, and of
-the user."""
+"""Reads and checks `batchrun.toml` of the user and of the current directory; the latter may not select commands, code
+or clusters.
+"""
 
 import os
 import re
@@ -14,7 +15,7 @@ from platformdirs import user_config_path
 from batchrun.errors import RefusedError
 from batchrun.plan.names import unknown
 from batchrun.plan.pools import PoolTable, parsed
-from batchrun.plan.profiles import KEY_SOURCES, PRICES
+from batchrun.plan.profiles import BUILT_IN, KEY_SOURCES, PRICES, Profile, find_profile
 
 NAME = "batchrun.toml"
 ONLY_FLAGS = frozenset({"dry_run", "fresh", "insecure_http", "update", "yes"})
@@ -23,25 +24,16 @@ _PATHS = frozenset({"api_key_file", "ca_file", "log_file", "metrics_file", "runs
 _LOOKS_LIKE_KEY = re.compile(r"(\w*api_?)?(key|token|secret)|password")
 OF_PROFILES = {
     *("base_url", "model", "dialect", "requests", "media", "params", "headers", "endpoint", "rpm", "tpm"),
-    *("concurrency", "concurrency_fixed", "queue_gauges", "max_bytes_in_flight"),
-    *(
-        "timeout",
-        "max_attempts",
-        "max_wait",
-        "give_up_after",
-        "ca_file",
-        "max_output_tokens",
-        *KEY_SOURCES,
-        *PRICES,
-        "tier_factors",
-        "quota",
-    ),
+    *("concurrency", "concurrency_fixed", "queue_gauges", "max_bytes_in_flight", "timeout", "max_attempts"),
+    *("max_wait", "give_up_after", "ca_file", "max_output_tokens", "tier_factors", "quota"),
+    *KEY_SOURCES,
+    *PRICES,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """One `batchrun.toml`: options (with underscores), and its tables by name."""
+    """Options have underscores."""
 
     path: Path
     options: Mapping[str, Any]
@@ -53,23 +45,19 @@ class ConfigFile:
 
 
 def user_file() -> Path:
-    """The user's own `batchrun.toml`, which may not exist."""
     home = os.environ.get("XDG_CONFIG_HOME", "")
     folder = Path(home) / "batchrun" if Path(home).is_absolute() else user_config_path("batchrun", appauthor=False)
     return folder / NAME
 
 
 def runs_directory() -> str | None:
-    """The directory of journals from BATCHRUN_RUNS_DIR or a file, or None. Raises RefusedError."""
+    """Raises RefusedError."""
     names = [os.environ.get("BATCHRUN_RUNS_DIR"), *(file.options.get("runs_dir") for file in read_files(None))]
     return next((str(name) for name in names if name), None)
 
 
 def read_files(options: Iterable[str] | None, folder: Path | None = None) -> tuple[ConfigFile, ...]:
-    """The existing files, the nearer first. Raises RefusedError.
-
-    `options` are the known names; None reads only profiles and `runs_dir`.
-    """
+    """The nearer file first; `options` None reads only profiles and `runs_dir`. Raises RefusedError."""
     here = (folder or Path.cwd()) / NAME
     user = user_file()
     known = None if options is None else frozenset(options) - ONLY_FLAGS
@@ -115,7 +103,6 @@ def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigF
 
 
 def app_settings() -> dict[str, Any]:
-    """The merged `[app]` tables: `theme`, and `keys` as a table of texts."""
     files = [file.app for file in reversed(read_files(None))]
     keys = {name: key for app in files for name, key in app.get("keys", {}).items()}
     return {**{name: value for app in files for name, value in app.items()}, "keys": keys}
@@ -134,7 +121,6 @@ def _app(table: Any, path: Path) -> dict[str, Any]:
 
 
 def _answers(lines: Any, path: Path) -> tuple[Mapping[str, Any], ...]:
-    """Rules of `[[answers]]`, in the form of `providers/answers.toml`."""
     if not lines:
         return ()
     from batchrun.retry import compiled  # noqa: PLC0415  only where there are such lines
@@ -153,7 +139,6 @@ def _answers(lines: Any, path: Path) -> tuple[Mapping[str, Any], ...]:
 
 
 def _batches(value: Any, path: Path) -> Mapping[str, Mapping[str, Any]]:
-    """The `[batches.DIALECT]` tables, in the form of `providers/batches.toml`."""
     tables = _tables(value, f"batches in {path}")
     if tables:
         from batchrun.lanes.shapes import check_vendor  # noqa: PLC0415  only where there are such tables
@@ -180,7 +165,6 @@ def _options(table: Mapping[str, Any], known: frozenset[str], path: Path) -> dic
 
 
 def _functions(value: Any, path: Path, *, trusted: bool) -> Any:
-    """File names are relative to the configuration file."""
     if not trusted:
         raise RefusedError(
             f"post in {path}: the file of a directory may not select which code runs",
@@ -289,3 +273,29 @@ def _unknown_key(key: str, known: Iterable[str], where: object) -> RefusedError:
             "state where the key is: api_key_env, api_key_file or api_key_command in a [profiles.NAME] table",
         )
     return unknown("key", key, known, f" in {where}")
+
+
+def profile_tables(files: Iterable[ConfigFile]) -> dict[str, dict[str, Any]]:
+    """The nearer file's entries win."""
+    tables: dict[str, dict[str, Any]] = {}
+    for file in files:
+        for name, table in file.profiles.items():
+            tables[name] = nearer_first(tables.get(name, {}), table)
+    return tables
+
+
+def nearer_first(near: dict[str, Any], far: Any) -> dict[str, Any]:
+    """Both tables merged, with one source of the key."""
+    placed = any(source in near for source in KEY_SOURCES)
+    rest = {name: value for name, value in far.items() if not (placed and name in KEY_SOURCES)}
+    return {**rest, **near}
+
+
+def every_profile() -> list[Profile]:
+    """Raises RefusedError."""
+    tables = profile_tables(read_files(None))
+    return [find_profile(name, tables) for name in dict.fromkeys([*BUILT_IN, *tables])]
+
+
+def one_profile(name: str) -> Profile:
+    return find_profile(name, profile_tables(read_files(None)))

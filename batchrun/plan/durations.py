@@ -1,4 +1,4 @@
-"""Durations (`90`, `10m`, `1h30m`, `500ms`) and sizes (`48MB`, `64MiB`) as people write them."""
+"""Durations (`1h30m`), times and sizes (`48MB`) as people write them."""
 
 import contextlib
 import datetime
@@ -15,7 +15,7 @@ _LONGEST = 10 * 365 * _UNITS["d"]
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of a finite duration. Raises ValueError with what is expected."""
+    """Seconds. Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(_expected(value))
     seconds = _parse(value.strip().lower()) if isinstance(value, str) else float(value)
@@ -57,7 +57,7 @@ def _expected(value: object) -> str:
 
 
 def parse_size(value: object) -> int:
-    """Bytes of a size, at least one. Raises ValueError."""
+    """Bytes, at least one. Raises ValueError."""
     found = _SIZE.fullmatch(str(value).strip().lower()) if isinstance(value, int | float | str) else None
     unit = None if found is None or isinstance(value, bool) else _BYTES.get(found[2])
     size = 0 if found is None or unit is None else int(float(found[1]) * unit)

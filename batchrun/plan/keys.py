@@ -14,24 +14,19 @@ _SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An API key, hidden from repr, and where it came from."""
-
     value: str = field(repr=False)
     source: str
 
 
 def find_key(profile: Profile, *, needed: bool) -> Key | None:
-    """The key of a profile, or None. Raises RefusedError, which never contains part of it."""
-    key = _from_file(profile) or _from_command(profile) or _from_environment(profile)
+    """Raises RefusedError, which never contains part of the key."""
+    key = _from_file(profile) or _from_command(profile)
+    name = profile.api_key_env
+    if key is None and name and os.environ.get(name, "").strip():
+        key = _checked(os.environ[name], f"${name}")
     if key is None and needed:
         raise _missing(profile)
     return key
-
-
-def _from_environment(profile: Profile) -> Key | None:
-    name = profile.api_key_env
-    text = os.environ.get(name, "") if name else ""
-    return _checked(text, f"${name}") if text.strip() else None
 
 
 def _from_file(profile: Profile) -> Key | None:

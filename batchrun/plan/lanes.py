@@ -1,4 +1,4 @@
-"""The lanes of a plan: settings of each member of a pool."""
+"""The lanes of a plan."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +17,7 @@ LIMITS = ("concurrency", "concurrency_fixed", "rpm", "tpm")
 
 
 def pooled(plan: Plan, gathered: Gathered, model_of: Callable[[Profile], str | None]) -> Plan:
-    """The plan with its lanes, if the settings name several endpoints. Raises RefusedError."""
+    """Adds lanes if there are several endpoints. Raises RefusedError."""
     lanes = lanes_of(gathered, model_of)
     if not lanes:
         return plan
@@ -43,7 +43,7 @@ def pooled(plan: Plan, gathered: Gathered, model_of: Callable[[Profile], str | N
 
 
 def lanes_of(gathered: Gathered, model_of: Callable[[Profile], str | None]) -> tuple[dict[str, Any], ...]:
-    """The lanes of a pool or of several base URLs, as in `Plan.lanes`; none for one endpoint. Raises RefusedError."""
+    """None for one endpoint. Raises RefusedError."""
     addresses, last = gathered.settings.base_url, gathered.fallback
     if gathered.members:
         endpoints = [(profile.name, profile, _address(profile)) for profile in gathered.members]
@@ -86,14 +86,13 @@ def _address(profile: Profile) -> str:
 
 
 def headers_of(gathered: Gathered, profile: Profile) -> dict[str, str]:
-    """The headers of its profile and of the run, but no other profile's."""
+    """Not another profile's."""
     given = gathered.settings.headers
     chosen = {name: text for name, text in given.items() if not _of_a_profile(gathered, f"headers.{name}")}
     return {**profile.defaults.get("headers", {}), **chosen}
 
 
 def _limits(gathered: Gathered, profile: Profile) -> dict[str, Any]:
-    """The run's limits, else the profile's."""
     settings = gathered.settings
     own = Settings(**{name: profile.defaults[name] for name in LIMITS if name in profile.defaults})
     of_run = {name for name in LIMITS if name in gathered.sources and not _of_a_profile(gathered, name)}

@@ -7,7 +7,6 @@ from batchrun.errors import RefusedError
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` probably means, or None."""
     spellings = {_plain(candidate): candidate for candidate in known}
     matches = difflib.get_close_matches(_plain(name), spellings, n=1, cutoff=0.6)
     return spellings[matches[0]] if matches else None
@@ -18,7 +17,6 @@ def _plain(name: str) -> str:
 
 
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> RefusedError:
-    """The refusal `unknown profile: grok`, with the hint `did you mean groq?`."""
     names = sorted(known)
     guess = nearest(name, names)
     hint = f"did you mean {guess}?" if guess else f"known: {', '.join(names)}" if names else None

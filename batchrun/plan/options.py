@@ -1,7 +1,4 @@
-"""The one table of a run's options, from which flags, completion, help and the app are made.
-
-`settings` checks values. Loads only the standard library.
-"""
+"""The one table of a run's options, for flags, completion, help and the app. Imports only the standard library."""
 
 from typing import NamedTuple
 
@@ -11,7 +8,7 @@ _POST = "Post-processing"
 
 
 class Option(NamedTuple):
-    """One option; `metavar` is empty for a switch, `many` may be repeated, `choices` are for completion only."""
+    """`metavar` is empty for a switch; `choices` are for completion only."""
 
     section: str
     name: str
@@ -122,4 +119,3 @@ OPTIONS: tuple[Option, ...] = (
 )  # fmt: skip
 
 FLAG_OF = {option.name: option.spellings[-1] for option in OPTIONS}
-"""The flag of each setting."""

@@ -1,4 +1,4 @@
-"""The output's default name, format and columns, and what it may not overwrite."""
+"""Names, formats and columns of outputs; `{path}` makes one per document."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,6 @@ from typing import Any
 
 from batchrun.errors import RefusedError
 from batchrun.models import Kind
-from batchrun.plan import patterns
 
 STREAM = "-"
 _DEVICES = frozenset({"/dev", "/dev/fd", "/proc/self/fd"})
@@ -22,37 +21,31 @@ _FORMATS = {
     ".xlsx": "xlsx",
 }
 ROW_SUFFIXES = tuple(_FORMATS)
-"""Suffixes of outputs with a row for each input row."""
 _ALIKE = frozenset({"csv", "tsv"})
-"""Formats that the output takes from its input."""
 
 
 def default_output(stem: str, kind: Kind, prompt: str | None, form: str) -> str:
-    """The default name, in the current directory: `reviews.translate.csv`."""
     middle = {Kind.ROWS: prompt or "output", Kind.BATCH: "results", Kind.BODIES: "output"}[kind]
     return f"{stem}.{middle}.{form}"
 
 
 def default_format(kind: Kind, input_format: str) -> str:
-    """The default format: that of an input table of text, else JSONL."""
     return input_format if kind is Kind.ROWS and input_format in _ALIKE else "jsonl"
 
 
 def is_device(output: str | Path) -> bool:
-    """Whether it is a pipe or a device."""
     path = Path(os.path.abspath(output))  # links such as /dev/stdout are not followed
     return path.exists() and (not path.is_file() or str(path.parent) in _DEVICES)
 
 
 def document_format(output: str, chosen: str | None) -> str:
-    """Documents, unless a format of rows is chosen or named."""
     if chosen is not None:
         return "jsonl" if chosen == "rows" else chosen
-    return "jsonl" if output == STREAM else _FORMATS.get(Path(output).suffix.lower(), patterns.DOCUMENT)
+    return "jsonl" if output == STREAM else _FORMATS.get(Path(output).suffix.lower(), DOCUMENT)
 
 
 def output_format(output: str, chosen: str | None, kind: Kind) -> str:
-    """The chosen format, else by suffix, else JSONL. Raises RefusedError."""
+    """Raises RefusedError."""
     chosen = "jsonl" if chosen == "rows" else chosen
     if chosen is not None and chosen not in _FORMATS.values():
         raise RefusedError(f"--format must be jsonl, csv, tsv, parquet or xlsx, not {chosen}")
@@ -77,13 +70,11 @@ def _by_suffix(output: str) -> str:
 
 
 def errors_path(output: Path) -> Path:
-    """`NAME.errors.jsonl` beside NAME; `documents.errors.jsonl` for a pattern."""
-    output = patterns.place(output)
+    output = one_path(output)
     return output.with_name(f"{output.stem}.errors.jsonl")
 
 
 def partial_path(output: Path) -> Path:
-    """The file of an unfinished run, so that NAME is always complete."""
     return output.with_name(f"{output.name}.partial")
 
 
@@ -93,11 +84,11 @@ def written_beside(output: Path) -> tuple[Path, ...]:
 
 
 def check_output(output: str) -> None:
-    """Raises RefusedError for a directory, or one that is missing or not writable."""
+    """Raises RefusedError."""
     if output == STREAM:
         return
-    if patterns.is_pattern(output):
-        output = str(patterns.place(output))
+    if is_pattern(output):
+        output = str(one_path(output))
         directory = Path(output).parent
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -115,7 +106,7 @@ def check_output(output: str) -> None:
 
 
 def check_not_input(output: str, sources: Iterable[str | None]) -> None:
-    """Raises RefusedError if the output would replace an input or be read as one."""
+    """Raises RefusedError if the output replaces an input or would be read as one."""
     if output == STREAM:
         return
     targets = {path.resolve() for path in written_beside(Path(output))}
@@ -133,7 +124,6 @@ def check_not_input(output: str, sources: Iterable[str | None]) -> None:
 
 
 def _is_among(path: Path, place: Path) -> bool:
-    """Whether the input directory or glob includes this file."""
     if place.is_dir():
         folder = place.resolve()
         hidden = path.is_relative_to(folder) and any(part[0] == "." for part in path.relative_to(folder).parts)
@@ -142,16 +132,53 @@ def _is_among(path: Path, place: Path) -> bool:
 
 
 def output_fields(schema: Mapping[str, Any] | None, *, column_chosen: bool) -> tuple[str, ...]:
-    """The columns of an output schema."""
     properties = schema.get("properties") if schema and not column_chosen else None
     return tuple(properties) if isinstance(properties, dict) else ()  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  names of a JSON object
 
 
 def check_clash(added: Iterable[str], columns: Iterable[str]) -> None:
-    """Raises RefusedError for added columns that the input already has."""
+    """Raises RefusedError for columns that the input has."""
     clash = [name for name in added if name in set(columns)]
     if clash:
         raise RefusedError(
             f"the input already has a column {', '.join(clash)}",
             "use another with --output-column NAME",
         )
+
+
+PATH = "{path}"
+MANY = "documents"
+"""Input format of several documents."""
+DOCUMENT = "document"
+"""Output format of documents."""
+
+
+def input_format(format: str) -> str:
+    return f"{format} document"
+
+
+def is_document(format: str) -> bool:
+    return format == MANY or format.endswith(" document")
+
+
+def is_pattern(output: str | Path) -> bool:
+    return PATH in str(output)
+
+
+def one_path(output: str | Path) -> Path:
+    """`de/documents` for the pattern `de/{path}`."""
+    return Path(str(output).replace(PATH, MANY))
+
+
+def file_for(output: str | Path, path: str) -> Path:
+    return Path(str(output).replace(PATH, path))
+
+
+def target_language(chosen: str | None, variables: dict[str, str]) -> str | None:
+    """The chosen code, else that of the variables."""
+    from batchrun.documents import code_of  # noqa: PLC0415  its table of languages: not to look at runs
+
+    if chosen is not None:
+        return code_of(chosen) or chosen
+    named = (variables[name] for name in ("target_language", "language", "lang", "locale") if name in variables)
+    return next((code for name in named if (code := code_of(name)) is not None), None)

@@ -12,20 +12,18 @@ from batchrun.plan.record import Plan
 
 POLICIES = ("soonest", "cheapest", "primary")
 JOINED = " | "
-"""Separates the models of a pool."""
+"""Separates models."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolTable:
-    """A `[pools.NAME]` table; members are names of profiles."""
+    """Members are names of profiles."""
 
     members: tuple[str, ...]
     policy: str | None = None
 
 
 class LanePlan(NamedTuple):
-    """A lane, with the run's plan as it applies there."""
-
     name: str
     plan: Plan
     quota: str | None = None
@@ -36,12 +34,10 @@ _FIELDS = frozenset(item.name for item in fields(Plan)) - {"lanes", "pool", "poo
 
 
 def own_fields(lane: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a plan that a lane overrides."""
     return {name: value for name, value in lane.items() if name in _FIELDS}
 
 
 def lane_plans(plan: Plan) -> tuple[LanePlan, ...]:
-    """The plan of each lane, or the run's own."""
     if not plan.lanes:
         return (LanePlan("", plan),)
     alone = replace(plan, lanes=())
@@ -57,12 +53,12 @@ def lane_plans(plan: Plan) -> tuple[LanePlan, ...]:
 
 
 def joined(models: Iterable[str | None]) -> str | None:
-    """The model of a pool: all names, part of drift."""
+    """All names: part of drift."""
     return JOINED.join(sorted({model for model in models if model})) or None
 
 
 def parsed(table: Mapping[str, Any], where: str) -> PoolTable:
-    """The pool of a configuration table. Raises RefusedError."""
+    """Raises RefusedError."""
     for key in table.keys() - {"members", "policy"}:
         raise unknown("key", key, {"members", "policy"}, f" in {where}")
     members, policy = table.get("members"), table.get("policy")
@@ -79,7 +75,7 @@ def parsed(table: Mapping[str, Any], where: str) -> PoolTable:
 def members_of(
     pool: str, tables: Mapping[str, PoolTable], profiles: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Profile, ...]:
-    """The profiles of a pool. Raises RefusedError."""
+    """Raises RefusedError."""
     if pool not in tables:
         raise unknown("pool", pool, tables)
     found = tuple(find_profile(name, profiles) for name in tables[pool].members)
@@ -92,7 +88,7 @@ def members_of(
 
 
 def names_of(addresses: Iterable[str]) -> tuple[str, ...]:
-    """Names of lanes: hosts, or addresses if hosts are equal. Raises RefusedError."""
+    """Hosts, or addresses if hosts are equal. Raises RefusedError."""
     given = tuple(addresses)
     if len(set(given)) < len(given):
         raise RefusedError("one base URL is given twice", "keep one of them")

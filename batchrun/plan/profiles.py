@@ -1,4 +1,4 @@
-"""Profiles: address, key, model, limits and prices of a provider; built in, or `[profiles.NAME]` tables."""
+"""Profiles: address, key, model, limits and prices of a provider."""
 
 import os
 from collections.abc import Mapping
@@ -13,13 +13,12 @@ SIM = "sim"
 DEFAULT = "openai"
 KEY_SOURCES = ("api_key_env", "api_key_file", "api_key_command")
 PRICES = ("input_price", "output_price", "cached_price", "cache_write_price", "request_price", "batch_factor")
-"""Fields that decide costs, as in `pricing.Terms`, beside `tier_factors`."""
+"""As in `pricing.Terms`, beside `tier_factors`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """A named provider configuration. Prices are USD per million tokens or request; factors are of the standard
-    tier's."""
+    """Prices are USD per million tokens or request; factors are of the standard tier's."""
 
     name: str
     base_url: str | None = None
@@ -47,17 +46,14 @@ class Profile:
         return self.name == SIM
 
     def dialect_at(self, base_url: str) -> str:
-        """The dialect of an address under this profile."""
         # The default profile also serves any gateway given by --base-url, so its name decides nothing.
         return self.dialect or dialect_of(base_url, ANY if self.name == DEFAULT else self.name)
 
     def takes_at(self, base_url: str) -> dict[str, Any]:
-        """What the provider at an address accepts in a request."""
         known = table("requests")
         return {**known[ANY], **known.get(self.dialect_at(base_url), {}), **self.requests}
 
     def media_at(self, base_url: str) -> dict[str, Any]:
-        """Which files the provider at an address accepts."""
         known = table("media")["takes"]
         return {**known[ANY], **known.get(self.dialect_at(base_url), {}), **self.media}
 
@@ -91,7 +87,7 @@ BUILT_IN = {
 
 
 def find_profile(name: str, tables: Mapping[str, Mapping[str, Any]]) -> Profile:
-    """The profile, built-in and configured. Raises RefusedError with the nearest name."""
+    """Raises RefusedError."""
     known = BUILT_IN.keys() | tables.keys()
     if name not in known:
         raise unknown("profile", name, known)

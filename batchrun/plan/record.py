@@ -14,7 +14,7 @@ from batchrun.providers import ANY
 class Plan:
     """Everything a run depends on, as journaled. Durations are seconds, prices and costs USD.
 
-    Only the fields of `_DRIFT` decide requests. It has no secret: `headers` refer to the environment as `${NAME}`.
+    Only the fields of `_DRIFT` decide requests. `headers` refer to the environment as `${NAME}`: there is no secret.
     """
 
     kind: Kind
@@ -115,11 +115,11 @@ class Plan:
     ray: str | None = None
     post_timeout: float = 60.0
     post_concurrency: int = 16
-    post_seal: str | None = None  # signature over `post` and `ray`, see `plan.signature`
+    post_seal: str | None = None  # signature over `post` and `ray`, see `plan.signed_settings`
 
 
 def fail_on(names: Iterable[str]) -> frozenset[Flag]:
-    """The flags that fail a reply: `empty` and these, without those after a `-`. Raises ValueError."""
+    """`empty` and these, without those after a `-`. Raises ValueError."""
     chosen = {Flag.EMPTY}
     for name in names:
         flag = Flag(name.removeprefix("-"))
@@ -128,7 +128,6 @@ def fail_on(names: Iterable[str]) -> frozenset[Flag]:
 
 
 def fail_on_names(flags: frozenset[Flag]) -> list[str]:
-    """The names for these flags; none for the default."""
     left_out = [] if Flag.EMPTY in flags else [f"-{Flag.EMPTY}"]
     return left_out + sorted(flags - {Flag.EMPTY})
 
@@ -159,14 +158,14 @@ _DRIFT = {
 
 
 def plan_to_json(plan: Plan) -> str:
-    """The plan as JSON in a stable order: equal plans have equal texts."""
+    """Equal plans have equal texts."""
     values = {item.name: getattr(plan, item.name) for item in fields(plan)}
     values["fail_on"] = fail_on_names(plan.fail_on)
     return json.dumps(values, ensure_ascii=False, allow_nan=False, default=dict)
 
 
 def plan_from_json(text: str) -> Plan:
-    """The plan of a journal. Raises StorageError."""
+    """Raises StorageError."""
     try:
         values = json.loads(text)
         read = {name: _READERS[name](value) if name in _READERS else value for name, value in values.items()}
@@ -179,12 +178,10 @@ def plan_from_json(text: str) -> Plan:
 
 
 def drift(old: Plan, new: Plan) -> tuple[str, ...]:
-    """The fields that decide requests and differ."""
     return tuple(name for name in _DRIFT if getattr(old, name) != getattr(new, name))
 
 
 def drift_text(old: Plan, new: Plan) -> str:
-    """The drift as text: `the model (gpt-5-mini → gpt-5) and parameters (temperature)`."""
     parts = [_DRIFT[name] + _detail(getattr(old, name), getattr(new, name)) for name in drift(old, new)]
     return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
 

@@ -1,4 +1,4 @@
-"""Texts longer than a request, for prompts whose answer stands for the whole text, such as a summary (`--reduce`).
+"""Texts longer than a request, for prompts whose answer stands for the whole text (`--reduce`).
 
 Each piece of the text is a map row; the replies of consecutive rows are the text of a reduce row, level by level, up to
 the row itself. All are created on ingest, so that the budget has every stage; a reduce row is handed out when its parts
@@ -21,9 +21,9 @@ from batchrun.prompts import Renderer, RenderError, request_digest
 from batchrun.prompts.caching import BYTES_PER_TOKEN
 
 REDUCED = "reduced"
-"""The prompt variable with the number of replies combined; a prompt declares it with a default."""
+"""The prompt variable with the number of replies combined."""
 DEFAULT_FAN_IN = 8
-"""Replies combined if no limit of output tokens gives their length."""
+"""If no limit of output tokens gives the length of replies."""
 _UNKNOWN = "is a placeholder for a reply that does not exist yet "
 _BETWEEN = "\n\n"
 
@@ -36,7 +36,7 @@ class Node(NamedTuple):
 
 
 def tree(pieces: int, fan_in: int) -> list[Node]:
-    """The rows for so many pieces: the pieces, then levels of at most `fan_in` parts each, last the whole."""
+    """The pieces, then levels of at most `fan_in` parts each, last the whole."""
     levels = [pieces]
     while levels[-1] > 1:
         levels.append(-(-levels[-1] // fan_in))
@@ -69,8 +69,6 @@ def check_reduced(plan: Plan, columns: Sequence[str]) -> None:
 
 
 class Reduction:
-    """Splits and combines the long texts of a plan."""
-
     def __init__(self, plan: Plan) -> None:
         self.tokens = plan.reduce
         self.column = plan.columns.get("text", "text")
@@ -78,18 +76,16 @@ class Reduction:
 
     @classmethod
     def of(cls, plan: Plan) -> Self | None:
-        """That of a plan, or None."""
         return None if plan.reduce is None else cls(plan)
 
     @property
     def notice(self) -> str:
-        """The notice about a long text before the start."""
         return (
             f"the text has more than {self.tokens or 0:,} tokens: it is processed in parts, whose replies are combined"
         )
 
     def pieces(self, row: Row) -> list[str]:
-        """The pieces of a row's text; none if it fits into one request."""
+        """Empty if the text fits into one request."""
         text = row.fields.get(self.column)
         if self.tokens is None or self._plan.kind is not Kind.ROWS or not isinstance(text, str):
             return []
@@ -103,9 +99,8 @@ class Reduction:
     def rows(
         self, row: Row, pieces: list[str], renderer: Renderer, report: Callable[[int, str], None], kind: str
     ) -> Iterator[IntakeRow]:
-        """The rows of a text, each yielded right after its request was rendered.
-
-        Raises RenderError before the first; a later failure is reported once, and the rows after it are skipped.
+        """Each yielded right after its request was rendered. Raises RenderError before the first; a later failure is
+        reported once, and the rows after it are skipped.
         """
         digests: list[str] = []
         nodes: list[Node] = []
@@ -143,27 +138,23 @@ class Reduction:
 
     @staticmethod
     def placeholders(digests: list[str], tokens: int) -> str:
-        """Placeholders, of so many tokens each, for replies that do not exist yet."""
         return _BETWEEN.join(f"{digest} {_UNKNOWN}".ljust(tokens * BYTES_PER_TOKEN, ".") for digest in digests)
 
     def expected(self, row: Row, count: int, renderer: Renderer) -> Request:
-        """The request of a reduce row with placeholders for so many replies."""
+        """With placeholders for so many replies."""
         limit = renderer.render(self.reduced(row, "", count)).output_limit
         return renderer.render(self.reduced(row, self.placeholders([""] * count, self._expected(limit)), count))
 
     def reduced(self, row: Row, text: str, count: int) -> Row:
-        """A reduce row with the replies of its parts as its text."""
         return row._replace(fields=row.fields | {self.column: text, REDUCED: count})
 
     def filled(self, row: Row, parts: Parts | None) -> Row:
-        """A reduce row gets the replies of its `parts`."""
         if parts is None:
             return row
         texts = self.texts(parts)
         return self.reduced(row, _BETWEEN.join(texts), len(texts))
 
     def texts(self, parts: Parts) -> list[str]:
-        """The replies' texts in order."""
         values: Iterator[Any] = (
             replies.value_of(self._plan.endpoint, body or "") if value is None else orjson.loads(value)
             for value, body in parts.replies
@@ -179,7 +170,7 @@ def _json(fields: dict[str, Any]) -> str:
 
 
 def _rendered(renderer: Renderer, row: Row, kind: str) -> tuple[str, str]:
-    """The hash of the row's request, or the error."""
+    """The hash of the request, or the error."""
     try:
         return request_digest(renderer.render(row), kind), ""
     except RenderError as error:

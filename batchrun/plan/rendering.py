@@ -1,4 +1,4 @@
-"""The renderers of a plan's requests, pure except for files that a row names."""
+"""The renderers of a plan's requests."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,13 +7,13 @@ from typing import Any
 
 from batchrun import media, prompts
 from batchrun.models import Endpoint, Kind, Request, Row
-from batchrun.plan.patterns import is_document
+from batchrun.plan.outputs import is_document
 from batchrun.plan.record import Plan
 from batchrun.prompts import Prompt, Renderer
 
 
 def plain_renderer(plan: Plan, prompt: Prompt | None) -> Renderer:
-    """The renderer of the plan's requests, without what a budget adds."""
+    """Without what a budget adds."""
     if plan.kind is Kind.BATCH:
         return prompts.batch_renderer()
     if prompt is None:
@@ -43,7 +43,7 @@ def _of_prompt(plan: Plan, prompt: Prompt) -> "prompts.PromptRenderer":
 
 
 class FilesRenderer:
-    """Renders rows with files, looked up beside the input `source`; `formula` computes the tokens of pictures."""
+    """Finds files beside the input `source`; `formula` computes the tokens of pictures."""
 
     def __init__(  # noqa: PLR0913  what decides about files, by name
         self,
@@ -85,7 +85,7 @@ class FilesRenderer:
 
 
 class _SegmentRenderer:
-    """Renders segments; plural forms are requested as an object."""
+    """Plural forms are requested as an object."""
 
     def __init__(self, plan: Plan, prompt: Prompt, plain: Renderer) -> None:
         self._plan = plan
@@ -94,7 +94,6 @@ class _SegmentRenderer:
         self._plural: dict[tuple[tuple[str, str], ...], Renderer] = {}
 
     def render(self, row: Row) -> Request:
-        """Raises RenderError."""
         forms: dict[str, str] | None = row.fields.get("forms")
         if not forms:
             return self._plain.render(row)
@@ -106,7 +105,6 @@ class _SegmentRenderer:
 
 
 def prompt_of(plan: Plan) -> Prompt | None:
-    """The prompt of a journaled plan, from its stored source."""
     if plan.prompt_source is None:
         return None
     return prompts.parse(plan.prompt_source, path=plan.prompt_path or plan.prompt_name or "prompt")
@@ -115,7 +113,7 @@ def prompt_of(plan: Plan) -> Prompt | None:
 def sharing_of(
     plan: Plan, prompt: Prompt | None, *, batch: bool = False
 ) -> "tuple[prompts.PromptRenderer, prompts.Caching] | None":
-    """What a prompt's requests share, and the provider's cache; None if unused."""
+    """What a prompt's requests share, and the provider's cache."""
     if prompt is None or plan.kind is not Kind.ROWS or plan.cache == "off":
         return None
     return _of_prompt(plan, prompt), prompts.caching_of(
@@ -124,5 +122,4 @@ def sharing_of(
 
 
 def spelling_of(plan: Plan, prompt: Prompt | None) -> prompts.Spelling | None:
-    """How a prompt's requests are spelled for the provider; None for ready-made requests."""
     return None if prompt is None else prompts.spelling_of(plan.requests, prompt, plan.params)

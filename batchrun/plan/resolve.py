@@ -1,4 +1,4 @@
-"""Makes a plan from settings, input and prompt, or by `resume`."""
+"""Makes a plan from settings, input and prompt, or for `resume`."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING, Any
 from batchrun.documents.checks import NAMES
 from batchrun.errors import InputError, RefusedError
 from batchrun.models import Endpoint, Flag, Kind
-from batchrun.plan import post_settings, sender_settings
+from batchrun.plan import signed_settings
 from batchrun.plan.address import check_base_url, check_secrecy, is_loopback
 from batchrun.plan.keys import Key, find_key
 from batchrun.plan.lanes import LIMITS, headers_of, lanes_of, pooled
 from batchrun.plan.outputs import (
+    DOCUMENT,
     check_clash,
     check_not_input,
     default_format,
     default_output,
     document_format,
+    is_document,
     output_fields,
     output_format,
+    target_language,
 )
-from batchrun.plan.patterns import DOCUMENT, is_document, target_language
 from batchrun.plan.pools import JOINED
 from batchrun.plan.profiles import PRICES, Profile
 from batchrun.plan.record import Plan
@@ -37,41 +39,12 @@ if TYPE_CHECKING:  # Jinja2 and the readers of tables: not to refuse a wrong key
     from batchrun.rows import Input
 
 _LIMITS = (
-    *(
-        "concurrency",
-        "concurrency_fixed",
-        "queue_gauges",
-        "max_bytes_in_flight",
-        "processes",
-        "rpm",
-        "tpm",
-        "max_attempts",
-        "timeout",
-        "drain",
-        "max_wait",
-    ),
-    *(
-        "give_up_after",
-        "stop_after",
-        "limit",
-        "sample",
-        "skip_invalid",
-        "blank",
-        "fail_on",
-        "schema_retries",
-        "retry_truncated",
-        "existing",
-        "split",
-        "reduce",
-        "check",
-        "keep_thinking",
-        "dedupe",
-        *("batch", "batch_detach", "batch_tail", "batch_min", "batch_first"),
-        *("cache", "tier", "tier_patience", "finish_by"),
-        "ca_file",
-    ),
-    *("max_cost", "max_total_tokens", "max_requests", "max_output_tokens", "reserve"),
-    *("post", "post_timeout", "post_concurrency"),
+    *("concurrency", "concurrency_fixed", "queue_gauges", "max_bytes_in_flight", "processes", "rpm", "tpm"),
+    *("max_attempts", "timeout", "drain", "max_wait", "give_up_after", "stop_after", "limit", "sample"),
+    *("skip_invalid", "blank", "fail_on", "schema_retries", "retry_truncated", "existing", "split", "reduce"),
+    *("check", "keep_thinking", "dedupe", "batch", "batch_detach", "batch_tail", "batch_min", "batch_first", "cache"),
+    *("tier", "tier_patience", "finish_by", "ca_file", "max_cost", "max_total_tokens", "max_requests"),
+    *("max_output_tokens", "reserve", "post", "post_timeout", "post_concurrency"),
 )
 _OF_ONE_COMMAND = ("limit", "sample", "stop_after", "finish_by")
 _OF_PROMPTS = {"prompt": "--prompt", "model": "--model", "params": "--param", "set": "--set", "columns": "--column"}
@@ -80,7 +53,7 @@ _AUTHENTICATION = {"authorization", "api-key", "x-api-key"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Facts of the input; `stem` begins a default output name."""
+    """`stem` begins a default output name."""
 
     source: str
     stem: str
@@ -92,7 +65,6 @@ class Facts:
 
 
 def facts_of(source: str, rows: "Input") -> Facts:
-    """The facts of an opened input."""
     return Facts(
         source=source,
         stem=rows.stem,
@@ -115,7 +87,7 @@ class Access:
 
 
 def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
-    """The plan of a run. Raises RefusedError."""
+    """Raises RefusedError."""
     _check_kind(gathered, facts, prompt)
     settings, profile = gathered.settings, gathered.profile
     rows = facts.kind is Kind.ROWS
@@ -141,8 +113,8 @@ def resolve(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> Plan:
         timeout_chosen="timeout" in gathered.sources,
         concurrency_chosen="concurrency" in gathered.sources,
         target_language=target_language(settings.target_language, settings.variables) if rows else None,
-        **post_settings.of_new_run(settings),
-        **sender_settings.of_new_run(settings),
+        **signed_settings.post_of_new_run(settings),
+        **signed_settings.senders_of_new_run(settings),
     )
 
     def model_of(member: Profile) -> str | None:
@@ -167,7 +139,7 @@ def _check_kind(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> No
 
 
 def _of_prompt(option: str, table: Mapping[str, str], gathered: Gathered, prompt: "Prompt | None") -> dict[str, str]:
-    """A table of variables; those of a file only if the prompt has them."""
+    """Variables of a file only if the prompt has them."""
     if prompt is None:
         return {}
     known = prompt.variables | prompt.inputs.keys()
@@ -182,12 +154,16 @@ def _request(settings: Settings, profile: Profile, facts: Facts, prompt: "Prompt
     params = {name: value for name, value in profile.params.items() if name not in of_prompt} | settings.params
     if settings.tier and "service_tier" in params:
         raise RefusedError("--tier and the parameter service_tier both choose the service tier", "omit one of them")
-    endpoint = settings.endpoint or (prompt.endpoint if prompt else _endpoint_of_bodies(facts.columns))
+    endpoint = settings.endpoint
+    if prompt is not None:
+        endpoint = endpoint or prompt.endpoint
+    elif endpoint is None:
+        of_bodies = {"messages": Endpoint.CHAT, "input": Endpoint.RESPONSES}
+        endpoint = next((of_bodies[name] for name in facts.columns if name in of_bodies), None)
     return {"endpoint": endpoint or Endpoint.CHAT, "model": _model(settings, profile, facts, prompt), "params": params}
 
 
 def _model(settings: Settings, profile: Profile, facts: Facts, prompt: "Prompt | None") -> str | None:
-    """The model under a profile."""
     if facts.kind is Kind.BATCH:
         return None
     model = settings.model or (prompt and prompt.model) or profile.model
@@ -197,11 +173,6 @@ def _model(settings: Settings, profile: Profile, facts: Facts, prompt: "Prompt |
             "add --model NAME, or model = to the prompt",
         )
     return model
-
-
-def _endpoint_of_bodies(columns: tuple[str, ...]) -> Endpoint:
-    endpoints = {"messages": Endpoint.CHAT, "input": Endpoint.RESPONSES}
-    return next((endpoints[name] for name in columns if name in endpoints), Endpoint.CHAT)
 
 
 def _output(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> dict[str, Any]:
@@ -243,7 +214,6 @@ def _fail_on(gathered: Gathered, facts: Facts) -> frozenset[Flag]:
 
 
 def _checks(settings: Settings, prompt: "Prompt | None") -> tuple[str, ...]:
-    """The chosen ones, else the prompt's."""
     named = prompt.checks if prompt is not None else ()
     unknown = [name for name in named if name not in (*NAMES, NO_CHECK)]
     if prompt is not None and unknown:
@@ -290,7 +260,6 @@ def _provider(gathered: Gathered) -> dict[str, Any]:
 
 
 def _base_url(gathered: Gathered) -> str:
-    """The address of the (first) endpoint."""
     profile, chosen = gathered.profile, gathered.settings.base_url
     if profile.simulated:
         return ""
@@ -304,7 +273,7 @@ def _base_url(gathered: Gathered) -> str:
 
 
 def check_provider(gathered: Gathered) -> Access:
-    """Checks the provider before any input is read. Raises RefusedError."""
+    """Before any input is read. Raises RefusedError."""
     if gathered.settings.ca_file is not None and not Path(gathered.settings.ca_file).is_file():
         raise RefusedError(f"no such file of certificate authorities: {gathered.settings.ca_file}", "correct --ca-file")
     lanes = lanes_of(gathered, lambda _: None)
@@ -313,7 +282,7 @@ def check_provider(gathered: Gathered) -> Access:
 
 
 def access(plan: Plan, gathered: Gathered) -> Access:
-    """The access for this plan. Raises RefusedError for a missing or unusable key."""
+    """Raises RefusedError."""
     return _accesses(gathered, [(gathered.profile, plan.base_url, plan.headers)], plan.lanes)
 
 
@@ -348,10 +317,7 @@ def _access(gathered: Gathered, profile: Profile, base_url: str, headers: Mappin
 
 
 def gather_for_resume(plan: Plan, flags: Mapping[str, Any]) -> Gathered:
-    """The settings for resuming a plan, with its profile or pool unless another is typed.
-
-    The key is that of this machine's profile, never from the journal.
-    """
+    """The key is that of this machine's profile, never from the journal."""
     if plan.fallback is not None:
         flags = {"fallback": plan.fallback, **flags}
     if plan.pool is not None and not flags.keys() & {"pool", "profile", "base_url"}:
@@ -362,7 +328,7 @@ def gather_for_resume(plan: Plan, flags: Mapping[str, Any]) -> Gathered:
 
 
 def override(plan: Plan, gathered: Gathered) -> Plan:
-    """The journaled plan with the typed flags of `resume`; all remaining rows are processed.
+    """The journaled plan with the typed flags of `resume`.
 
     Another profile brings its address, limits and prices; headers go only to the host they were meant for. Raises
     RefusedError for mixing simulated and real replies, and for `post` chosen elsewhere.
@@ -383,8 +349,8 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
         changes["timeout_chosen"] = True
     if "concurrency" in typed | brought:
         changes["concurrency_chosen"] = True
-    changes |= post_settings.of_resume(plan, gathered.settings, typed)
-    changes |= sender_settings.of_resume(plan, gathered.settings, typed)
+    changes |= signed_settings.post_on_resume(plan, gathered.settings, typed)
+    changes |= signed_settings.senders_on_resume(plan, gathered.settings, typed)
     changes["api_key_env"] = gathered.profile.api_key_env
     if moved or "base_url" in typed:
         changes |= {"profile": gathered.profile.name, "base_url": _base_url(gathered)}
@@ -404,7 +370,7 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
 
 
 def _pooled_for_resume(plan: Plan, before: Plan, gathered: Gathered) -> Plan:
-    """Lanes may change, but not to a model that the run did not have."""
+    """Lanes may change, but not to a new model."""
     known = set((before.model or "").split(JOINED))
 
     def model_of(profile: Profile) -> str | None:
@@ -427,7 +393,7 @@ def _pooled_for_resume(plan: Plan, before: Plan, gathered: Gathered) -> Plan:
 
 
 def check_input(settings: Settings) -> str:
-    """The input's name. Raises InputError if none is chosen."""
+    """Raises InputError."""
     if settings.input is None:
         raise InputError("there is no input", "add --input FILE, a directory, a glob, or - for standard input")
     return settings.input

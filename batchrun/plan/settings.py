@@ -1,4 +1,4 @@
-"""Every option of a run, with its validation and default. `sources` collects the values."""
+"""Every option of a run, with validation and default."""
 
 import codecs
 import os
@@ -22,17 +22,13 @@ from batchrun.plan.record import fail_on
 PREFIX = "BATCHRUN_"
 FORMATS = ("jsonl", "csv", "tsv", "parquet", "xlsx", "rows")
 NO_CHECK = "none"
-"""Switches off the default checks of documents."""
 RAY = "ray"
-"""`workers` on a cluster, alone or with a number: `ray:8`."""
 NODE = "node"
-"""`senders`: one on each node of the cluster."""
 AUTO_SPLIT = 2000
-"""Source tokens to which `auto` splits: the translation fits in 4,096, the smallest output limit in use."""
+"""Tokens: the translation fits in 4,096, the smallest output limit in use."""
 AUTO_REDUCE = 8000
-"""Tokens of a text that `auto` sends in one request: eight such replies fit into a context of 128,000."""
+"""Tokens: eight such replies fit into a context of 128,000."""
 MOST_PROCESSES = 64
-"""Guards against typing errors; a few processes use all that one driver can give them."""
 _ENDPOINTS = {endpoint.rsplit("/", 1)[1]: endpoint for endpoint in Endpoint} | {"chat": Endpoint.CHAT}
 
 
@@ -224,7 +220,6 @@ def _filled(value: object) -> object:
 
 
 def _webhook(value: object) -> str:
-    """The message does not contain the address, which may be a secret."""
     url = str(value).strip()
     try:
         parts = urlsplit(url)
@@ -244,7 +239,7 @@ Table = Annotated[dict[str, str], NoDecode]
 
 
 class Settings(BaseSettings):
-    """Every option of a run. Durations are seconds, rates per minute; None is "not chosen"."""
+    """Durations are seconds, rates per minute; None is "not chosen"."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_prefix_target="all", env_ignore_empty=True, frozen=True, extra="forbid"

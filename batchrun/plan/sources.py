@@ -1,5 +1,5 @@
-"""Where settings come from, strongest first: typed flags, `BATCHRUN_*` variables, `batchrun.toml` in the current
-directory, the user's, the profile's defaults, built-in ones.
+"""Where settings come from, strongest first: flags, `BATCHRUN_*` variables, `batchrun.toml` of the current directory,
+the user's, the profile, built-in ones.
 
 Tables are merged by entry. Of settings that exclude each other the stronger source wins; within one they are refused.
 """
@@ -17,8 +17,7 @@ from pydantic_settings import EnvSettingsSource
 
 from batchrun.display import printable
 from batchrun.errors import RefusedError
-from batchrun.plan.catalogue import profile_tables
-from batchrun.plan.config import ONLY_FLAGS, TABLES, read_files
+from batchrun.plan.config import ONLY_FLAGS, TABLES, profile_tables, read_files
 from batchrun.plan.names import unknown
 from batchrun.plan.options import FLAG_OF
 from batchrun.plan.pools import POLICIES, members_of
@@ -32,13 +31,11 @@ ENVIRONMENT = "environment"
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The options that one source sets."""
-
     source: str
     values: Mapping[str, Any]
 
     def name_of(self, option: str) -> str:
-        """The option as the user wrote it in this source."""
+        """As the user wrote it in this source."""
         if self.source == FLAGS:
             return FLAG_OF.get(option, "--" + option.replace("_", "-"))
         return PREFIX + option.upper() if self.source == ENVIRONMENT else f"{option} in {self.source}"
@@ -46,7 +43,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """The settings, and the source of every option and table entry (`set.language`)."""
+    """`sources` names that of every option and table entry (`set.language`)."""
 
     settings: Settings
     profile: Profile
@@ -58,12 +55,12 @@ class Gathered:
     fallback: Profile | None = None
 
     def typed(self, option: str) -> bool:
-        """Whether a flag or a `BATCHRUN_*` variable set the option."""
+        """Set by a flag or a variable."""
         return self.sources.get(option) in (FLAGS, ENVIRONMENT)
 
 
 def gather(flags: Mapping[str, Any], folder: Path | None = None) -> Gathered:
-    """Settings from all sources; `folder` has the nearer `batchrun.toml`. Raises RefusedError."""
+    """`folder` has the nearer `batchrun.toml`. Raises RefusedError."""
     flags_and_variables = [flag_layer(flags), environment_layer()]
     files = read_files(OPTIONS, folder)
     layers = [*flags_and_variables, *(Layer(str(file.path), file.options) for file in files)]
@@ -107,7 +104,6 @@ def _refuse_undecoded(layers: Iterable[Layer]) -> None:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """All strings in a value."""
     if isinstance(value, str | Path):
         yield str(value)
     elif isinstance(value, Mapping):
@@ -119,7 +115,6 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def flag_layer(flags: Mapping[str, Any]) -> Layer:
-    """The typed flags; `NAME=VALUE` lists become tables."""
     values = dict(flags)
     for option, separators in (("params", "="), ("headers", "=:"), ("set", "="), ("columns", "=")):
         if option in values and not isinstance(values[option], dict):
@@ -132,7 +127,7 @@ def flag_layer(flags: Mapping[str, Any]) -> Layer:
 
 
 def environment_layer() -> Layer:
-    """The `BATCHRUN_*` variables; tables are JSON objects. Raises RefusedError for an unknown one."""
+    """Raises RefusedError for an unknown variable."""
     known = frozenset(OPTIONS) - ONLY_FLAGS
     for variable in os.environ:
         option = variable.removeprefix(PREFIX).lower()
@@ -169,7 +164,7 @@ _OFF = frozenset({"", "0", "false", "f", "no", "n", "off"})
 
 
 def settle(layers: Iterable[Layer]) -> list[Layer]:
-    """The layers without what a stronger one excludes. Raises RefusedError."""
+    """Without what a stronger layer excludes. Raises RefusedError."""
     settled: list[Layer] = []
     chosen: set[str] = set()
     named_profile = False
@@ -179,7 +174,7 @@ def settle(layers: Iterable[Layer]) -> list[Layer]:
             for option, value in layer.values.items()
             if (value == "-" if option == "output" else str(value).strip().lower() not in _OFF)
         }
-        dropped = {option for pair in _EXCLUDE for option in _loser(pair, active, chosen, layer)}
+        dropped = {option for pair in _EXCLUDE for option in _excluded(pair, active, chosen, layer)}
         # A base URL weaker than the profile's name belongs to another choice: `sim` must never reach it.
         if named_profile and not layer.source.startswith("profile "):
             dropped.add("base_url")
@@ -191,7 +186,7 @@ def settle(layers: Iterable[Layer]) -> list[Layer]:
     return settled
 
 
-def _loser(pair: tuple[str, str], active: set[str], chosen: set[str], layer: Layer) -> list[str]:
+def _excluded(pair: tuple[str, str], active: set[str], chosen: set[str], layer: Layer) -> list[str]:
     first, second = pair
     if first in active and second in active:
         names = layer.name_of(first), layer.name_of(second) + (" -" if second == "output" else "")
@@ -200,7 +195,7 @@ def _loser(pair: tuple[str, str], active: set[str], chosen: set[str], layer: Lay
 
 
 def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The strongest value of every option, and the sources."""
+    """The strongest values, and their sources."""
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for layer in layers:
@@ -222,7 +217,7 @@ def _entry(option: str, name: str) -> str:
 
 
 def validate(values: Mapping[str, Any], layers: Iterable[Layer]) -> Settings:
-    """The settings. Raises RefusedError with every wrong value and its source."""
+    """Raises RefusedError with every wrong value and its source."""
     checked = dict(values)
     for option in ("headers", "set", "columns"):
         if option in checked:

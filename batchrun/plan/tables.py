@@ -31,7 +31,7 @@ _CONNECTION = {"connection", "content-length", "host", "keep-alive", "te", "trai
 
 
 def pairs(texts: Sequence[str], option: str, separators: str = "=") -> dict[str, str]:
-    """`NAME=VALUE` texts as a table. Raises RefusedError for a missing or repeated name."""
+    """Raises RefusedError for a missing or repeated name."""
     table: dict[str, str] = {}
     for text in texts:
         name, _, value = _split(text, separators)
@@ -72,7 +72,7 @@ def _refuse_constant(text: str) -> Any:
 
 
 def check_params(params: Mapping[str, Any]) -> None:
-    """Raises RefusedError for parameters with an option of their own, and for streaming."""
+    """Raises RefusedError."""
     for name in params:
         if name in _OWN_OPTION:
             raise RefusedError(f"{name} is not a parameter", f"use {_OWN_OPTION[name]}")
@@ -85,7 +85,7 @@ def check_params(params: Mapping[str, Any]) -> None:
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Raises RefusedError for malformed or repeated headers, and secrets in plain text."""
+    """Raises RefusedError, also for secrets in plain text."""
     seen: set[str] = set()
     for name, value in headers.items():
         if name.lower() in seen:
@@ -105,7 +105,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def expand_headers(headers: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """The headers with `${NAME}` replaced, never to be stored or shown. Raises RefusedError."""
+    """Replaces `${NAME}`; never to be stored or shown. Raises RefusedError."""
     return {name: _REFERENCE.sub(_lookup(name, environ), value) for name, value in headers.items()}
 
 
@@ -122,13 +122,13 @@ def _lookup(header: str, environ: Mapping[str, str]) -> Callable[[re.Match[str]]
 
 
 def secrets_of(headers: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The values of `${NAME}` references, which must not appear in any text."""
+    """Values of `${NAME}` references."""
     names = [name for value in headers.values() for name in _REFERENCE.findall(value)]
     return tuple(environ[name].strip() for name in names if environ.get(name, "").strip())
 
 
 def texts(value: Any, where: str) -> dict[str, str]:
-    """A table of texts; numbers become text. Raises RefusedError."""
+    """Numbers become text. Raises RefusedError."""
     table = cast("dict[str, Any]", value)
     for name, item in table.items():
         if isinstance(item, bool) or not isinstance(item, str | int | float):

@@ -25,8 +25,15 @@ from batchrun.errors import DamagedError, ExitCode, RefusedError, StorageError
 from batchrun.journal import Reader, Record, Result
 from batchrun.models import State
 from batchrun.plan import Plan, plan_from_json
-from batchrun.plan.outputs import STREAM, check_not_input, check_output, document_format, output_format, partial_path
-from batchrun.plan.patterns import is_document
+from batchrun.plan.outputs import (
+    STREAM,
+    check_not_input,
+    check_output,
+    document_format,
+    is_document,
+    output_format,
+    partial_path,
+)
 from batchrun.registry import RunFile
 from batchrun.report import words
 

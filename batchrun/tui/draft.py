@@ -16,12 +16,10 @@ from batchrun.filetypes import type_of
 from batchrun.journal import Reader, Record, Wanted
 from batchrun.models import Endpoint, Kind, Row, State
 from batchrun.plan import Plan, plan_from_json
-from batchrun.plan.inputs import open_rows
-from batchrun.plan.outputs import default_format, default_output
-from batchrun.plan.patterns import is_document
+from batchrun.plan.inputs import open_documents, open_rows
+from batchrun.plan.outputs import default_format, default_output, is_document
 from batchrun.plan.profiles import DEFAULT, find_profile
 from batchrun.plan.rendering import FilesRenderer
-from batchrun.plan.segments import open_documents
 from batchrun.plan.sources import gather
 from batchrun.prompts import Prompt, Renderer, RenderError
 from batchrun.report import requests

@@ -20,7 +20,7 @@ from batchrun.display import printable
 from batchrun.errors import BatchrunError
 from batchrun.models import Kind
 from batchrun.plan import Plan
-from batchrun.plan.catalogue import every_profile, one_profile
+from batchrun.plan.config import every_profile, one_profile
 from batchrun.plan.profiles import DEFAULT, Profile
 from batchrun.tui import setup_flags
 from batchrun.tui.setup_flags import Origin
