@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from batchrun.errors import InputError
 from batchrun.models import Invalid, Kind, Row
 from batchrun.rows import Mixed, error_text, note_text, open_input
-from batchrun.rows.check import RefusedRowError, parse
+from batchrun.rows.check import RefusedRowError, Remarks, parse
 from batchrun.rows.jsons import read_array, read_jsonl
-from batchrun.rows.remarks import Remarks
 
 NO_ID = "not text or a whole number; --id-column none identifies rows by their content"
 OBJECT = ': a row is an object, such as {"text": "…"}'

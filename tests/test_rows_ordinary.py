@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from batchrun.errors import InputError
 from batchrun.models import Invalid, Row
 from batchrun.rows import Input, Reading, Refusal, open_input
-from batchrun.rows.dialect import csv_dialect, tsv_dialect
-from batchrun.rows.remarks import Remarks
-from batchrun.rows.table import read_table
+from batchrun.rows.check import Remarks
+from batchrun.rows.table import csv_dialect, read_table, tsv_dialect
 
 
 def opened(path: Path, data: str | bytes, /, **reading: Any) -> Input:

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from batchrun.errors import InputError, RefusedError
 from batchrun.models import Invalid, Row
 from batchrun.rows import Input, extras, open_input
-from batchrun.rows.dialect import Dialect
-from batchrun.rows.remarks import Remarks
-from batchrun.rows.table import read_table
+from batchrun.rows.check import Remarks
+from batchrun.rows.table import Dialect, read_table
 
 
 def opened(path: Path, data: str | bytes) -> Input:

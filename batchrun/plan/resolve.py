@@ -31,7 +31,7 @@ from batchrun.plan.record import Plan
 from batchrun.plan.settings import NO_CHECK, Settings
 from batchrun.plan.sources import FLAGS, Gathered, gather
 from batchrun.plan.tables import expand_headers, secrets_of
-from batchrun.rows.dialect import COMMAS, Table
+from batchrun.rows.table import COMMAS, Table
 from batchrun.secrecy import Mask
 
 if TYPE_CHECKING:  # Jinja2 and the readers of tables: not to refuse a wrong key

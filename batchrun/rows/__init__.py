@@ -1,9 +1,7 @@
-"""Reading inputs and writing rows in every format. A record becomes a `Row` or an `Invalid`; none is dropped."""
+"""Reading inputs and writing rows. Every record becomes a `Row` or an `Invalid`."""
 
-from batchrun.rows.check import NOT_UTF8, RESERVED
-from batchrun.rows.dialect import Table
+from batchrun.rows.check import NOT_UTF8, RESERVED, Remarks
 from batchrun.rows.files import files_of
-from batchrun.rows.guess import encoding_hint
 from batchrun.rows.input import Input, Reading, Refusal, open_input
 from batchrun.rows.kinds import Mixed
 from batchrun.rows.members import (
@@ -16,7 +14,8 @@ from batchrun.rows.members import (
     note_text,
     restore,
 )
-from batchrun.rows.remarks import Remarks
+from batchrun.rows.source import encoding_hint
+from batchrun.rows.table import Table
 from batchrun.rows.writers import Exact, check_format, columns_of, writer
 
 __all__ = [

@@ -7,7 +7,7 @@ and lone surrogates. The last of two equal members counts.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from json import JSONDecodeError, JSONDecoder, JSONEncoder
 from typing import Any, NamedTuple, NoReturn, cast
 
@@ -20,10 +20,8 @@ DEPTH_LIMIT = 200
 EXCERPT = 480
 RESERVED = "_batchrun"
 NOT_UTF8 = "not UTF-8"
-"""Start of the reason of a record that is not UTF-8."""
-
 Record = tuple[int, str, dict[str, Any]] | tuple[int, str, dict[str, Any], bytes]
-"""A good record: line, text, fields and, where the reader has it, the text as UTF-8."""
+"""Line, text, fields and, where the reader has it, the text as UTF-8."""
 
 _NAMES: dict[type, str] = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -34,11 +32,11 @@ _LINE_BREAKS = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
 
 
 class RefusedRowError(Exception):
-    """The text cannot be a row; the message is the reason."""
+    """The message is the reason."""
 
 
 class Member(NamedTuple):
-    """A top-level member: the places of its name and its value."""
+    """The places of a top-level member's name and value."""
 
     name: str
     start: int
@@ -57,8 +55,7 @@ _encode_string = json.encoder.encode_basestring
 
 
 def parse(text: str, doubled: Callable[[str], None] | None = None, encoded: bytes | None = None) -> dict[str, Any]:
-    """The fields of a row's text, in about 1 µs for 400 characters; `doubled` receives names of repeated members.
-    Raises RefusedRowError."""
+    """The fields of a row's text; `doubled` receives names of repeated members. Raises RefusedRowError."""
     try:
         encoded = text.encode() if encoded is None else encoded
         fields = from_json(encoded, allow_inf_nan=False, catch_duplicate_keys=doubled is not None)
@@ -86,13 +83,16 @@ def members(text: str) -> Iterator[Member]:
 
 
 def without_reserved(text: str) -> str:
-    """The text before `_batchrun` members were inserted."""
+    """Without `_batchrun` members."""
     while True:
         found = list(members(text))
         at = next((index for index, member in enumerate(found) if member.name == RESERVED), None)
         if at is None:
             return text
-        text = _without(text, found, at)
+        if at:
+            text = text[: text.rindex(",", found[at - 1].end, found[at].start)] + text[found[at].end :]
+        else:
+            text = text[: found[0].start] + text[found[1].start if len(found) > 1 else found[0].end :]
 
 
 def one_line(text: str) -> str:
@@ -101,12 +101,12 @@ def one_line(text: str) -> str:
 
 
 def string(text: str) -> str:
-    """The text as a JSON string, not escaped to ASCII."""
+    """Not escaped to ASCII."""
     return _encode_string(text)
 
 
 def invalid(line: int, text: str, reason: str) -> Invalid:
-    """An Invalid with the whole text, as Latin-1 if not UTF-8."""
+    """With the whole text, as Latin-1 if not UTF-8."""
     if not encodable(text):
         text = text.encode(errors="surrogateescape").decode("latin-1")
     return Invalid(line, text, reason)
@@ -124,7 +124,6 @@ def encodable(text: str) -> bool:
 
 
 def undecodable(line: int, data: bytes) -> Invalid:
-    """The Invalid of bytes that are not UTF-8."""
     text = data.decode(errors="surrogateescape")
     try:
         data.decode()
@@ -134,19 +133,11 @@ def undecodable(line: int, data: bytes) -> Invalid:
 
 
 def too_long(line: int, data: bytes) -> Invalid:
-    """The Invalid of a record over the limit."""
     start = data[:EXCERPT].decode(errors="ignore")
     return invalid(line, start, f"longer than {ROW_LIMIT // 1024**2} MiB")
 
 
-def _without(text: str, found: list[Member], at: int) -> str:
-    if at:
-        return text[: text.rindex(",", found[at - 1].end, found[at].start)] + text[found[at].end :]
-    return text[: found[0].start] + text[found[1].start if len(found) > 1 else found[0].end :]
-
-
 def after_blanks(text: str, at: int) -> int:
-    """The position after JSON white space."""
     match = _BLANKS.match(text, at)
     return match.end() if match else at
 
@@ -186,11 +177,33 @@ def _refuse_depth(fields: object) -> None:
     """jiter's limit, far below the interpreter's: rows are parsed again deeper in the stack."""
     level: list[Any] = [fields]
     for _ in range(1 + DEPTH_LIMIT):
-        level = [inner for value in level for inner in _children(value) if isinstance(inner, dict | list)]
+        values = (cast("dict[str, Any]", each).values() if isinstance(each, dict) else each for each in level)
+        level = [inner for each in values for inner in each if isinstance(inner, dict | list)]
         if not level:
             return
     raise RefusedRowError(f"nested deeper than {DEPTH_LIMIT} levels")
 
 
-def _children(value: Any) -> Iterable[Any]:
-    return cast("dict[str, Any]", value).values() if isinstance(value, dict) else value
+class Remarks:
+    """Notices about an input that refuse no row, in order of first occurrence."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[int]] = {}
+        self.offset = 0  # lines of the files before, where several files are one input
+
+    def clear(self) -> None:
+        self._found.clear()
+        self.offset = 0
+
+    def add(self, what: str, line: int | None = None) -> None:
+        """About the record at `line`, or the whole input."""
+        found = self._found.setdefault(what, [])
+        if line is None:
+            return
+        if not found:
+            found += [0, self.offset + line]
+        found[0] += 1
+
+    def all(self) -> list[tuple[str, int, int | None]]:
+        """Each remark with its number of records and first line."""
+        return [(what, *(found or (0, None))) for what, found in self._found.items()]  # pyright: ignore[reportReturnType]  two numbers

@@ -1,8 +1,7 @@
 """Parquet, Arrow and Feather, read with the extra `data` (pyarrow).
 
 Dates and times are read as stored numbers, because Python's types have no nanoseconds, year 0 or infinity, and written
-as ISO 8601 in microseconds; extreme values are DuckDB's and PostgreSQL's `infinity`. A column of bytes is text if all
-of it is UTF-8, otherwise base64.
+as ISO 8601 in microseconds; extreme values are DuckDB's and PostgreSQL's `infinity`.
 """
 
 import base64
@@ -18,9 +17,8 @@ from typing import Any, NamedTuple
 from batchrun.display import printable
 from batchrun.errors import InputError
 from batchrun.models import Invalid
-from batchrun.rows.check import Record
+from batchrun.rows.check import Record, Remarks
 from batchrun.rows.extras import explained, library, record
-from batchrun.rows.remarks import Remarks
 from batchrun.rows.source import Source
 
 PER_SECOND = {"s": 1, "ms": 1000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -32,7 +30,7 @@ _INFINITE_DAYS = {2**31 - 1: "infinity", -(2**31 - 1): "-infinity", -(2**31): "-
 
 
 def zone_of(name: str) -> datetime.tzinfo:
-    """The zone of an Arrow type: an offset or a tz name."""
+    """An offset or a tz name."""
     if found := _OFFSET.fullmatch(name):
         minutes = int(found[2]) * 60 + int(found[3])
         return datetime.timezone(datetime.timedelta(minutes=-minutes if found[1] == "-" else minutes))
@@ -40,7 +38,7 @@ def zone_of(name: str) -> datetime.tzinfo:
 
 
 def timestamp(value: int, unit: str, zone: datetime.tzinfo | None) -> str:
-    """A time since 1970 UTC as ISO 8601."""
+    """`value`: since 1970 UTC."""
     if value in _INFINITE:
         return _INFINITE[value]
     micros = value * 1_000_000 // PER_SECOND[unit]
@@ -52,7 +50,7 @@ def timestamp(value: int, unit: str, zone: datetime.tzinfo | None) -> str:
 
 
 def day(days: int) -> str:
-    """A Gregorian date, in days since 1970 (howardhinnant.github.io/date_algorithms.html, civil_from_days)."""
+    """Days since 1970 (howardhinnant.github.io/date_algorithms.html, civil_from_days)."""
     if days in _INFINITE_DAYS:
         return _INFINITE_DAYS[days]
     if _SPAN[0] < days < _SPAN[1]:
@@ -68,17 +66,14 @@ def day(days: int) -> str:
 
 
 def day_of_milliseconds(value: int) -> str:
-    """A date in milliseconds since 1970."""
     return day(value // 86_400_000)
 
 
 def time_of_day(value: int, unit: str) -> str:
-    """A time of day in `unit`."""
     return clock(value * 1_000_000 // PER_SECOND[unit])
 
 
 def seconds(value: int, unit: str) -> float:
-    """A duration in `unit`."""
     return value / PER_SECOND[unit]
 
 
@@ -90,13 +85,13 @@ def clock(micros: int) -> str:
 
 
 def parquet_interval(value: bytes) -> str:
-    """Parquet's INTERVAL: months, days, milliseconds as little-endian uint32 (parquet-format, LogicalTypes.md)."""
+    """Months, days, milliseconds as little-endian uint32 (parquet-format, LogicalTypes.md, INTERVAL)."""
     months, days, millis = struct.unpack("<III", value)
     return interval(months, days, millis / 1000)
 
 
 def arrow_interval(value: tuple[int, int, int]) -> str:
-    """Arrow's interval: months, days and nanoseconds."""
+    """Months, days and nanoseconds."""
     return interval(value[0], value[1], value[2] / 1e9)
 
 
@@ -113,7 +108,6 @@ Value = Callable[[Any], Any]
 
 
 def read_parquet(source: Source, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """A record per row."""
     parquet = library("parquet")
     with explained(source.name, "a Parquet file"), parquet.ParquetFile(source.path, pre_buffer=False) as file:
         groups = file.schema
@@ -131,7 +125,7 @@ def read_parquet(source: Source, remarks: Remarks) -> Iterator[Record | Invalid]
 
 
 def read_arrow(source: Source, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """A record per row of a file or stream."""
+    """A file or a stream."""
     pyarrow = library("arrow")
     ipc = library("ipc")
     with explained(source.name, "an Arrow file"), ExitStack() as files:
@@ -166,8 +160,10 @@ def _records(
             f'{name} has the column "{printable(double, 60)}" twice.', "Give each column a name of its own."
         )
     types = [_stored(field.type, field.name, intervals) for field in schema]
+    kinds = library("arrow").types
+    are_bytes = (kinds.is_binary, kinds.is_large_binary, kinds.is_fixed_size_binary)
     for at, field in enumerate(schema):
-        if types[at] is _UNCHANGED and _is_binary(field.type):
+        if types[at] is _UNCHANGED and any(is_kind(field.type) for is_kind in are_bytes):
             types[at] = _Stored(None, _bytes_value(field.name, batches, remarks))
     number = 0
 
@@ -201,16 +197,11 @@ _UNCHANGED = _Stored(None, None)
 
 def _stored(type: Any, path: str, intervals: set[str]) -> _Stored:
     """Dates and times at any depth become numbers."""
-    pyarrow = library("arrow")
-    kinds = pyarrow.types
+    kinds = library("arrow").types
     if path in intervals:
         return _Stored(None, parquet_interval)
     for is_kind, make in (
-        (kinds.is_timestamp, _timestamp),
-        (kinds.is_date, _date),
-        (kinds.is_time, _time),
-        (kinds.is_duration, _duration),
-        (kinds.is_interval, _interval),
+        (kinds.is_temporal, _temporal),
         (kinds.is_struct, _struct),
         (kinds.is_map, _map),
         (kinds.is_dictionary, _dictionary),
@@ -223,30 +214,22 @@ def _stored(type: Any, path: str, intervals: set[str]) -> _Stored:
     return _UNCHANGED
 
 
-def _timestamp(type: Any, *_: Any) -> _Stored:
-    zone = None if type.tz is None else zone_of(type.tz)
-    return _Stored(library("arrow").int64(), partial(timestamp, unit=type.unit, zone=zone))
-
-
-def _date(type: Any, *_: Any) -> _Stored:
+def _temporal(type: Any, *_: Any) -> _Stored:
     pyarrow = library("arrow")
-    if pyarrow.types.is_date32(type):
+    kinds = pyarrow.types
+    if kinds.is_interval(type):
+        return _Stored(None, arrow_interval)
+    if kinds.is_date32(type):
         return _Stored(pyarrow.int32(), day)
-    return _Stored(pyarrow.int64(), day_of_milliseconds)
-
-
-def _time(type: Any, *_: Any) -> _Stored:
-    pyarrow = library("arrow")
-    whole = pyarrow.int32() if pyarrow.types.is_time32(type) else pyarrow.int64()
-    return _Stored(whole, partial(time_of_day, unit=type.unit))
-
-
-def _duration(type: Any, *_: Any) -> _Stored:
-    return _Stored(library("arrow").int64(), partial(seconds, unit=type.unit))
-
-
-def _interval(*_: Any) -> _Stored:
-    return _Stored(None, arrow_interval)
+    if kinds.is_date(type):
+        return _Stored(pyarrow.int64(), day_of_milliseconds)
+    if kinds.is_time(type):
+        whole = pyarrow.int32() if kinds.is_time32(type) else pyarrow.int64()
+        return _Stored(whole, partial(time_of_day, unit=type.unit))
+    if kinds.is_duration(type):
+        return _Stored(pyarrow.int64(), partial(seconds, unit=type.unit))
+    zone = None if type.tz is None else zone_of(type.tz)
+    return _Stored(pyarrow.int64(), partial(timestamp, unit=type.unit, zone=zone))
 
 
 def _struct(type: Any, path: str, intervals: set[str]) -> _Stored:
@@ -309,13 +292,8 @@ def _read(stored: _Stored, value: Any) -> Any:
     return value if value is None or stored.read is None else stored.read(value)
 
 
-def _is_binary(type: Any) -> bool:
-    kinds = library("arrow").types
-    return kinds.is_binary(type) or kinds.is_large_binary(type) or kinds.is_fixed_size_binary(type)
-
-
 def _bytes_value(column: str, batches: Callable[..., Iterator[Any]], remarks: Remarks) -> Value:
-    """How all values of a column are written."""
+    """A column of bytes is text if all of it is UTF-8, else base64."""
     pyarrow = library("arrow")
     try:
         for batch in batches([column]):

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from batchrun.errors import InputError
 from batchrun.filetypes import type_of
 from batchrun.rows.check import RefusedRowError, parse
-from batchrun.rows.dialect import DELIMITERS, is_regular, widths
 from batchrun.rows.source import BOM, Source
+from batchrun.rows.table import DELIMITERS, is_regular, widths
 
 JSONL_SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonlines")
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".log", ".rst")
@@ -26,7 +26,7 @@ BY_SUFFIX = {
     **dict.fromkeys(TEXT_SUFFIXES, "text"),
 }
 DOCUMENTS = ("pdf", "docx", "epub", "html")
-"""Formats of one row per file, of which the text is extracted."""
+"""Formats of one row per file."""
 _HEAD = 64 * 1024
 _ARRAY = re.compile(r"\s*\[\s*[{\]]")
 _COLUMN = re.compile(r"[^\W\d][\w.-]*( [\w.-]+){0,3}")
@@ -52,7 +52,7 @@ _SENTENCE_END = re.compile(r"[.!?…:。！？][\"'”’»)\]]*$")
 
 
 class Archive(NamedTuple):
-    """A ZIP archive; `format` None: unreadable."""
+    """`format` None: unreadable."""
 
     what: str
     format: str | None
@@ -60,7 +60,7 @@ class Archive(NamedTuple):
 
 
 def format_of(source: Source, *, decoded: bool = False) -> str:
-    """The format, such as jsonl or csv; `decoded`: any encoding. Raises InputError."""
+    """`decoded`: in any encoding. Raises InputError."""
     data = source.head(_HEAD)
     if not data.removeprefix(BOM).strip():
         raise InputError(f"{source.name} has no rows: it is empty.")
@@ -138,7 +138,6 @@ def _refuse_unreadable(data: bytes, name: str) -> None:
 
 
 def is_html(text: str, suffix: str) -> bool:
-    """Whether a text is HTML, by suffix or beginning."""
     return suffix in _HTML_SUFFIXES or _HTML.match(text) is not None
 
 

@@ -1,5 +1,8 @@
-"""The libraries of the extras, imported when used, and their values as JSON: dates and times as ISO 8601, decimals as
-text, durations in seconds, bytes as UTF-8 or base64; NaN, infinity and missing values of pandas as null."""
+"""The libraries of the extras, imported when used, and their values as JSON.
+
+Dates and times are ISO 8601, decimals text, durations seconds, bytes UTF-8 or base64; NaN, infinity and missing values
+of pandas are null.
+"""
 
 import base64
 import datetime
@@ -19,7 +22,7 @@ from batchrun.rows.source import translated
 
 _AS_IT_IS = frozenset({str, int, bool, type(None)})
 _MISSING = frozenset({"NAType", "NaTType"})
-"""The types of what pandas has for a missing value, beside NaN."""
+"""Of pandas, beside NaN."""
 _FOREIGN = (
     ValueError,
     LookupError,
@@ -41,7 +44,7 @@ _MODULES = {
 
 
 def library(format: str) -> Any:
-    """The library of a format. Raises RefusedError with the install command."""
+    """Raises RefusedError with the install command."""
     module, what, extra = _MODULES[format]
     try:
         return importlib.import_module(module)
@@ -54,7 +57,7 @@ def library(format: str) -> Any:
 
 
 def plain(value: object, encoded: Callable[[], None] | None = None) -> Any:
-    """The value in JSON's types; `encoded` is called for base64."""
+    """In JSON's types; `encoded` is called for base64."""
     if type(value) in _AS_IT_IS:
         return value
     if isinstance(value, float):
@@ -84,7 +87,7 @@ def _scalar(value: object, encoded: Callable[[], None] | None) -> str | float:
 
 
 def record(number: int, values: Mapping[str, object], encoded: Callable[[], None] | None = None) -> Record | Invalid:
-    """A record; Invalid if JSON cannot hold a value."""
+    """Invalid if JSON cannot hold a value."""
     try:
         fields = {name: plain(value, encoded) for name, value in values.items()}
         text = encode(fields)

@@ -15,8 +15,7 @@ from batchrun.errors import InputError
 from batchrun.models import Invalid
 from batchrun.rows.check import ROW_LIMIT, Record, encodable, invalid, string
 from batchrun.rows.detect import BY_SUFFIX
-from batchrun.rows.guess import encoding_hint
-from batchrun.rows.source import BOM, GZIP_MAGIC, ZSTD_MAGICS, suffix_of, translated
+from batchrun.rows.source import BOM, GZIP_MAGIC, ZSTD_MAGICS, encoding_hint, suffix_of, translated
 from batchrun.rows.texts import UnreadableError, document_text
 
 _ROWS = {
@@ -27,13 +26,12 @@ _ROWS = {
 }
 _NEVER_TEXT = frozenset({"jsonl", "parquet", "arrow"})
 NEEDS_CONTENT = ".json"
-"""Suffix of files of rows and of files of one document."""
+"""Files of rows and files of one document have this suffix."""
 _BESIDE = "_"
-"""Prefix of the marker files of Spark and Hive (`_SUCCESS`)."""
+"""Prefix of marker files of Spark and Hive (`_SUCCESS`)."""
 
 
 def is_glob(source: str) -> bool:
-    """Whether the name is a glob pattern."""
     return glob.has_magic(source)
 
 
@@ -52,7 +50,7 @@ def files_of(source: str) -> list[tuple[str, Path]]:
 
 
 def in_directory(directory: Path) -> list[tuple[str, Path]]:
-    """The files below a directory and their relative paths. Raises InputError."""
+    """With relative paths. Raises InputError."""
     name = printable(str(directory))
     with translated(name):
         found = sorted((path.relative_to(directory).as_posix(), path) for path in _below(directory))
@@ -62,7 +60,7 @@ def in_directory(directory: Path) -> list[tuple[str, Path]]:
 
 
 def matching(pattern: str) -> list[tuple[str, Path]]:
-    """The files that a glob matches (`**` is recursive). Raises InputError."""
+    """`**` is recursive. Raises InputError."""
     found = [(name, Path(name)) for name in sorted(glob.iglob(pattern, recursive=True)) if Path(name).is_file()]
     if not found:
         raise InputError(f"No file matches {printable(pattern)}.")
@@ -79,7 +77,7 @@ def files_of_rows(found: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
 
 
 def among_others(found: Sequence[tuple[str, Path]]) -> tuple[str, str] | None:
-    """A file of rows and another one, or None; CSV and TSV may be documents and do not count."""
+    """A file of rows and another one; CSV and TSV may be documents and do not count."""
     rows = next(
         (
             (name, _ROWS[suffix_of(name)])
@@ -96,7 +94,7 @@ def among_others(found: Sequence[tuple[str, Path]]) -> tuple[str, str] | None:
 def read_files(
     files: Sequence[tuple[str, Path]], encoding: str | None, *, sent: bool = False
 ) -> Iterator[Record | Invalid]:
-    """A record per file, numbered from 1; with `sent` it has no text."""
+    """Numbered from 1; with `sent` a record has no text."""
     for number, (name, path) in enumerate(files, 1):
         if encodable(name):
             yield _named(number, {"path": name, "name": path.name}) if sent else _record(number, name, path, encoding)
@@ -105,7 +103,6 @@ def read_files(
 
 
 def _no_text(data: bytes, encoding: str | None) -> str:
-    """Why the bytes are not text."""
     if encoding is not None:
         return f"not text in {encoding}"
     if data.startswith((GZIP_MAGIC, *ZSTD_MAGICS)):

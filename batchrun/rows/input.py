@@ -13,22 +13,19 @@ from batchrun.display import printable
 from batchrun.errors import InputError
 from batchrun.models import Invalid, Kind, Row
 from batchrun.rows import files
-from batchrun.rows.check import RESERVED, Record
+from batchrun.rows.check import RESERVED, Record, Remarks
 from batchrun.rows.columnar import read_arrow, read_parquet
 from batchrun.rows.detect import BY_SUFFIX, DOCUMENTS, format_of, is_wrapped
-from batchrun.rows.dialect import COMMAS, Table, csv_dialect, tsv_dialect
 from batchrun.rows.extras import library
 from batchrun.rows.jsons import read_array, read_jsonl, read_sequence
 from batchrun.rows.kinds import NO_COLUMN, Identity, identity_of, is_note, list_in, pandas_orient
-from batchrun.rows.remarks import Remarks
 from batchrun.rows.source import Source, is_stream, recoded, regular, spooled, suffix_of, unpacked_name, with_line_feeds
-from batchrun.rows.table import read_table, read_text
+from batchrun.rows.table import COMMAS, Table, csv_dialect, read_table, read_text, tsv_dialect
 from batchrun.rows.workbook import read_excel
 
 _SAMPLE_ROWS = 100
 _SAMPLE_CHARACTERS = 4_000_000
 _LINES = frozenset({".jsonl", ".ndjson", ".jsonlines"})
-"""Suffixes of files with a row per line."""
 _OF_JSON = frozenset({"jsonl", "json", "objects"})
 _OF_TEXT = frozenset({*_OF_JSON, "csv", "tsv", "text", "files"})
 _TABLES = frozenset(suffix for suffix, format in BY_SUFFIX.items() if format != "text")
@@ -37,15 +34,13 @@ Records = Callable[[], Iterator[Record | Invalid]]
 
 
 class Refusal(NamedTuple):
-    """Why a file is not read line by line, and a hint."""
+    """Why a file is not read line by line."""
 
     what: str
     hint: str
 
 
 class Reading(NamedTuple):
-    """Options for reading an input."""
-
     encoding: str | None = None
     sheet: str | None = None  # a name, or a number from 1
     path: str | None = None  # of the list of rows in a JSON object (`data.items`)
@@ -56,7 +51,7 @@ class Reading(NamedTuple):
 
 
 class Place(NamedTuple):
-    """An input's format and names; `where` formats a line's place."""
+    """`where` formats a line's place."""
 
     format: str
     name: str
@@ -67,7 +62,7 @@ class Place(NamedTuple):
 
 
 class Input:
-    """One input, read from its beginning by each iteration, a record at a time.
+    """Read from its beginning by each iteration, a record at a time.
 
     Iterating raises InputError for a cut archive, an unclosed array or quotation, or a changed file; a bad record is an
     `Invalid`, one of another kind a `Mixed`.
@@ -76,7 +71,7 @@ class Input:
     row_size = 0
     """Average characters of the first records; 0: unknown."""
     table: Table = COMMAS
-    """How a CSV output is written: as a CSV input."""
+    """How a CSV output is written."""
 
     def __init__(self, records: Records, sample: "_Sample", place: Place, remarks: Remarks) -> None:
         self._records = records
@@ -130,7 +125,10 @@ def open_input(
     """
     remarks = Remarks()
     place, records = _resolve(source, spool, reading, remarks)
-    _refuse_unfit(reading, place)
+    if reading.sheet is not None and place.format != "excel":
+        raise InputError(f"--sheet is for Excel workbooks, but {place.name} is not one.", "Omit --sheet.")
+    if reading.encoding is not None and place.format not in _OF_TEXT:
+        raise InputError(f"--encoding is for text, but {place.name} is not text.", "Omit --encoding.")
     sample = _Sample(id_column, has_prompt=has_prompt, json=place.format in _OF_JSON)
     for record in records():
         if sample.enough(record):
@@ -175,7 +173,7 @@ class _Sample:
         return self._decided and many
 
     def refuse_missing(self, column: str, name: str) -> None:
-        """Raises InputError for a missing id column."""
+        """Raises InputError."""
         if self._decided and column not in self.columns:
             raise InputError(
                 f'{name} has no column "{printable(column, 60)}" to identify its rows by.',
@@ -269,7 +267,6 @@ class _Shards:
             self._ends.append(last)
 
     def where(self, line: int) -> str:
-        """The file and the line in it."""
         at = min(bisect_left(self._ends, line), len(self._opened) - 1)
         before = self._ends[at - 1] if at and self._ends else 0
         return f"{self._opened[at][0].name}, line {line - before}"
@@ -342,10 +339,3 @@ def _refuse_structured(source: Source, format: str, head: bytes, reading: Readin
     if found is not None:
         options = f"With --yes each line is a row anyway; a directory or a pattern ('*{source.suffix or '.txt'}') sends whole files."
         raise InputError(f"{source.name} is {found.what}: its lines are not rows.", f"{found.hint} {options}".strip())
-
-
-def _refuse_unfit(reading: Reading, place: Place) -> None:
-    if reading.sheet is not None and place.format != "excel":
-        raise InputError(f"--sheet is for Excel workbooks, but {place.name} is not one.", "Omit --sheet.")
-    if reading.encoding is not None and place.format not in _OF_TEXT:
-        raise InputError(f"--encoding is for text, but {place.name} is not text.", "Omit --encoding.")

@@ -1,11 +1,11 @@
 """JSON Lines, JSON arrays and sequences of objects, kept as text.
 
-An array is never parsed as a whole: `_Splitter` finds the commas between its elements.
+An array is never parsed as a whole: `_Splitter` finds the commas between its elements, `_Finder` the list at `--path`.
 """
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import chain
 from json import JSONDecoder
 from typing import NoReturn
@@ -18,24 +18,25 @@ from batchrun.rows.check import (
     ROW_LIMIT,
     Record,
     RefusedRowError,
+    Remarks,
     after_blanks,
     encodable,
     invalid,
     one_line,
     parse,
 )
-from batchrun.rows.lines import line_groups, without_bom
-from batchrun.rows.remarks import Remarks
-from batchrun.rows.wrapper import array_at, refuse_second
+from batchrun.rows.source import line_groups, without_bom
 
 _BLANKS = " \t\r\n"
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _FLAT_OBJECT = rf'\{{[^"{{}}\[\]]*+(?:{_STRING}[^"{{}}\[\]]*+)*+\}}'
 _TOKEN = re.compile(rf'{_FLAT_OBJECT}|{_STRING}|[\[{{\]}},"]', re.DOTALL)
+_BRACKETS = re.compile(rf'{_STRING}|[\[{{\]}},:"]', re.DOTALL)
+_NAMED = 10
 
 
 def read_jsonl(chunks: Iterable[bytes], remarks: Remarks) -> Iterator[Record | Invalid]:
-    """A record per line; strings are rows if the first is one."""
+    """Strings are rows if the first is one."""
     number, strings = 0, _Strings()
     doubled = remarks.add
 
@@ -63,7 +64,7 @@ def read_jsonl(chunks: Iterable[bytes], remarks: Remarks) -> Iterator[Record | I
 
 
 def read_sequence(chunks: Iterable[bytes], name: str, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """A record per object, as jq prints them. Raises InputError."""
+    """As jq prints them. Raises InputError."""
     decoder, held, line = JSONDecoder(), _Held(), 1
     for piece in _grown(_decoded(chunks), held):
         buffer = held.text + piece
@@ -88,7 +89,7 @@ def read_sequence(chunks: Iterable[bytes], name: str, remarks: Remarks) -> Itera
 
 
 def read_array(chunks: Iterable[bytes], name: str, path: str | None, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """A record per element of the array at `path`; strings are rows if the first is one. Raises InputError."""
+    """The array at `path`; strings are rows if the first is one. Raises InputError."""
     strings = _Strings()
     names = path.split(".") if path else []
     pieces = array_at(_decoded(chunks), names, name) if names else _decoded(chunks)
@@ -116,7 +117,7 @@ class _Strings:
         self.over = False
 
     def record(self, number: int, text: str) -> Record | None:
-        """The row `{"text": …}` of a string, or None."""
+        """The row `{"text": …}` of a string."""
         value = text.strip(_BLANKS)
         if self.over or value[:1] != '"' or not encodable(value):
             return None
@@ -167,7 +168,7 @@ def _grown(pieces: Iterable[str], waiting: Sized) -> Iterator[str]:
 
 
 def _elements(pieces: Iterable[str], name: str, depth: int) -> Iterator[str]:
-    """The elements of an array inside `depth` objects."""
+    """Of an array inside `depth` objects."""
     splitter = _Splitter(name, alone=not depth)
     grown = _grown(pieces, splitter)
     for piece in grown:
@@ -185,7 +186,7 @@ def _decoded(chunks: Iterable[bytes]) -> Iterator[str]:
 
 
 class _Splitter:
-    """Finds the ends of elements; `alone` refuses text after the array."""
+    """`alone` refuses text after the array."""
 
     def __init__(self, name: str, *, alone: bool) -> None:
         self._name = name
@@ -251,3 +252,84 @@ class _Splitter:
         if len(self.buffer) > ROW_LIMIT and not self.closed:
             where = f"element {self._count + 1}"
             raise InputError(f"{self._name}: {where} of the JSON array is longer than {ROW_LIMIT // 1024**2} MiB.")
+
+
+def array_at(pieces: Iterable[str], path: Sequence[str], name: str) -> Iterator[str]:
+    """The text from the list at `path` on. Raises InputError."""
+    stream = iter(pieces)
+    finder = _Finder(list(path))
+    for piece in stream:
+        if (rest := finder.feed(piece)) is not None:
+            return chain([rest], stream)
+    wanted = printable(".".join(path), 60)
+    lists = ", ".join(printable(found, 60) for found in finder.lists[:_NAMED])
+    raise InputError(
+        f"{name} has no list at --path {wanted}.", f"Its lists: {lists}." if lists else "There is no list in it."
+    )
+
+
+def refuse_second(pieces: Iterable[str], depth: int, name: str) -> None:
+    """Raises InputError for a second object, whose rows would be lost."""
+    buffer = ""
+    for piece in pieces:
+        text = buffer + piece
+        buffer = ""
+        for match in _BRACKETS.finditer(text):
+            mark = match.group()
+            if depth <= 0:
+                raise InputError(
+                    f"{name} has more than one object, and --path reads the list of one.",
+                    "`jq -c '.NAME[]' FILE` writes the lists of all of them as JSONL.",
+                )
+            if mark == '"':
+                buffer = text[match.start() :]
+                break
+            depth += (mark in ("{", "[")) - (mark in ("}", "]"))
+
+
+class _Finder:
+    """`lists` are the paths of lists found."""
+
+    def __init__(self, path: list[str]) -> None:
+        self._path = path
+        self._open: list[str | None] = []  # of each open bracket the member at hand; None in a list
+        self._string = ""
+        self._buffer = ""
+        self.lists: list[str] = []
+
+    def feed(self, piece: str) -> str | None:
+        """The rest of the text, once the list is found."""
+        text = self._buffer + piece
+        seen = 0
+        for match in _BRACKETS.finditer(text):
+            mark = match.group()
+            if mark == '"':  # a string that ends in a later piece
+                break
+            seen = match.end()
+            if mark == "[" and self._here():
+                return text[match.start() :]
+            self._follow(mark)
+        self._buffer = text[seen:]
+        return None
+
+    def _here(self) -> bool:
+        if None in self._open:
+            return False
+        if self._open == self._path:
+            return True
+        if self._open:
+            self.lists.append(".".join(str(key) for key in self._open))
+        return False
+
+    def _follow(self, mark: str) -> None:
+        if mark == "{":
+            self._open.append("")
+        elif mark == "[":
+            self._open.append(None)
+        elif mark in "}]":
+            del self._open[-1:]
+        elif mark == ":":
+            if self._open and self._open[-1] is not None:
+                self._open[-1] = self._string
+        elif mark != ",":
+            self._string = mark[1:-1]

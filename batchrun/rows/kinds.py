@@ -5,8 +5,7 @@ from typing import Any, NamedTuple, cast
 from batchrun.display import printable
 from batchrun.errors import InputError
 from batchrun.models import Endpoint, Invalid, Kind, Row, made
-from batchrun.rows.check import RESERVED, Record, RefusedRowError, invalid, without_reserved
-from batchrun.rows.remarks import Remarks
+from batchrun.rows.check import RESERVED, Record, RefusedRowError, Remarks, invalid, without_reserved
 
 AUTOMATIC = ("custom_id", "id")
 NO_COLUMN = "none"
@@ -29,7 +28,7 @@ class Mixed(Invalid):
 
 
 class Identity(NamedTuple):
-    """What the first valid record decided; `id_column` None: identified by content."""
+    """`id_column` None: identified by content."""
 
     kind: Kind
     id_column: str | None
@@ -39,11 +38,10 @@ class Identity(NamedTuple):
     remarks: Remarks | None = None
 
     def noting(self, remarks: Remarks) -> "Identity":
-        """The same, adding to these remarks."""
         return self._replace(remarks=remarks)
 
     def row(self, record: Record) -> Row | Invalid | None:
-        """The row of a record; None for an errors file's note."""
+        """None for an errors file's note."""
         if len(record) == 4:
             line, text, fields, encoded = record
         else:
@@ -69,7 +67,7 @@ class Identity(NamedTuple):
 
 
 def identity_of(record: Record, id_column: str | None, *, has_prompt: bool, json: bool) -> Identity:
-    """What the first valid record decides. Raises InputError for a Batch result."""
+    """Raises InputError for a Batch result."""
     line, _, fields, *_ = record
     if not has_prompt and _is_result(fields):
         raise InputError(f"Line {line} is {_RESULT}.", "Use the file of the requests as the input.")
@@ -104,7 +102,7 @@ def is_note(fields: dict[str, Any]) -> bool:
 
 
 def stripped(text: str, fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Text and fields without `_batchrun`."""
+    """Without `_batchrun`."""
     return without_reserved(text), {name: value for name, value in fields.items() if name != RESERVED}
 
 
@@ -145,7 +143,7 @@ def _is_answered(fields: dict[str, Any]) -> bool:
 
 
 def pandas_orient(fields: dict[str, Any]) -> str | None:
-    """The orient of a table written by pandas (DataFrame.to_json), or None."""
+    """The orient of a table written by pandas (DataFrame.to_json)."""
     if fields.keys() >= {"columns", "data"} and fields.keys() <= {"columns", "index", "data"}:
         return "split"
     inner = [cast("dict[str, Any]", value) for value in fields.values() if isinstance(value, dict)]
@@ -160,7 +158,7 @@ def pandas_orient(fields: dict[str, Any]) -> str | None:
 
 
 def list_in(fields: dict[str, Any]) -> str | None:
-    """The path of a list of objects in an object."""
+    """The path of a list of objects."""
 
     def lists(of: dict[str, Any]) -> list[str]:
         filled = [(name, cast("list[Any]", value)) for name, value in of.items() if isinstance(value, list) and value]

@@ -12,7 +12,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def insert_members(text: str, additions: Mapping[str, str]) -> str:
-    """The object `text` with members (name to JSON text) added at its end."""
+    """Adds members (name to JSON text) at the end."""
     end = len(text) - 1 if text[-1] == "}" else text.rindex("}")
     inserted = "".join(_inserted(additions))
     if text[end - 1] in "{ \t\r\n" and text[:end].rstrip(" \t\r\n").endswith("{"):
@@ -27,7 +27,7 @@ def clash(columns: Iterable[str], new_names: Iterable[str]) -> tuple[str, ...]:
 
 
 def error_text(text: str, reason: Mapping[str, Any]) -> str:
-    """A row of the errors file, with `_batchrun`, which readers remove."""
+    """With `_batchrun`, which readers remove."""
     return insert_members(text, {RESERVED: encode(dict(reason))})
 
 
@@ -58,8 +58,7 @@ def batch_line(  # noqa: PLR0913, PLR0917 (the members of the line)
     body_text: str,
     additions: Mapping[str, str] = _NOTHING,
 ) -> str:
-    """A line of OpenAI's Batch output (platform.openai.com/docs/api-reference/batch/request-output), with members (name to
-    JSON text) added at its end."""
+    """Source: platform.openai.com/docs/api-reference/batch/request-output."""
     return _batch(id, custom_id, _response(status_code, request_id, body_text), "null", additions)
 
 
@@ -73,8 +72,7 @@ def batch_error_line(  # noqa: PLR0913 (the members of the line)
     request_id: str | None = None,
     body_text: str | None = None,
 ) -> str:
-    """A line of OpenAI's Batch error file; without `error` for an error reply
-    (github.com/openai/openai-openapi/issues/302)."""
+    """Without `error` for an error reply (github.com/openai/openai-openapi/issues/302)."""
     error = f'{{"code": {string(code)}, "message": {string(message)}}}'
     if status_code is None:
         return _batch(id, custom_id, ("null",), error)
@@ -86,13 +84,13 @@ def batch_error_line(  # noqa: PLR0913 (the members of the line)
 def _batch(
     id: str, custom_id: str, response: Iterable[str], error: str, additions: Mapping[str, str] = _NOTHING
 ) -> str:
-    """One line, put together once: its `response`, in pieces, may be long."""
+    """Joined once, because the `response` may be long."""
     head = f'{{"id": {string(id)}, "custom_id": {string(custom_id)}, "response": '
     return "".join([head, *response, f', "error": {error}', *_inserted(additions), "}"])
 
 
 def _response(status_code: int, request_id: str | None, body: str) -> tuple[str, str, str]:
-    """The object in three pieces, the body alone in one of them."""
+    """In three pieces, the body alone in one of them."""
     request = "null" if request_id is None else string(request_id)
     return f'{{"status_code": {status_code}, "request_id": {request}, "body": ', one_line(body).strip(), "}"
 

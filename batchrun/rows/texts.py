@@ -19,57 +19,20 @@ _CONTAINER = "{urn:oasis:names:tc:opendocument:xmlns:container}"
 _PACKAGE = "{http://www.idpf.org/2007/opf}"
 _LIMIT = 256 * 1024 * 1024
 _BLANKS = re.compile(r"[ \t\r\n\f]+")
-_BLOCKS = frozenset(
-    [
-        "address",
-        "article",
-        "aside",
-        "blockquote",
-        "body",
-        "dd",
-        "details",
-        "div",
-        "dl",
-        "dt",
-        "fieldset",
-        "figcaption",
-        "figure",
-        "footer",
-        "form",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "header",
-        "hr",
-        "html",
-        "li",
-        "main",
-        "nav",
-        "ol",
-        "p",
-        "pre",
-        "section",
-        "table",
-        "td",
-        "th",
-        "title",
-        "tr",
-        "ul",
-    ]
-)
+_BLOCK_NAMES = """
+    address article aside blockquote body dd details div dl dt fieldset figcaption figure footer form h1 h2 h3 h4
+    h5 h6 header hr html li main nav ol p pre section table td th title tr ul
+"""
+_BLOCKS = frozenset(_BLOCK_NAMES.split())
 _INVISIBLE = frozenset({"script", "style", "template", "noscript", "svg", "math", "head"})
-"""Elements whose text is not visible."""
 
 
 class UnreadableError(Exception):
-    """No text can be extracted; the message is the reason."""
+    """The message is the reason."""
 
 
 def document_text(data: bytes, suffix: str) -> str | None:
-    """The text, or None for other formats. Raises UnreadableError, RefusedError."""
+    """None for other formats. Raises UnreadableError, RefusedError."""
     if data.startswith(b"%PDF-"):
         return _pdf_text(data)
     if data.startswith(b"PK\x03\x04"):
@@ -112,7 +75,7 @@ def _packed_text(data: bytes) -> str:
 
 
 def _docx_text(archive: zipfile.ZipFile) -> str:
-    """The body's paragraphs, table cells included, without deleted text."""
+    """Table cells included, without deleted text."""
     body = _xml(archive.read("word/document.xml"))
     paragraphs = ["".join(_runs(paragraph)) for paragraph in body.iter(f"{_WORD}p")]
     text = "\n\n".join(paragraph for paragraph in paragraphs if paragraph.strip())
@@ -187,7 +150,6 @@ class _Page(HTMLParser):
         self._preformatted = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """A block begins a paragraph."""
         self._invisible += tag in _INVISIBLE
         self._preformatted += tag == "pre"
         if tag == "br":
@@ -196,24 +158,20 @@ class _Page(HTMLParser):
             self._parts.append("\n\n")
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """An element without content."""
         if tag in _BLOCKS or tag == "br":
             self._parts.append("\n" if tag == "br" else "\n\n")
 
     def handle_endtag(self, tag: str) -> None:
-        """A block ends a paragraph."""
         self._invisible = max(0, self._invisible - (tag in _INVISIBLE))
         self._preformatted = max(0, self._preformatted - (tag == "pre"))
         if tag in _BLOCKS:
             self._parts.append("\n\n")
 
     def handle_data(self, data: str) -> None:
-        """Blanks and line ends become one blank."""
         if not self._invisible:
             self._parts.append(data if self._preformatted else _BLANKS.sub(" ", data))
 
     def text(self) -> str:
-        """The paragraphs."""
         lines = "\n".join(line.rstrip() for line in "".join(self._parts).split("\n"))
         whole = re.sub(r"\n (?=\S)", "\n", lines)
         return re.sub(r"\n{3,}", "\n\n", whole).strip()

@@ -9,9 +9,8 @@ from typing import Any
 from batchrun.display import printable
 from batchrun.errors import InputError
 from batchrun.models import Invalid
-from batchrun.rows.check import Record, encode, invalid
+from batchrun.rows.check import Record, Remarks, encode, invalid
 from batchrun.rows.extras import explained, library, plain, record
-from batchrun.rows.remarks import Remarks
 from batchrun.rows.source import Source, refuse_bomb
 from batchrun.rows.table import misfit, named_columns, nameless
 
@@ -22,10 +21,7 @@ _HIDDEN = "hidden rows (for example by a filter) are read as well"
 
 
 def read_excel(source: Source, sheet: str | None, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """A record per non-blank row after the header. Raises InputError.
-
-    `sheet` is a name or a number from 1; None: the first visible one.
-    """
+    """`sheet` is a name or a number from 1; None: the first visible one. Raises InputError."""
     openpyxl = library("excel")
     with explained(source.name, "an Excel workbook"), zipfile.ZipFile(source.path) as archive:
         refuse_bomb(sum(entry.file_size for entry in archive.infolist()), source.size, source.name)
@@ -71,8 +67,10 @@ def _names(sheets: Sequence[Any], but: Any) -> str:
 
 
 def _rows(book: Any, sheet: Any, remarks: Remarks) -> Iterator[tuple[int, list[object]]]:
-    """Rows by number. openpyxl's own iteration cuts them at the range that the sheet states, which may be too small,
-    and does not report hidden ones, so its parser is used."""
+    """openpyxl's own iteration cuts rows at the range that the sheet states, which may be too small, and does not
+    report
+    hidden ones, so its parser is used.
+    """
     from openpyxl.worksheet import _reader  # noqa: PLC0415  only where a workbook is read
 
     formula, stale = _reader.FORMULA_TAG, bool(book.calculation is not None and book.calculation.fullCalcOnLoad)
@@ -101,13 +99,10 @@ def _rows(book: Any, sheet: Any, remarks: Remarks) -> Iterator[tuple[int, list[o
             values: list[object] = [None] * max((cell["column"] for cell in cells), default=0)
             for cell in cells:
                 value = cell["value"]
-                values[cell["column"] - 1] = _unescaped(value) if type(value) is str and "_x" in value else value
+                if type(value) is str and "_x" in value:  # `_x000D_` (ECMA-376 part 1, ST_Xstring)
+                    value = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), value)
+                values[cell["column"] - 1] = value
             yield number, values
-
-
-def _unescaped(text: str) -> str:
-    """Decodes `_x000D_` (ECMA-376 part 1, ST_Xstring)."""
-    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
 
 
 def _records(rows: Iterator[tuple[int, list[object]]], name: str, remarks: Remarks) -> Iterator[Record | Invalid]:

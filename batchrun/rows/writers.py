@@ -19,9 +19,9 @@ from typing import Any, BinaryIO, NoReturn, Protocol
 from batchrun.display import printable
 from batchrun.errors import StorageError
 from batchrun.rows.check import members, one_line
-from batchrun.rows.dialect import COMMAS, Table
 from batchrun.rows.extras import library
 from batchrun.rows.members import insert_members
+from batchrun.rows.table import COMMAS, Table
 
 _FORMULA = re.compile(r"[\t\r\n]|[\s'\"]*[=+\-@＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
@@ -35,8 +35,6 @@ _spelled = json.JSONDecoder(parse_int=str, parse_float=str).decode
 
 
 class RowWriter(Protocol):
-    """Writes the rows of an output."""
-
     def write(self, text: str, additions: Mapping[str, str]) -> None:
         """Write a row's own text with new members, name to JSON text."""
         ...
@@ -68,7 +66,7 @@ def writer(
     exact: Exact = Exact.NOTHING,
     table: Table = COMMAS,
 ) -> RowWriter:
-    """The writer of a format. Raises RefusedError if its extra is missing.
+    """Raises RefusedError if the format's extra is missing.
 
     `columns` include the new ones; without them the first row decides. `exact` and `table` are for CSV.
     """
@@ -84,8 +82,6 @@ def writer(
 
 
 class JsonlWriter:
-    """One row per line."""
-
     def __init__(self, stream: BinaryIO) -> None:
         self._put = stream.write
 
@@ -136,7 +132,7 @@ class CsvWriter:
 
 
 class ExcelWriter:
-    """One sheet, written on `close`, when all columns are known; numbers of more than 15 digits are text."""
+    """Written on `close`, when all columns are known; numbers of more than 15 digits are text."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._openpyxl = library("excel")
@@ -158,7 +154,6 @@ class ExcelWriter:
         self._rows.write(line + "\n")
 
     def close(self) -> None:
-        """Write the file."""
         book = self._openpyxl.Workbook(write_only=True)
         sheet = book.create_sheet("rows")
         self._rows.seek(0)
@@ -177,8 +172,10 @@ class ExcelWriter:
     def _cell(self, sheet: Any, value: Any, text: str) -> Any:
         if value is None or isinstance(value, bool):
             return value
-        if isinstance(value, int | float) and _fits_excel(value, text):
-            return value
+        if isinstance(value, int | float) and math.isfinite(value) and abs(value) < 1e308:
+            digits = re.sub(r"[eE].*|[-+.]", "", text).strip("0")
+            if len(digits) <= 15:  # Excel keeps no more
+                return value
         return self._text(sheet, value if isinstance(value, str) else text)
 
     def _text(self, sheet: Any, text: str) -> Any:
@@ -199,14 +196,12 @@ class ParquetWriter:
         self._types: dict[str, str] = {}
 
     def write(self, text: str, additions: Mapping[str, str]) -> None:
-        """Store a row, and widen the column types."""
         line = one_line(insert_members(text, additions))
         for name, value in json.loads(line).items():
             self._types[name] = _widened(self._types.get(name), value)
         self._rows.write(line + "\n")
 
     def close(self) -> None:
-        """Write the file."""
         arrow = {
             "null": "string",
             "bool": "bool",
@@ -235,11 +230,6 @@ def _refuse_unknown(names: Iterable[str], columns: Container[str]) -> NoReturn:
     )
 
 
-def _fits_excel(value: float, text: str) -> bool:
-    """Whether Excel keeps all digits of the number."""
-    return math.isfinite(value) and len(re.sub(r"[eE].*|[-+.]", "", text).strip("0")) <= 15 and abs(value) < 1e308
-
-
 def _unchanged(cell: str) -> str:
     return cell
 
@@ -252,12 +242,11 @@ def neutral(cell: str) -> str:
 
 
 def columns_of(text: str) -> Iterator[str]:
-    """The names of a row's members."""
     return (member.name for member in members(text))
 
 
 def _cells(text: str) -> dict[str, str]:
-    """Each member's cell; numbers keep their spelling."""
+    """Numbers keep their spelling."""
     values: dict[str, Any] = _spelled(text)
     if all(type(value) is str for value in values.values()):
         return values
