@@ -1,8 +1,7 @@
 """JSON objects as rows: parsing, reasons of refusal, and members by their place in the text.
 
-jiter keeps every integer exact (orjson makes floats beyond 64 bits); what it refuses the standard library accepts or
-explains. Refused are NaN and Infinity (not in RFC 8259), integers of more than 4,300 digits, nesting deeper than 200
-and lone surrogates. The last of two equal members counts.
+Refused are NaN and Infinity (not in RFC 8259), integers of more than 4,300 digits, nesting deeper than 200 and lone
+surrogates. The last of two equal members counts.
 """
 
 import json
@@ -21,7 +20,7 @@ EXCERPT = 480
 RESERVED = "_batchrun"
 NOT_UTF8 = "not UTF-8"
 Record = tuple[int, str, dict[str, Any]] | tuple[int, str, dict[str, Any], bytes]
-"""Line, text, fields and, where the reader has it, the text as UTF-8."""
+"""Line, text, fields and perhaps the text as UTF-8."""
 
 _NAMES: dict[type, str] = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -55,7 +54,8 @@ _encode_string = json.encoder.encode_basestring
 
 
 def parse(text: str, doubled: Callable[[str], None] | None = None, encoded: bytes | None = None) -> dict[str, Any]:
-    """The fields of a row's text; `doubled` receives names of repeated members. Raises RefusedRowError."""
+    """`doubled` receives names of repeated members. Raises RefusedRowError."""
+    # jiter keeps every integer exact (orjson makes floats beyond 64 bits); the rest the standard library reads or explains.
     try:
         encoded = text.encode() if encoded is None else encoded
         fields = from_json(encoded, allow_inf_nan=False, catch_duplicate_keys=doubled is not None)
@@ -174,7 +174,7 @@ def _refuse_surrogates(fields: object) -> None:
 
 
 def _refuse_depth(fields: object) -> None:
-    """jiter's limit, far below the interpreter's: rows are parsed again deeper in the stack."""
+    # jiter's limit, far below the interpreter's: rows are parsed again deeper in the stack.
     level: list[Any] = [fields]
     for _ in range(1 + DEPTH_LIMIT):
         values = (cast("dict[str, Any]", each).values() if isinstance(each, dict) else each for each in level)
@@ -185,7 +185,7 @@ def _refuse_depth(fields: object) -> None:
 
 
 class Remarks:
-    """Notices about an input that refuse no row, in order of first occurrence."""
+    """Notices about an input, in order of first occurrence."""
 
     def __init__(self) -> None:
         self._found: dict[str, list[int]] = {}
@@ -205,5 +205,5 @@ class Remarks:
         found[0] += 1
 
     def all(self) -> list[tuple[str, int, int | None]]:
-        """Each remark with its number of records and first line."""
+        """Each with its number of records and first line."""
         return [(what, *(found or (0, None))) for what, found in self._found.items()]  # pyright: ignore[reportReturnType]  two numbers

@@ -1,7 +1,7 @@
 """Parquet, Arrow and Feather, read with the extra `data` (pyarrow).
 
 Dates and times are read as stored numbers, because Python's types have no nanoseconds, year 0 or infinity, and written
-as ISO 8601 in microseconds; extreme values are DuckDB's and PostgreSQL's `infinity`.
+as ISO 8601 in microseconds.
 """
 
 import base64
@@ -152,7 +152,7 @@ def read_arrow(source: Source, remarks: Remarks) -> Iterator[Record | Invalid]:
 def _records(
     schema: Any, batches: Callable[..., Iterator[Any]], name: str, remarks: Remarks, intervals: set[str]
 ) -> Iterator[Record | Invalid]:
-    """`intervals` are Parquet's INTERVAL columns, which Arrow shows as 12 bytes."""
+    """`intervals`: Parquet's INTERVAL columns, 12 bytes in Arrow."""
     names: list[str] = schema.names
     double = next((column for at, column in enumerate(names) if column in names[:at]), None)
     if double is not None:
@@ -186,7 +186,7 @@ def _records(
 
 
 class _Stored(NamedTuple):
-    """The type to cast a column to, and the conversion of values."""
+    """The type to cast a column to, and how values are read."""
 
     type: Any
     read: Value | None
@@ -293,7 +293,7 @@ def _read(stored: _Stored, value: Any) -> Any:
 
 
 def _bytes_value(column: str, batches: Callable[..., Iterator[Any]], remarks: Remarks) -> Value:
-    """A column of bytes is text if all of it is UTF-8, else base64."""
+    """Text if all of a column is UTF-8, else base64."""
     pyarrow = library("arrow")
     try:
         for batch in batches([column]):

@@ -79,7 +79,7 @@ def format_of(source: Source, *, decoded: bool = False) -> str:
 
 
 def is_wrapped(text: str) -> bool:
-    """Whether sentences continue from line to line, in two or more paragraphs."""
+    """Whether sentences continue from line to line."""
     paragraphs = [lines for part in re.split(r"\n[ \t\r]*\n", text) if len(lines := part.strip().splitlines()) > 0]
     inner = [line.rstrip() for lines in paragraphs for line in lines[:-1]]
     ends = [lines[-1].rstrip() for lines in paragraphs if len(lines) > 1]

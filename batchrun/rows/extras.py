@@ -1,7 +1,6 @@
 """The libraries of the extras, imported when used, and their values as JSON.
 
-Dates and times are ISO 8601, decimals text, durations seconds, bytes UTF-8 or base64; NaN, infinity and missing values
-of pandas are null.
+Dates and times are ISO 8601, durations seconds, bytes UTF-8 or base64, NaN and missing values of pandas null.
 """
 
 import base64
@@ -100,7 +99,7 @@ def record(number: int, values: Mapping[str, object], encoded: Callable[[], None
 
 @contextmanager
 def explained(name: str, what: str) -> Generator[None]:
-    """Raises InputError for a library's error on a damaged file."""
+    """A library's error on a damaged file becomes InputError."""
     with translated(name):
         try:
             yield

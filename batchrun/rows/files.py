@@ -1,6 +1,6 @@
 """Directories and globs: each file is a row, or files of rows are one input.
 
-Directories are read recursively and sorted, without hidden files and links. Unreadable files are invalid records.
+Directories are read recursively and sorted, without hidden files and links.
 """
 
 import glob
@@ -26,7 +26,7 @@ _ROWS = {
 }
 _NEVER_TEXT = frozenset({"jsonl", "parquet", "arrow"})
 NEEDS_CONTENT = ".json"
-"""Files of rows and files of one document have this suffix."""
+"""Rows or one document."""
 _BESIDE = "_"
 """Prefix of marker files of Spark and Hive (`_SUCCESS`)."""
 
@@ -36,10 +36,7 @@ def is_glob(source: str) -> bool:
 
 
 def files_of(source: str) -> list[tuple[str, Path]]:
-    """The files of a directory or a glob with their names. Raises InputError.
-
-    Names from outside the current directory are relative to the fixed part of a glob.
-    """
+    """Names from outside the current directory are relative to a glob's fixed part. Raises InputError."""
     if os.path.isdir(source):
         return in_directory(Path(source))
     found = matching(source)
@@ -68,7 +65,7 @@ def matching(pattern: str) -> list[tuple[str, Path]]:
 
 
 def files_of_rows(found: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
-    """The files, if all have suffixes of one format of rows."""
+    """All, if their suffixes are of one format."""
     wanted = [file for file in found if not file[1].name.startswith(_BESIDE)]
     suffixes = {suffix_of(name) for name, _ in wanted}
     one_json = NEEDS_CONTENT in suffixes and len(suffixes) > 1
@@ -77,7 +74,7 @@ def files_of_rows(found: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
 
 
 def among_others(found: Sequence[tuple[str, Path]]) -> tuple[str, str] | None:
-    """A file of rows and another one; CSV and TSV may be documents and do not count."""
+    """A file of rows and another; CSV and TSV may be documents and do not count."""
     rows = next(
         (
             (name, _ROWS[suffix_of(name)])
@@ -94,7 +91,7 @@ def among_others(found: Sequence[tuple[str, Path]]) -> tuple[str, str] | None:
 def read_files(
     files: Sequence[tuple[str, Path]], encoding: str | None, *, sent: bool = False
 ) -> Iterator[Record | Invalid]:
-    """Numbered from 1; with `sent` a record has no text."""
+    """Numbered from 1; with `sent` without text."""
     for number, (name, path) in enumerate(files, 1):
         if encodable(name):
             yield _named(number, {"path": name, "name": path.name}) if sent else _record(number, name, path, encoding)
@@ -115,7 +112,7 @@ def _no_text(data: bytes, encoding: str | None) -> str:
 
 
 def _below(directory: Path) -> Iterator[Path]:
-    """Raises OSError for an unreadable directory: its files must not vanish."""
+    """Raises OSError: files must not vanish."""
     for folder, folders, names in os.walk(directory, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(folder, name) for name in names if not name.startswith("."))

@@ -62,10 +62,9 @@ class Place(NamedTuple):
 
 
 class Input:
-    """Read from its beginning by each iteration, a record at a time.
+    """Read from its beginning by each iteration, a record at a time; a bad one is an `Invalid`.
 
-    Iterating raises InputError for a cut archive, an unclosed array or quotation, or a changed file; a bad record is an
-    `Invalid`, one of another kind a `Mixed`.
+    Iterating raises InputError for a cut archive, an unclosed array or quotation, or a changed file.
     """
 
     row_size = 0
@@ -121,7 +120,7 @@ def open_input(
 ) -> Input:
     """Open a file, a directory, a glob or a stream (`-`, a FIFO; copied to `spool` first). Raises InputError.
 
-    `id_column` None means `custom_id` or `id` if there is one, "none" no column.
+    `id_column` None means `custom_id` or `id`, "none" no column.
     """
     remarks = Remarks()
     place, records = _resolve(source, spool, reading, remarks)
@@ -143,7 +142,7 @@ def open_input(
 
 
 class _Sample:
-    """The first 100 records or 4 million characters, with a valid record."""
+    """The first 100 records or 4 million characters, with a valid one."""
 
     def __init__(self, id_column: str | None, *, has_prompt: bool, json: bool) -> None:
         self._decide = partial(identity_of, id_column=id_column, has_prompt=has_prompt, json=json)
@@ -239,7 +238,7 @@ def _documents(shards: Sequence[tuple[str, Path]], formats: set[str]) -> bool:
 
 
 class _Shards:
-    """Files of rows as one input, lines counted over all."""
+    """Files of rows as one input, with running line numbers."""
 
     def __init__(self, opened: Sequence[tuple[Place, Records]], remarks: Remarks) -> None:
         self._opened = opened

@@ -1,6 +1,6 @@
 """JSON Lines, JSON arrays and sequences of objects, kept as text.
 
-An array is never parsed as a whole: `_Splitter` finds the commas between its elements, `_Finder` the list at `--path`.
+An array is never parsed as a whole: `_Splitter` finds its elements, `_Finder` the list at `--path`.
 """
 
 import codecs
@@ -89,7 +89,7 @@ def read_sequence(chunks: Iterable[bytes], name: str, remarks: Remarks) -> Itera
 
 
 def read_array(chunks: Iterable[bytes], name: str, path: str | None, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """The array at `path`; strings are rows if the first is one. Raises InputError."""
+    """Strings are rows if the first is one. Raises InputError."""
     strings = _Strings()
     names = path.split(".") if path else []
     pieces = array_at(_decoded(chunks), names, name) if names else _decoded(chunks)
@@ -154,7 +154,7 @@ def _refuse_rest(buffer: str, line: int, name: str) -> NoReturn:
 
 
 def _grown(pieces: Iterable[str], waiting: Sized) -> Iterator[str]:
-    """Pieces as long as what is waiting: a long element is not scanned over and over."""
+    """As long as what is waiting: a long element is not scanned repeatedly."""
     held: list[str] = []
     size = 0
     for piece in pieces:
@@ -255,7 +255,7 @@ class _Splitter:
 
 
 def array_at(pieces: Iterable[str], path: Sequence[str], name: str) -> Iterator[str]:
-    """The text from the list at `path` on. Raises InputError."""
+    """From the list at `path` on. Raises InputError."""
     stream = iter(pieces)
     finder = _Finder(list(path))
     for piece in stream:
@@ -269,7 +269,7 @@ def array_at(pieces: Iterable[str], path: Sequence[str], name: str) -> Iterator[
 
 
 def refuse_second(pieces: Iterable[str], depth: int, name: str) -> None:
-    """Raises InputError for a second object, whose rows would be lost."""
+    """Raises InputError: a second object's rows would be lost."""
     buffer = ""
     for piece in pieces:
         text = buffer + piece
@@ -298,7 +298,7 @@ class _Finder:
         self.lists: list[str] = []
 
     def feed(self, piece: str) -> str | None:
-        """The rest of the text, once the list is found."""
+        """What follows, once the list is found."""
         text = self._buffer + piece
         seen = 0
         for match in _BRACKETS.finditer(text):

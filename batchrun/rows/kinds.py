@@ -1,4 +1,4 @@
-"""The kind and the ids of the records of an input. The first valid record decides them."""
+"""The kind and the ids of an input's records, decided by the first valid one."""
 
 from typing import Any, NamedTuple, cast
 
@@ -22,7 +22,7 @@ _CHAT = Endpoint.CHAT.value
 
 
 class Mixed(Invalid):
-    """A record of another kind, which refuses the input even with `--skip-invalid`."""
+    """A record of another kind: refused even with `--skip-invalid`."""
 
     __slots__ = ()
 
@@ -80,7 +80,7 @@ def identity_of(record: Record, id_column: str | None, *, has_prompt: bool, json
 
 
 def kind_of(fields: dict[str, Any], *, has_prompt: bool, json: bool) -> Kind:
-    """A table has no request bodies: its cells are text."""
+    """A table has no request bodies."""
     if not json:
         return _ROWS
     # A `body` that is text and stands alone is an ordinary column, of letters for instance.
@@ -96,7 +96,7 @@ def kind_of(fields: dict[str, Any], *, has_prompt: bool, json: bool) -> Kind:
 
 
 def is_note(fields: dict[str, Any]) -> bool:
-    """Whether an object is an errors file's note of an invalid line."""
+    """Whether it is an errors file's note of an invalid line."""
     reserved = fields[RESERVED]
     return len(fields) == 1 and isinstance(reserved, dict) and "text" in reserved
 
@@ -122,7 +122,7 @@ def _key(fields: dict[str, Any], column: str) -> str:
 
 
 def _refuse_request(fields: dict[str, Any]) -> None:
-    """A missing method or url means POST to chat completions."""
+    """No method or url: POST to chat completions."""
     if type(fields["body"]) is not dict:
         raise RefusedRowError('the "body" of the request is not an object')
     method, url = fields.get("method", "POST"), fields.get("url", _CHAT)

@@ -1,4 +1,4 @@
-"""Output lines: a row's text, unchanged to the byte, with new members; and the lines of OpenAI's Batch files."""
+"""Output lines: a row's text, unchanged to the byte, with new members; lines of OpenAI's Batch files."""
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -32,7 +32,7 @@ def error_text(text: str, reason: Mapping[str, Any]) -> str:
 
 
 def note_text(invalid: Invalid, reason: Mapping[str, Any]) -> str:
-    """An invalid record in the errors file; readers skip it."""
+    """For an invalid record; readers skip it."""
     return encode({RESERVED: {**reason, "line": invalid.line, "message": invalid.reason, "text": invalid.text}})
 
 
@@ -90,7 +90,7 @@ def _batch(
 
 
 def _response(status_code: int, request_id: str | None, body: str) -> tuple[str, str, str]:
-    """In three pieces, the body alone in one of them."""
+    """The body alone is one of three pieces."""
     request = "null" if request_id is None else string(request_id)
     return f'{{"status_code": {status_code}, "request_id": {request}, "body": ', one_line(body).strip(), "}"
 

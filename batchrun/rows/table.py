@@ -55,7 +55,7 @@ COMMAS = Table()
 
 
 def csv_dialect(head: str, name: str, delimiter: str | None = None) -> Dialect:
-    """The dialect that the first records fit. Raises InputError for a title above the header."""
+    """The first that fits. Raises InputError for a title above the header."""
     if stated := _SEPARATOR_LINE.match(head):  # Excel's own first line `sep=;`
         return _fitting(head[stated.end() :], Dialect(stated[1], skip=1))
     delimiter = delimiter or delimiter_of(head)
@@ -67,9 +67,10 @@ def csv_dialect(head: str, name: str, delimiter: str | None = None) -> Dialect:
 
 
 def tsv_dialect(chunks: Callable[[], Iterable[bytes]], name: str, skip: int = 0) -> Dialect:
-    """Reads the whole file: whether its quotation marks are text.
+    """Reads the whole file.
 
-    They quote if well formed in every line, or if lines are unequally wide and the file is a table by RFC 4180.
+    Quotation marks quote if well formed in every line, or if lines are unequally wide and the file is a table by RFC
+    4180.
     """
     begun = even = True
     width = -1
@@ -129,7 +130,7 @@ def _fitting(head: str, plain: Dialect) -> Dialect:
 
 
 def _is_table(lines: Iterable[str], dialect: Dialect, *, cut: bool = False) -> bool:
-    """Whether records have one width; `cut`: reads only the first."""
+    """Whether records have one width; `cut`: the first ones."""
     reader = records_of(islice(lines, dialect.skip if not cut else 0, None), dialect)
     width = 0
     try:
@@ -197,7 +198,7 @@ def read_text(chunks: Iterable[bytes]) -> Iterator[Record | Invalid]:
 
 
 def read_table(chunks: Iterable[bytes], dialect: Dialect, name: str, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """Raises InputError for an unusable header or an unclosed quotation."""
+    """Raises InputError: unusable header, unclosed quotation."""
     csv.field_size_limit(ROW_LIMIT)
     lines = _Lines(raw_lines(chunks, name))
     records = _records(lines, dialect, name)
@@ -230,10 +231,7 @@ def read_table(chunks: Iterable[bytes], dialect: Dialect, name: str, remarks: Re
 
 
 def named_columns(header: Sequence[str], first: Sequence[object], name: str, remarks: Remarks) -> list[str | None]:
-    """None for an unnamed empty one, `index` for the row names of pandas and R.
-
-    Raises InputError for other unnamed columns and duplicates.
-    """
+    """None for an unnamed empty one, `index` for row names of pandas and R. Raises InputError."""
     columns: list[str | None] = [column or None for column in header]
     double = next((column for at, column in enumerate(header) if column and column in header[:at]), None)
     if double is not None:
@@ -251,7 +249,7 @@ def named_columns(header: Sequence[str], first: Sequence[object], name: str, rem
 
 
 def nameless(columns: Sequence[str | None], cells: Sequence[object]) -> int | None:
-    """Position from 1 of a non-empty cell in an unnamed column."""
+    """Position (from 1) of a cell without a column name."""
     places = (at for at, column in enumerate(columns, 1) if column is None)
     return next((at for at in places if cells[at - 1] is not None and str(cells[at - 1]).strip()), None)
 

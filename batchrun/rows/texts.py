@@ -1,4 +1,4 @@
-"""The text of PDF (extra `documents`), Word, EPUB and HTML documents, with blank lines between paragraphs."""
+"""The text of PDF (extra `documents`), Word, EPUB and HTML documents."""
 
 import io
 import posixpath
@@ -123,7 +123,7 @@ def _xml(data: bytes) -> ElementTree.Element:
 
 
 def _decoded(data: bytes) -> str:
-    """HTML states its encoding in 1024 bytes, or is UTF-8 (WHATWG HTML, 4.2.5.4)."""
+    """Stated in 1024 bytes, or UTF-8 (WHATWG HTML, 4.2.5.4)."""
     stated = re.search(rb"""(?:charset|encoding)=["']?([A-Za-z0-9_.:-]+)""", data[:1024])
     for encoding in ("utf-8-sig", stated[1].decode("ascii") if stated else "utf-8"):
         try:

@@ -1,4 +1,4 @@
-"""Excel workbooks, streamed with the extra `data` (openpyxl); formulas are read as stored values."""
+"""Excel workbooks, streamed with the extra `data` (openpyxl); formulas are their stored values."""
 
 import re
 import warnings
@@ -21,7 +21,7 @@ _HIDDEN = "hidden rows (for example by a filter) are read as well"
 
 
 def read_excel(source: Source, sheet: str | None, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """`sheet` is a name or a number from 1; None: the first visible one. Raises InputError."""
+    """`sheet`: a name or a number from 1; None: the first visible. Raises InputError."""
     openpyxl = library("excel")
     with explained(source.name, "an Excel workbook"), zipfile.ZipFile(source.path) as archive:
         refuse_bomb(sum(entry.file_size for entry in archive.infolist()), source.size, source.name)
@@ -69,7 +69,7 @@ def _names(sheets: Sequence[Any], but: Any) -> str:
 def _rows(book: Any, sheet: Any, remarks: Remarks) -> Iterator[tuple[int, list[object]]]:
     """openpyxl's own iteration cuts rows at the range that the sheet states, which may be too small, and does not
     report
-    hidden ones, so its parser is used.
+    hidden ones.
     """
     from openpyxl.worksheet import _reader  # noqa: PLC0415  only where a workbook is read
 

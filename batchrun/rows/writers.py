@@ -36,7 +36,7 @@ _spelled = json.JSONDecoder(parse_int=str, parse_float=str).decode
 
 class RowWriter(Protocol):
     def write(self, text: str, additions: Mapping[str, str]) -> None:
-        """Write a row's own text with new members, name to JSON text."""
+        """`additions`: new members, name to JSON text."""
         ...
 
     def close(self) -> None:
@@ -51,7 +51,7 @@ def check_format(format: str) -> None:
 
 
 class Exact(Enum):
-    """Which CSV cells are written unchanged though they look like formulas; OWN: the input's."""
+    """CSV cells written unchanged even if like formulas; OWN: the input's."""
 
     NOTHING = 0
     OWN = 1
@@ -66,10 +66,7 @@ def writer(
     exact: Exact = Exact.NOTHING,
     table: Table = COMMAS,
 ) -> RowWriter:
-    """Raises RefusedError if the format's extra is missing.
-
-    `columns` include the new ones; without them the first row decides. `exact` and `table` are for CSV.
-    """
+    """Without `columns` the first row decides; `exact` and `table` are for CSV. Raises RefusedError."""
     if format == "jsonl":
         return JsonlWriter(stream)
     if format in ("csv", "tsv"):
@@ -94,7 +91,7 @@ class JsonlWriter:
 
 
 class CsvWriter:
-    """RFC 4180 in UTF-8; TSV has tabs, and LF instead of CRLF."""
+    """RFC 4180; TSV has tabs, and LF instead of CRLF."""
 
     def __init__(self, stream: BinaryIO, columns: Sequence[str], table: Table, exact: Exact) -> None:
         self._stream = stream
@@ -132,7 +129,7 @@ class CsvWriter:
 
 
 class ExcelWriter:
-    """Written on `close`, when all columns are known; numbers of more than 15 digits are text."""
+    """Written on `close`, when all columns are known."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._openpyxl = library("excel")
@@ -179,7 +176,7 @@ class ExcelWriter:
         return self._text(sheet, value if isinstance(value, str) else text)
 
     def _text(self, sheet: Any, text: str) -> Any:
-        """A text cell, escaped for XML (ECMA-376 part 1, 22.9.2.19 ST_Xstring)."""
+        """Escaped for XML (ECMA-376 part 1, 22.9.2.19 ST_Xstring)."""
         escaped = _NO_XML.sub(lambda found: f"_x{ord(found.group()):04X}_", _ESCAPE_LIKE.sub("_x005F_", text))
         cell = self._openpyxl.cell.WriteOnlyCell(sheet, value="")
         cell._value, cell.data_type = escaped, "s"
@@ -187,7 +184,7 @@ class ExcelWriter:
 
 
 class ParquetWriter:
-    """Written on `close`, when all types are known: boolean, int64 or double if exact, else text, with JSON."""
+    """Written on `close`, when all types are known: boolean, int64 or double if exact, else text."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._parquet = library("parquet")
