@@ -221,7 +221,7 @@ class _Call:
         self._rows = rows
         self._kind = _frame_kind(rows)
         chosen = {name: value for name, value in options.items() if value is not None}
-        known = {*Settings.model_fields, "variables"}
+        known = {field.name for field in dataclasses.fields(Settings)}
         for name in chosen.keys() - known:
             raise RefusedError(
                 f"there is no option {name}{did_you_mean(name, tuple(known))}",

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from batchrun.display import coloured
 from batchrun.engine import budget_guard
 from batchrun.engine import run as run_module
 from batchrun.errors import ExitCode
-from batchrun.plan.settings import OPTIONS, Settings
+from batchrun.plan.settings import OPTIONS, Settings, settings_of
 from batchrun.prompts import load
 from batchrun.retry import decision
 
@@ -86,6 +87,14 @@ def test_looking_at_runs_loads_no_engine(tmp_path: Path) -> None:
     )
 
 
+def test_a_run_loads_only_what_it_needs(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"custom_id": "a", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}\n')
+    ran = batchrun("-i", str(rows), "--base-url", "http://127.0.0.1:9/v1", "--limit", "0", options=("-X", "importtime"))
+    assert "0 done" in ran.stderr, ran.stderr[-1000:]
+    assert not re.findall(r"\| +(?:httpx2|openai|pydantic|pydantic_settings|textual)$", ran.stderr, re.M)
+
+
 def test_help_begins_with_examples_and_names_every_exit_code() -> None:
     ran = batchrun("--help")
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -135,14 +144,14 @@ def test_every_option_of_a_run_is_a_setting_and_the_reverse() -> None:
 
 
 def test_help_tells_the_true_defaults() -> None:
-    defaults = {field.alias or name: field.default for name, field in Settings.model_fields.items()}
+    defaults = {field.name: field.default for field in fields(Settings)}
     numbers = [name for name, default in defaults.items() if default and type(default) in (int, float)]
     assert len(numbers) >= 6
     helps = {option.name: str(option.help) for option in RUN}
     for name in numbers:
         told = re.search(r"\[default: (\w+)\]", helps[name])
         assert told, name
-        assert Settings(**{name: told[1]}).model_dump()[name] == defaults[name], name
+        assert getattr(settings_of({name: told[1]}), name) == defaults[name], name
 
 
 REFUSED = [

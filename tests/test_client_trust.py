@@ -2,6 +2,9 @@
 
 import os
 import socket
+import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import aiohttp
@@ -12,6 +15,7 @@ from wire import CA_FILE, FaultServer, Proxy, chat, hang, raw
 from yarl import URL
 
 from batchrun.client import Client, faults
+from batchrun.client.late_certificates import LateContext
 from batchrun.client.trust import is_loopback, proxy_for
 from batchrun.client.wire import TooLargeError
 from batchrun.errors import HostError, RefusedError
@@ -330,3 +334,26 @@ def test_no_rule_hides_another():
     kinds = [kind for kind, _ in faults._RULES]
     hidden = [later for index, later in enumerate(kinds) if issubclass(later, tuple(kinds[:index]) or ())]
     assert hidden == []
+
+
+def test_the_certificates_of_the_system_are_read_at_the_first_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", CA_FILE)
+    context = LateContext(ssl.PROTOCOL_TLS_CLIENT)
+    assert context.cert_store_stats()["x509_ca"] == 0
+    context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
+    read = context.cert_store_stats()["x509_ca"]
+    assert read >= 1
+    context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
+    assert context.cert_store_stats()["x509_ca"] == read
+
+
+def test_importing_the_client_reads_no_certificate() -> None:
+    script = (
+        "import ssl, sys, batchrun.client, aiohttp.connector as made\n"
+        "for context in (made._SSL_CONTEXT_VERIFIED, made._SSL_CONTEXT_UNVERIFIED):\n"
+        "    print(type(context).__name__, context.cert_store_stats()['x509'], context.verify_mode.name)\n"
+        "ssl.create_default_context()\n"
+        "print(type(ssl.create_default_context()).__name__, vars(ssl.SSLContext).get('set_default_verify_paths'))\n"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == ["LateContext 0 CERT_REQUIRED", "LateContext 0 CERT_NONE", "SSLContext None"]

@@ -11,7 +11,7 @@ from batchrun.models import Endpoint, Kind
 from batchrun.plan import signed_settings
 from batchrun.plan.config import read_files
 from batchrun.plan.record import Plan
-from batchrun.plan.settings import OPTIONS, Settings
+from batchrun.plan.settings import OPTIONS, settings_of
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def place(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_workers_are_here_or_on_a_cluster(choices: dict[str, Any], workers: int | None, ray: str | None) -> None:
-    made = signed_settings.post_of_new_run(Settings(**choices))
+    made = signed_settings.post_of_new_run(settings_of(choices))
     assert (made["workers"], made["ray"]) == (workers, ray)
 
 
@@ -43,12 +43,12 @@ def test_workers_are_here_or_on_a_cluster(choices: dict[str, Any], workers: int 
 )
 def test_what_is_no_number_and_no_address_is_refused(choices: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        Settings(**choices)
+        settings_of(choices)
 
 
 def test_a_cluster_without_use_is_refused() -> None:
     with pytest.raises(RefusedError, match="--ray is the cluster of --workers ray"):
-        signed_settings.post_of_new_run(Settings(ray="10.0.0.1:6379", workers=2))
+        signed_settings.post_of_new_run(settings_of({"ray": "10.0.0.1:6379", "workers": 2}))
 
 
 NEEDED: dict[str, Any] = dict.fromkeys(
@@ -60,7 +60,7 @@ NEEDED |= {"output": "out.jsonl", "output_format": "jsonl", "output_column": "ou
 
 def plan(**choices: Any) -> Plan:
     """A plan as it is journaled on this machine, with these choices."""
-    settings = Settings(**choices)
+    settings = settings_of(choices)
     return Plan(post=settings.post, **NEEDED, **signed_settings.post_of_new_run(settings))
 
 
@@ -82,10 +82,10 @@ def test_going_on_keeps_the_cluster_until_another_is_typed(
     typed: dict[str, Any], workers: int | None, ray: str | None
 ) -> None:
     before = plan(**ON_CLUSTER)
-    changes = signed_settings.post_on_resume(before, Settings(**typed), typed)
+    changes = signed_settings.post_on_resume(before, settings_of(typed), typed)
     assert (changes["workers"], changes["ray"]) == (workers, ray)
-    functions = Settings(**typed).post if "post" in typed else before.post
-    again = signed_settings.post_on_resume(replace(before, post=functions, **changes), Settings(), ())
+    functions = settings_of(typed).post if "post" in typed else before.post
+    again = signed_settings.post_on_resume(replace(before, post=functions, **changes), settings_of({}), ())
     assert (again["workers"], again["ray"]) == (workers, ray)  # it is vouched for
 
 
@@ -106,7 +106,7 @@ def test_a_journal_from_elsewhere_sends_no_reply_to_its_cluster(
     found = plan(**choices)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
     with pytest.raises(RefusedError, match="not chosen on this machine") as refused:
-        signed_settings.post_on_resume(found, Settings(**typed), typed)
+        signed_settings.post_on_resume(found, settings_of(typed), typed)
     assert "--workers ray --ray 10.0.0.1:6379" in (refused.value.hint or "")
 
 
@@ -116,7 +116,7 @@ def test_a_journal_from_elsewhere_is_used_with_a_cluster_that_is_typed(
     found = plan(**ON_CLUSTER)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
     typed = {"post": "strip", "ray": "auto"}
-    assert signed_settings.post_on_resume(found, Settings(**typed), typed)["ray"] == "auto"
+    assert signed_settings.post_on_resume(found, settings_of(typed), typed)["ray"] == "auto"
 
 
 @pytest.mark.parametrize("line", ['ray = "10.0.0.1:6379"', 'workers = "ray"', 'workers = "Ray:2"', "senders = 2"])

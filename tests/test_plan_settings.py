@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchrun.documents.segment import Existing
 from batchrun.errors import RefusedError
-from batchrun.models import Endpoint, Flag
+from batchrun.models import Blank, Endpoint, Flag
 from batchrun.plan.config import OF_PROFILES, ONLY_FLAGS, every_profile
 from batchrun.plan.durations import parse_time
 from batchrun.plan.profiles import BUILT_IN, Profile
-from batchrun.plan.settings import OPTIONS, Settings
+from batchrun.plan.settings import OPTIONS, InvalidSettingsError, settings_of
 from batchrun.plan.sources import ENVIRONMENT, FLAGS, Layer, gather, merge, settle
 
 
@@ -293,7 +294,52 @@ def test_vendors_variables_are_honoured_by_their_profile_only(monkeypatch: pytes
 
 def test_every_option_has_a_place_outside_the_command_line_but_the_decisions() -> None:
     assert set(OPTIONS) > ONLY_FLAGS
-    assert Settings.model_config.get("env_prefix") == "BATCHRUN_"
+
+
+@pytest.mark.parametrize("text", ["true", "TRUE", "t", "yes", "Y", "on", "1"])
+def test_a_switch_is_on(text: str) -> None:
+    assert settings_of({"dedupe": text}).dedupe is True
+
+
+@pytest.mark.parametrize("text", ["false", "False", "f", "no", "n", "OFF", "0"])
+def test_a_switch_is_off(text: str) -> None:
+    assert settings_of({"dedupe": text, "yes": True}) == settings_of({"yes": 1})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("dedupe", "2", "must be true or false"),
+        ("dedupe", None, "must be true or false"),
+        ("dedupe", [], "must be true or false"),
+        ("model", 5, "must be text"),
+        ("profile", None, "must be text"),
+        ("base_url", 5, "must be an address, or a list of addresses"),
+        ("sim", 5, "must be a table"),
+        ("colour", "red", "is not an option"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_every_other_wrong_one(option: str, value: Any, message: str) -> None:
+    with pytest.raises(InvalidSettingsError) as refused:
+        settings_of({option: value, "concurrency": "x"})
+    assert sorted(refused.value.found) == sorted(
+        [(option, message), ("concurrency", "must be a whole number of at least 1, not 'x'")]
+    )
+
+
+def test_none_is_not_chosen_where_that_is_possible() -> None:
+    assert settings_of(dict.fromkeys(("model", "workers", "rpm", "finish_by"))) == settings_of({})
+
+
+def test_options_are_named_as_the_user_writes_them() -> None:
+    settings = settings_of({"set": {"a": "b"}, "json": "yes", "blank": "skip", "existing": "all", "notify_url": URL})
+    assert (settings.variables, settings.as_json, settings.blank) == ({"a": "b"}, True, Blank.SKIP)
+    assert settings.existing is Existing.ALL
+    assert URL not in repr(settings), "the address may be a secret"
+    assert {"set", "json"} < set(OPTIONS)
+
+
+URL = "https://hooks.example.com/x"
 
 
 MANUAL = (Path(__file__).parents[1] / "docs/configuration.md").read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ from batchrun.events import (
     WaitReason,
 )
 from batchrun.models import Flag, Outcome, State, Totals
-from batchrun.plan.settings import Settings
+from batchrun.plan.settings import settings_of
 from batchrun.progress import Fold, Progress
 from batchrun.report import words
 from batchrun.report.reporters import JSON_EVENTS, Bar, JsonLines, Lines, Quiet, choose, plain, postfix, progress_values
@@ -207,7 +207,7 @@ def test_the_face_fits_the_place(
     settings: dict[str, Any], environ: dict[str, str], terminal: bool, face: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr", Terminal() if terminal else io.StringIO())
-    chosen = choose(Settings(**settings), environ=environ, gone=lambda _: None)
+    chosen = choose(settings_of(settings), environ=environ, gone=lambda _: None)
     assert isinstance(chosen, face)
 
 

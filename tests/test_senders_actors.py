@@ -16,7 +16,7 @@ from batchrun.cluster import messages
 from batchrun.cluster.driver import ActorLostError, Node
 from batchrun.cluster.messages import PIECE
 from batchrun.errors import RefusedError
-from batchrun.plan.settings import Settings
+from batchrun.plan.settings import Settings, settings_of
 from batchrun.plan.signed_settings import senders_of_new_run, senders_on_resume
 
 
@@ -191,15 +191,15 @@ def _state(alone: None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_state")
 @pytest.mark.parametrize(("said", "kept"), [("3", 3), ("node", "node"), ("NODE", "node"), (2, 2)])
 def test_senders_are_a_number_or_one_on_each_node(said: Any, kept: int | str) -> None:
-    made = senders_of_new_run(Settings(senders=said, ray="10.0.0.1:6379"))
+    made = senders_of_new_run(settings_of({"senders": said, "ray": "10.0.0.1:6379"}))
     assert (made["senders"], made["senders_ray"]) == (kept, "10.0.0.1:6379")
-    assert senders_of_new_run(Settings(senders=said))["senders_ray"] == "auto"
+    assert senders_of_new_run(settings_of({"senders": said}))["senders_ray"] == "auto"
 
 
 @pytest.mark.parametrize("said", ["0", "-1", "nodes", "two", ""])
 def test_other_words_are_refused(said: str) -> None:
     with pytest.raises(ValueError, match="must be a whole number, or node"):
-        Settings(senders=said)
+        settings_of({"senders": said})
 
 
 def test_children_and_actors_are_not_mixed() -> None:

@@ -44,8 +44,8 @@ def run(ctx: click.Context, **_: Any) -> int:
     The same command again continues the run that belongs to its output: rows that are done are not sent again.
     Every option can also be set in batchrun.toml or in a BATCHRUN_* variable. TIME is written 90s, 10m or 1h30m.
     """
-    from batchrun.plan.resolve import check_input, check_provider  # noqa: PLC0415  pydantic: not for --help
-    from batchrun.plan.sources import gather  # noqa: PLC0415  pydantic: not for --help
+    from batchrun.plan.resolve import check_input, check_provider  # noqa: PLC0415  not for --help
+    from batchrun.plan.sources import gather  # noqa: PLC0415  not for --help
     from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
 
     gathered = gather(typed(ctx))
@@ -107,7 +107,7 @@ def prepare(ctx: click.Context, gathered: "Gathered") -> None:
 
 def admission(ctx: click.Context) -> "Callable[[Plan, Gathered], Access]":
     """The function that finds a journaled plan's key, starts the log and masks secrets."""
-    from batchrun.plan import resolve  # noqa: PLC0415  pydantic: not for --help
+    from batchrun.plan import resolve  # noqa: PLC0415  not for --help
 
     def admit(plan: "Plan", gathered: "Gathered") -> "Access":
         prepare(ctx, gathered)
@@ -148,8 +148,8 @@ def plan(ctx: click.Context, pilot: str | None, show: str | None, **_: Any) -> i
     The options are those of run. Every row is read and rendered, and nothing is sent. With --pilot N, N rows are sent;
     their replies are kept, and the run that follows does not send them again.
     """
-    from batchrun.plan.resolve import check_input, check_provider  # noqa: PLC0415  pydantic: not for --help
-    from batchrun.plan.sources import gather  # noqa: PLC0415  pydantic: not for --help
+    from batchrun.plan.resolve import check_input, check_provider  # noqa: PLC0415  not for --help
+    from batchrun.plan.sources import gather  # noqa: PLC0415  not for --help
     from batchrun.report import headless  # noqa: PLC0415  the engine: not for --help
 
     gathered = gather({name: given for name, given in typed(ctx).items() if name not in ("pilot", "show")})

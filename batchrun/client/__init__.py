@@ -1,8 +1,12 @@
 """One HTTP exchange with the provider: addresses, trust, the connection, and its errors. No judging, no retries."""
 
-from batchrun.client.calls import Calls
-from batchrun.client.exchange import Client
-from batchrun.client.trust import Target
-from batchrun.client.wire import MAX_REPLY_BYTES, Token, UnsentError
+from batchrun.client.late_certificates import import_aiohttp
+
+import_aiohttp()
+
+from batchrun.client.calls import Calls  # noqa: E402  imports aiohttp
+from batchrun.client.exchange import Client  # noqa: E402  imports aiohttp
+from batchrun.client.trust import Target  # noqa: E402  imports aiohttp
+from batchrun.client.wire import MAX_REPLY_BYTES, Token, UnsentError  # noqa: E402  imports aiohttp
 
 __all__ = ["MAX_REPLY_BYTES", "Calls", "Client", "Target", "Token", "UnsentError"]

@@ -8,7 +8,7 @@ from batchrun.engine.run_result import RunResult
 from batchrun.engine.start import Prepared
 from batchrun.errors import ExitCode
 from batchrun.limits import Limits
-from batchrun.plan.settings import Settings
+from batchrun.plan.settings import settings_of
 from batchrun.pricing import usd
 from batchrun.steering import COMMANDS, LIMITS, Handler
 
@@ -51,7 +51,7 @@ def limits_with(now: Limits, request: Mapping[str, Any]) -> Limits:
     if not named or named.get("concurrency", 1) is None:
         raise ValueError(f"limits takes {', '.join(LIMITS)}; only the rates may be null")
     try:
-        checked = Settings(**{name: value for name, value in named.items() if value is not None})
+        checked = settings_of({name: value for name, value in named.items() if value is not None})
     except ValueError as error:
         raise ValueError("a limit must be a number above 0, concurrency a whole one") from error
     return Limits(

@@ -10,7 +10,7 @@ from batchrun.plan.address import check_base_url
 from batchrun.plan.pools import joined, names_of, own_fields
 from batchrun.plan.profiles import PRICES, Profile
 from batchrun.plan.record import Plan
-from batchrun.plan.settings import Settings
+from batchrun.plan.settings import settings_of
 from batchrun.plan.sources import Gathered
 
 LIMITS = ("concurrency", "concurrency_fixed", "rpm", "tpm")
@@ -94,7 +94,7 @@ def headers_of(gathered: Gathered, profile: Profile) -> dict[str, str]:
 
 def _limits(gathered: Gathered, profile: Profile) -> dict[str, Any]:
     settings = gathered.settings
-    own = Settings(**{name: profile.defaults[name] for name in LIMITS if name in profile.defaults})
+    own = settings_of({name: profile.defaults[name] for name in LIMITS if name in profile.defaults})
     of_run = {name for name in LIMITS if name in gathered.sources and not _of_a_profile(gathered, name)}
     return {
         "concurrency_chosen": "concurrency" in of_run or "concurrency" in profile.defaults,

@@ -1,14 +1,15 @@
 """Every option of a run, with validation and default."""
 
+# ruff: noqa: RUF009  a field is made by a function
+
 import codecs
 import os
 import re
-from collections.abc import Callable
-from typing import Annotated, Any, cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
-
-from pydantic import BeforeValidator, Field
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from batchrun.documents.checks import NAMES
 from batchrun.documents.plurals import code_of
@@ -29,6 +30,7 @@ AUTO_SPLIT = 2000
 AUTO_REDUCE = 8000
 """Tokens: eight such replies fit into a context of 128,000."""
 MOST_PROCESSES = 64
+Named = TypeVar("Named", bound=StrEnum)
 _ENDPOINTS = {endpoint.rsplit("/", 1)[1]: endpoint for endpoint in Endpoint} | {"chat": Endpoint.CHAT}
 
 
@@ -131,6 +133,11 @@ def _one_of(*names: str) -> Callable[[object], str]:
     return checked
 
 
+def _member(kind: type[Named]) -> Callable[[object], Named]:
+    check = _one_of(*kind)
+    return lambda value: kind(check(value))
+
+
 def _tiers(value: object) -> tuple[str, ...]:
     names = cast("list[object]", value) if isinstance(value, list | tuple) else str(value).split(",")
     words = ("standard" if word == "default" else word for word in (str(name).strip().lower() for name in names))
@@ -142,13 +149,16 @@ def _tiers(value: object) -> tuple[str, ...]:
     return tiers
 
 
-def _addresses(value: object) -> object:
-    if not isinstance(value, list | tuple):  # one address
+def _addresses(value: object) -> str | tuple[str, ...]:
+    if isinstance(value, str):
         return value
+    if not isinstance(value, list | tuple):
+        raise ValueError("must be an address, or a list of addresses")
     given = tuple(cast("list[object]", value))
     if not given or not all(type(one) is str for one in given):
         raise ValueError("must be an address, or a list of addresses")
-    return given[0] if len(given) == 1 else given
+    addresses = cast("tuple[str, ...]", given)
+    return addresses[0] if len(addresses) == 1 else addresses
 
 
 def _encoding(value: object) -> str:
@@ -172,7 +182,7 @@ def _functions(value: object) -> tuple[str, ...]:
 
 def _workers(value: object) -> int | str | None:
     text = str(value).strip().lower()
-    if value is None or text == "auto":
+    if text == "auto":
         return None
     try:
         if text.startswith(RAY):
@@ -201,10 +211,8 @@ def _processes(value: object) -> int:
     return number
 
 
-def _senders(value: object) -> int | str | None:
+def _senders(value: object) -> int | str:
     text = str(value).strip().lower()
-    if value is None:
-        return None
     try:
         return text if text == NODE else _count(1)(value)
     except ValueError:
@@ -213,10 +221,32 @@ def _senders(value: object) -> int | str | None:
         ) from None
 
 
-def _filled(value: object) -> object:
-    if isinstance(value, str) and (not value.strip() or "\0" in value):
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    if not value.strip() or "\0" in value:
         raise ValueError("must not be empty")
     return value
+
+
+_SWITCH = {
+    **dict.fromkeys(("true", "t", "yes", "y", "on", "1", "1.0"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "off", "0", "0.0"), False),
+}
+
+
+def _switch(value: object) -> bool:
+    """As TOML, an environment variable or a flag has it."""
+    found = _SWITCH.get(str(value).lower())
+    if found is None:
+        raise ValueError("must be true or false")
+    return found
+
+
+def _table(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("must be a table")
+    return dict(cast("dict[str, Any]", value))
 
 
 def _webhook(value: object) -> str:
@@ -231,123 +261,134 @@ def _webhook(value: object) -> str:
     return url
 
 
-Text = Annotated[str, BeforeValidator(_filled)]
-Duration = Annotated[float, BeforeValidator(_duration)]
-Rate = Annotated[float, BeforeValidator(_rate)]
-Dollars = Annotated[float, BeforeValidator(_dollars)]
-Table = Annotated[dict[str, str], NoDecode]
+def _option(check: Callable[[Any], Any], default: Any = None, *, name: str = "", secret: bool = False) -> Any:
+    """A field with its check, which raises ValueError, and the option's name where Python has another use for it."""
+    metadata = {"check": check, "name": name}
+    if type(default) is dict:
+        return field(default_factory=dict[str, Any], metadata=metadata)
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
-class Settings(BaseSettings):
-    """Durations are seconds, rates per minute; None is "not chosen"."""
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every option of a run, checked by `settings_of`. Durations are seconds, rates per minute; None is "not chosen"."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_prefix_target="all", env_ignore_empty=True, frozen=True, extra="forbid"
-    )
+    input: str | None = _option(_text)
+    prompt: str | None = _option(_text)
+    output: str | None = _option(_text)
+    format: str | None = _option(_one_of(*FORMATS))
+    model: str | None = _option(_text)
+    profile: str = _option(_text, DEFAULT)
+    base_url: str | tuple[str, ...] | None = _option(_addresses)
+    pool: str | None = _option(_text)
+    fallback: str | None = _option(_text)
+    pool_policy: str | None = _option(_one_of(*POLICIES))
+    endpoint: Endpoint | None = _option(_endpoint)
+    params: dict[str, Any] = _option(_table, {})
+    headers: dict[str, str] = _option(_table, {})
+    variables: dict[str, str] = _option(_table, {}, name="set")
+    columns: dict[str, str] = _option(_table, {})
+    sim: dict[str, Any] = _option(_table, {})  # only from a file or a variable
+    id_column: str | None = _option(_text)
+    sheet: str | None = _option(_text)
+    encoding: str | None = _option(_encoding)
+    path: str | None = _option(_text)
+    output_column: str | None = _option(_text)
+    lane_column: str | None = _option(_text)
+    detail: str | None = _option(_one_of("low", "high", "auto"))
+    existing: Existing = _option(_member(Existing), Existing.KEEP)
+    split: int | None = _option(_tokens(AUTO_SPLIT))
+    reduce: int | None = _option(_tokens(AUTO_REDUCE))
+    target_language: str | None = _option(_language)
+    check: tuple[str, ...] = _option(_checks, ())
 
-    input: Text | None = None
-    prompt: Text | None = None
-    output: Text | None = None
-    format: Annotated[str, BeforeValidator(_one_of(*FORMATS))] | None = None
-    model: Text | None = None
-    profile: Text = DEFAULT
-    base_url: Annotated[str | tuple[str, ...] | None, NoDecode, BeforeValidator(_addresses)] = None
-    pool: Text | None = None
-    fallback: Text | None = None
-    pool_policy: Annotated[str, BeforeValidator(_one_of(*POLICIES))] | None = None
-    endpoint: Annotated[Endpoint, BeforeValidator(_endpoint)] | None = None
-    params: Annotated[dict[str, Any], NoDecode] = {}
-    headers: Table = {}
-    variables: Table = Field(default={}, alias="set")
-    columns: Table = {}
-    sim: Annotated[dict[str, Any], NoDecode] = {}  # only from a file or a variable
-    id_column: Text | None = None
-    sheet: Text | None = None
-    encoding: Annotated[str, BeforeValidator(_encoding)] | None = None
-    path: Text | None = None
-    output_column: Text | None = None
-    lane_column: Text | None = None
-    detail: Annotated[str, BeforeValidator(_one_of("low", "high", "auto"))] | None = None
-    existing: Annotated[Existing, BeforeValidator(_one_of(*Existing))] = Existing.KEEP
-    split: Annotated[int, BeforeValidator(_tokens(AUTO_SPLIT))] | None = None
-    reduce: Annotated[int, BeforeValidator(_tokens(AUTO_REDUCE))] | None = None
-    target_language: Annotated[str, BeforeValidator(_language)] | None = None
-    check: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_checks)] = ()
+    concurrency: int = _option(_count(1), 256)
+    concurrency_fixed: bool = _option(_switch, False)
+    queue_gauges: str = _option(_one_of("auto", "on", "off"), "auto")
+    max_bytes_in_flight: int = _option(parse_size, 48_000_000)
+    processes: int = _option(_processes, 1)
+    senders: int | str | None = _option(_senders)
+    rpm: float | None = _option(_rate)
+    tpm: float | None = _option(_rate)
+    max_attempts: int = _option(_count(1), 5)
+    timeout: float = _option(_duration, 600.0)
+    drain: float = _option(parse_duration, 60.0)
+    max_wait: float | None = _option(_duration)
+    give_up_after: float = _option(_duration, 600.0)
+    stop_after: float | None = _option(_duration)
+    limit: int | None = _option(_count(0))
+    sample: int | None = _option(_count(1))
+    skip_invalid: bool = _option(_switch, False)
+    blank: Blank | None = _option(_member(Blank))
+    fail_on: frozenset[Flag] = _option(_flags, frozenset({Flag.EMPTY}))
+    schema_retries: int = _option(_count(0), 2)
+    retry_truncated: int = _option(_count(0), 0)
+    keep_thinking: bool = _option(_switch, False)
+    dedupe: bool = _option(_switch, False)
+    batch: bool = _option(_switch, False)
+    batch_detach: bool = _option(_switch, False)
+    batch_tail: str = _option(_one_of("live", "batch"), "live")
+    batch_min: int = _option(_count(0), 100)
+    batch_first: int = _option(_count(1), 100)
+    reuse: str | None = _option(_text)
+    cache: str = _option(_one_of("auto", "off"), "auto")
+    tier: tuple[str, ...] = _option(_tiers, ())
+    tier_patience: float = _option(_duration, 600.0)
+    finish_by: float | None = _option(parse_time)
+    max_cost: float | None = _option(_dollars)
+    max_total_tokens: int | None = _option(_count(1))
+    max_requests: int | None = _option(_count(1))
+    max_output_tokens: int | None = _option(_count(1))
+    reserve: float | None = _option(_dollars)
 
-    concurrency: Annotated[int, BeforeValidator(_count(1))] = 256
-    concurrency_fixed: bool = False
-    queue_gauges: Annotated[str, BeforeValidator(_one_of("auto", "on", "off"))] = "auto"
-    max_bytes_in_flight: Annotated[int, BeforeValidator(parse_size)] = 48_000_000
-    processes: Annotated[int, BeforeValidator(_processes)] = 1
-    senders: Annotated[int | str | None, NoDecode, BeforeValidator(_senders)] = None
-    rpm: Rate | None = None
-    tpm: Rate | None = None
-    max_attempts: Annotated[int, BeforeValidator(_count(1))] = 5
-    timeout: Duration = 600.0
-    drain: Annotated[float, BeforeValidator(parse_duration)] = 60.0
-    max_wait: Duration | None = None
-    give_up_after: Duration = 600.0
-    stop_after: Duration | None = None
-    limit: Annotated[int, BeforeValidator(_count(0))] | None = None
-    sample: Annotated[int, BeforeValidator(_count(1))] | None = None
-    skip_invalid: bool = False
-    blank: Annotated[Blank, BeforeValidator(_one_of(*Blank))] | None = None
-    fail_on: Annotated[frozenset[Flag], NoDecode, BeforeValidator(_flags)] = frozenset({Flag.EMPTY})
-    schema_retries: Annotated[int, BeforeValidator(_count(0))] = 2
-    retry_truncated: Annotated[int, BeforeValidator(_count(0))] = 0
-    keep_thinking: bool = False
-    dedupe: bool = False
-    batch: bool = False
-    batch_detach: bool = False
-    batch_tail: Annotated[str, BeforeValidator(_one_of("live", "batch"))] = "live"
-    batch_min: Annotated[int, BeforeValidator(_count(0))] = 100
-    batch_first: Annotated[int, BeforeValidator(_count(1))] = 100
-    reuse: Text | None = None
-    cache: Annotated[str, BeforeValidator(_one_of("auto", "off"))] = "auto"
-    tier: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_tiers)] = ()
-    tier_patience: Duration = 600.0
-    finish_by: Annotated[float, NoDecode, BeforeValidator(parse_time)] | None = None
-    max_cost: Dollars | None = None
-    max_total_tokens: Annotated[int, BeforeValidator(_count(1))] | None = None
-    max_requests: Annotated[int, BeforeValidator(_count(1))] | None = None
-    max_output_tokens: Annotated[int, BeforeValidator(_count(1))] | None = None
-    reserve: Dollars | None = None
+    post: tuple[str, ...] = _option(_functions, ())
+    workers: int | str | None = _option(_workers)
+    ray: str | None = _option(_cluster)
+    post_timeout: float = _option(_duration, 60.0)
+    post_concurrency: int = _option(_count(1), 16)
 
-    post: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_functions)] = ()
-    workers: Annotated[int | str | None, NoDecode, BeforeValidator(_workers)] = None
-    ray: Annotated[str, BeforeValidator(_cluster)] | None = None
-    post_timeout: Duration = 60.0
-    post_concurrency: Annotated[int, BeforeValidator(_count(1))] = 16
+    dry_run: bool = _option(_switch, False)
+    fresh: bool = _option(_switch, False)
+    update: bool = _option(_switch, False)
+    yes: bool = _option(_switch, False)
+    insecure_http: bool = _option(_switch, False)
+    ca_file: str | None = _option(_text)
+    runs_dir: str | None = _option(_text)
 
-    dry_run: bool = False
-    fresh: bool = False
-    update: bool = False
-    yes: bool = False
-    insecure_http: bool = False
-    ca_file: Text | None = None
-    runs_dir: Text | None = None
-
-    as_json: bool = Field(default=False, alias="json")
-    quiet: bool = False
-    no_progress: bool = False
-    verbose: bool = False
-    log_file: Text | None = None
-    metrics_file: Text | None = None
-    otel: bool = False
-    notify: Text | None = None
-    notify_url: Annotated[str, BeforeValidator(_webhook)] | None = Field(default=None, repr=False)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """`gather` reads the sources itself, to name the one that is wrong."""
-        return (init_settings,)
+    as_json: bool = _option(_switch, False, name="json")
+    quiet: bool = _option(_switch, False)
+    no_progress: bool = _option(_switch, False)
+    verbose: bool = _option(_switch, False)
+    log_file: str | None = _option(_text)
+    metrics_file: str | None = _option(_text)
+    otel: bool = _option(_switch, False)
+    notify: str | None = _option(_text)
+    notify_url: str | None = _option(_webhook, secret=True)
 
 
-OPTIONS = tuple(field.alias or name for name, field in Settings.model_fields.items())
+_FIELDS = {item.metadata["name"] or item.name: item for item in fields(Settings)}
+OPTIONS = tuple(_FIELDS)
+
+
+class InvalidSettingsError(ValueError):
+    """Options with values that they do not take: pairs of an option and what it must be."""
+
+    def __init__(self, found: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{option} {message}" for option, message in found))
+        self.found = found
+
+
+def settings_of(values: Mapping[str, Any]) -> Settings:
+    """The settings with these values, by option. Raises InvalidSettingsError with every wrong one."""
+    wrong = [(option, "is not an option") for option in values.keys() - _FIELDS.keys()]
+    checked: dict[str, Any] = {}
+    for option, item in _FIELDS.items():
+        if option not in values or (values[option] is None and item.default is None):
+            continue
+        try:
+            checked[item.name] = item.metadata["check"](values[option])
+        except ValueError as error:
+            wrong.append((option, str(error)))
+    if wrong:
+        raise InvalidSettingsError(wrong)
+    return Settings(**checked)

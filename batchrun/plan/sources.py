@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import ValidationError
-from pydantic_settings import EnvSettingsSource
-
 from batchrun.display import printable
 from batchrun.errors import RefusedError
 from batchrun.plan.config import ONLY_FLAGS, TABLES, profile_tables, read_files
@@ -22,7 +19,7 @@ from batchrun.plan.names import unknown
 from batchrun.plan.options import FLAG_OF
 from batchrun.plan.pools import POLICIES, members_of
 from batchrun.plan.profiles import DEFAULT, Profile, find_profile
-from batchrun.plan.settings import OPTIONS, PREFIX, Settings
+from batchrun.plan.settings import OPTIONS, PREFIX, InvalidSettingsError, Settings, settings_of
 from batchrun.plan.tables import check_headers, check_params, pairs, parse_param, texts
 
 FLAGS = "flags"
@@ -129,17 +126,21 @@ def flag_layer(flags: Mapping[str, Any]) -> Layer:
 def environment_layer() -> Layer:
     """Raises RefusedError for an unknown variable."""
     known = frozenset(OPTIONS) - ONLY_FLAGS
-    for variable in os.environ:
+    values: dict[str, Any] = {}
+    for variable, value in os.environ.items():
         option = variable.removeprefix(PREFIX).lower()
-        if not variable.startswith(PREFIX) or option in known:
+        if not variable.startswith(PREFIX):
+            continue
+        if option in known:
+            if value:
+                values[option] = _object(option, value) if option in TABLES else value
             continue
         if re.search("key|token|secret", option):
             raise RefusedError(f"{variable} is not used", "set OPENAI_API_KEY, or the variable of the profile")
         if option in ONLY_FLAGS:
             raise RefusedError(f"{variable}: it applies to one command only", f"use --{option.replace('_', '-')}")
         raise unknown("variable", variable, [PREFIX + option.upper() for option in known])
-    values = {str(option): value for option, value in EnvSettingsSource(Settings)().items()}
-    return Layer(ENVIRONMENT, {**values, **{name: _object(name, values[name]) for name in TABLES & values.keys()}})
+    return Layer(ENVIRONMENT, values)
 
 
 def _object(option: str, text: str) -> dict[str, Any]:
@@ -223,19 +224,11 @@ def validate(values: Mapping[str, Any], layers: Iterable[Layer]) -> Settings:
         if option in checked:
             checked[option] = texts(checked[option], _place(option, layers))
     try:
-        return Settings(**checked)
-    except ValidationError as error:
-        found = [(str(item["loc"][0]), _plain(item["type"], item["msg"])) for item in error.errors()]
-    raise RefusedError("; ".join(f"{_place(option, layers)}: {message}" for option, message in found))
-
-
-def _plain(kind: str, message: str) -> str:
-    plain = {
-        "string_type": "must be text",
-        "bool_type": "must be true or false",
-        "bool_parsing": "must be true or false",
-    }
-    return plain.get(kind, message.removeprefix("Value error, "))
+        return settings_of(checked)
+    except InvalidSettingsError as error:
+        raise RefusedError(
+            "; ".join(f"{_place(option, layers)}: {message}" for option, message in error.found)
+        ) from None
 
 
 def _place(option: str, layers: Iterable[Layer]) -> str:

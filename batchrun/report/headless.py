@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TextIO
 
@@ -68,8 +69,8 @@ def run(gathered: Gathered, access: Access) -> ExitCode:
 def plan(gathered: Gathered, access: Access | None, *, pilot: int | None, show: int = 0) -> ExitCode:
     """Estimate a run, with a pilot from its rows' replies; print `show` requests. Raises BatchrunError."""
     settings = gathered.settings
-    quiet = {"as_json": False, "metrics_file": None, "otel": False, "notify": None, "notify_url": None}
-    with Headless(settings.model_copy(update=quiet)) as headless:
+    quiet = replace(settings, as_json=False, metrics_file=None, otel=False, notify=None, notify_url=None)
+    with Headless(quiet) as headless:
         if pilot is None or access is None:
             return headless.plan(gathered, as_json=settings.as_json, show=show)
         with closing(prepare(gathered, headless.emit)) as prepared:

@@ -5,7 +5,7 @@ first frame.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -180,7 +180,7 @@ def read_head(source: str, flags: Mapping[str, object], *, has_prompt: bool) -> 
     """Read the first rows of an input; blocks. Raises RefusedError."""
     if source == STREAM:
         raise InputError("the app cannot read standard input", "name a file, or run it without the app")
-    settings = gather(flags).settings.model_copy(update={"input": source})
+    settings = replace(gather(flags).settings, input=source)
     sent = has_prompt and _is_sent(source)
     found = open_documents(settings) or open_rows(settings, source, has_prompt=has_prompt, takes_files=sent)
     return Head(

@@ -189,7 +189,7 @@ class OptionsScreen(ModalScreen[dict[str, Any] | None]):
 
 
 def _refused(flags: Mapping[str, Any]) -> str | None:
-    from batchrun.plan.sources import gather  # noqa: PLC0415  pydantic: not before the first frame
+    from batchrun.plan.sources import gather  # noqa: PLC0415  not before the first frame
 
     try:
         gather(flags)
