@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from batchrun.errors import PromptError
 from batchrun.models import Endpoint, Row
 from batchrun.prompts import RenderError, parse, renderer
-from batchrun.prompts.filters import SAFE_FILTERS, SAFE_TESTS
+from batchrun.prompts.whitelist import SAFE_FILTERS, SAFE_TESTS
 
 
 def render(template: str, **fields: Any) -> str:

@@ -1,17 +1,21 @@
-"""Prompts: from a file, checked when loaded, to the request of a row. Renderers are pure functions."""
+"""Prompts: from a file, checked when loaded, to the request of a row."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from batchrun.prompts.bodies import batch_renderer, body_renderer
 from batchrun.prompts.caching import Caching, caching_of, key_member, marked, with_members
-from batchrun.prompts.definition import Message, Prompt, Renderer, RenderError
-from batchrun.prompts.files import Listing, available, default_places, load
-from batchrun.prompts.parse import parse
-from batchrun.prompts.request import request_digest, with_correction, with_larger_limit
+from batchrun.prompts.definition import ABSENT, Message, Prompt, Renderer, RenderError, cell, check_variables
+from batchrun.prompts.parse import Listing, available, default_places, load, parse
+from batchrun.prompts.request import (
+    Spelling,
+    check_takes,
+    request_digest,
+    spelling_of,
+    with_correction,
+    with_larger_limit,
+)
 from batchrun.prompts.schema import forms_schema
-from batchrun.prompts.spelling import Spelling, check_takes, spelling_of
-from batchrun.prompts.variables import ABSENT, cell, check_variables
 
 if TYPE_CHECKING:
     from batchrun.prompts.render import PromptRenderer, renderer

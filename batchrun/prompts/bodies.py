@@ -1,6 +1,6 @@
-"""Ready-made requests: OpenAI Batch lines, and bare bodies.
+"""Ready-made requests: OpenAI Batch lines, whose `body` is sent unchanged, and bare bodies.
 
-The `body` of a Batch line (https://platform.openai.com/docs/guides/batch) is sent unchanged.
+Source: https://platform.openai.com/docs/guides/batch
 """
 
 import re
@@ -23,20 +23,19 @@ _URLS: Mapping[str, Endpoint] = {
 }
 _BLANKS = " \t\n\r"
 _FEW = 20
-"""Braces to find one by one: `find` is 25 times as fast as an expression over a picture, but slow to start."""
+"""`find` is 25 times as fast as an expression over a picture, but slow to start."""
 _FURTHER = re.compile(r'\}[ \t\n\r]*+,[ \t\n\r]*+"')
 _scan = JSONDecoder().raw_decode
 
 
 def batch_renderer() -> Renderer:
-    """The renderer of OpenAI Batch lines; `url` selects the endpoint."""
     return _BatchRenderer()
 
 
 def body_renderer(
     *, endpoint: Endpoint | None, model: str | None, params: Mapping[str, Any], id_column: str | None
 ) -> Renderer:
-    """The renderer of bare bodies, with `model` and `params` as defaults. Raises PromptError.
+    """`model` and `params` are defaults. Raises PromptError.
 
     Without `endpoint` each body decides it; with it, other bodies are refused.
     """
@@ -44,8 +43,6 @@ def body_renderer(
 
 
 class _BatchRenderer:
-    """The exact text of `body`."""
-
     def render(self, row: Row) -> Request:
         """Raises RenderError for a wrong `url`, `method` or `body`."""
         text, fields = row.text, row.fields
@@ -74,8 +71,6 @@ class _BatchRenderer:
 
 
 class _BodyRenderer:
-    """The row without its id."""
-
     def __init__(
         self, endpoint: Endpoint | None, model: str | None, params: Mapping[str, Any], id_column: str | None
     ) -> None:
@@ -139,7 +134,6 @@ def _is_one_value(text: str, start: int, end: int) -> bool:
 
 
 def _is_followed(text: str, start: int, end: int) -> bool:
-    """Whether any object seems followed by a member."""
     at = start - 1
     for _ in range(_FEW):
         if (at := text.find("}", at + 1, end)) < 0:
@@ -150,7 +144,7 @@ def _is_followed(text: str, start: int, end: int) -> bool:
 
 
 def _place_by_scan(text: str) -> tuple[int, int]:
-    """By parsing; of several bodies the last."""
+    """Of several bodies the last."""
     index, found = _skip(text, text.index("{") + 1), (0, 0)
     while text[index] == '"':
         key, index = _scan(text, index)

@@ -27,8 +27,6 @@ _PARTS: Mapping[Endpoint, bytes] = {Endpoint.CHAT: b"text", Endpoint.RESPONSES: 
 
 
 class Caching(NamedTuple):
-    """The cache of a provider and model."""
-
     key: str | None = None  # the name of a member
     mark: str = ""  # JSON members without braces
     options: str = ""  # the same
@@ -48,10 +46,14 @@ class Caching(NamedTuple):
 def caching_of(
     dialect: str, model: str | None, endpoint: Endpoint, params: Collection[str], *, batch: bool = False
 ) -> Caching:
-    """The cache of a model or its batches, without members that the user has typed (`params`)."""
+    """Without members that the user has typed (`params`)."""
     without = "never" if batch else "only"
-    lines = (one for one in table("caching")["cache"] if one.get("batches") != without)
-    line = next((one for one in lines if _fits(one, dialect, model or "", endpoint)), None)
+    lines = (
+        one
+        for one in table("caching")["cache"]
+        if one.get("batches") != without and dialect in one["dialects"] and endpoint in one["endpoints"]
+    )
+    line = next((one for one in lines if any(fnmatchcase(model or "", pattern) for pattern in one["models"])), None)
     if line is None:
         return Caching()
     options: dict[str, Any] = line.get("options", {})
@@ -65,18 +67,13 @@ def caching_of(
     )
 
 
-def _fits(line: Mapping[str, Any], dialect: str, model: str, endpoint: Endpoint) -> bool:
-    named = any(fnmatchcase(model, pattern) for pattern in line["models"])
-    return named and dialect in line["dialects"] and endpoint in line["endpoints"]
-
-
 def key_member(name: str, beginning: bytes) -> str:
     """The member `name` with a hash of the beginning, as JSON without braces."""
     return f'"{name}":"batchrun-{blake2b(beginning, digest_size=12).hexdigest()}"'
 
 
 def with_members(body: bytes, members: str) -> bytes:
-    """The non-empty JSON object `body` with these members at its end."""
+    """Adds JSON members at the end of a non-empty object."""
     return b"%b,%b}" % (body.rstrip()[:-1], members.encode())
 
 
@@ -94,7 +91,7 @@ def _end_of_text(body: bytes, start: int) -> int:
 
 
 def marked(body: bytes, ends: Sequence[int], mark: str, endpoint: Endpoint) -> bytes:
-    """The body with a mark at each place (ascending) where a variable begins.
+    """Marks each place (ascending) where a variable begins.
 
     A message is cut into blocks there, and the block before the place is marked; if a message begins with its variable,
     the message before it is.
@@ -112,7 +109,7 @@ def marked(body: bytes, ends: Sequence[int], mark: str, endpoint: Endpoint) -> b
         if start >= len(_OPENING):
             end = min(end, _end_of_text(body, start))  # the place is in a message of parts behind that text
         if len(_OPENING) <= start < end and not (
-            endpoint is Endpoint.RESPONSES and body.endswith(_ASSISTANT, 0, start)  # whose blocks bear no mark
+            endpoint is Endpoint.RESPONSES and body.endswith(_ASSISTANT, 0, start)  # whose blocks cannot be marked
         ):
             places = cuts.setdefault(start, [])
             places += [end] if end not in places else []

@@ -1,11 +1,14 @@
-"""Keys that both formats of prompt files have."""
+"""Keys that both formats of prompt files have, and places in a file, for errors."""
 
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
+from batchrun.errors import PromptError
 from batchrun.models import Endpoint
 from batchrun.prompts.definition import InputField, Message, did_you_mean
-from batchrun.prompts.place import Place
+
+if TYPE_CHECKING:
+    from yaml.nodes import Node
 
 _INPUT_KEYS = [
     "name",
@@ -24,7 +27,6 @@ _INPUT_KEYS = [
     "json_schema",
 ]
 FILE_KINDS = frozenset({"image", "audio", "file"})
-"""Kinds of inputs that are files."""
 _TYPES = frozenset(
     [
         "string",
@@ -44,6 +46,35 @@ _TYPES = frozenset(
         "any",
     ]
 )
+
+
+class Place(NamedTuple):
+    """`node`: YAML; `line`: of the key."""
+
+    path: str
+    node: "Node | None" = None
+    first_line: int = 1  # of the YAML in the file
+    line: int | None = None
+
+    def under(self, key: str | int) -> Self:
+        """The place of a member or an element."""
+        for number, (name, value) in enumerate(self._members()):
+            if key in (number, None if name is None else name.value):
+                mark = (value if name is None else name).start_mark
+                return self._replace(node=value, line=self.first_line + mark.line)
+        return self._replace(node=None)
+
+    def error(self, message: str, hint: str | None = None, *, key: str | None = None) -> PromptError:
+        """About this value, or its member `key`."""
+        line = self.line if key is None else self.under(key).line
+        where = self.path if line is None else f"{self.path}:{line}"
+        return PromptError(f"{where}: {message}", hint, line)
+
+    def _members(self) -> list[tuple[Any, Any]]:
+        """Pairs of key (None in a list) and value."""
+        value: Any = None if self.node is None else self.node.value
+        listed = cast("list[Any]", value) if isinstance(value, list) else []
+        return [pair if isinstance(pair, tuple) else (None, pair) for pair in listed]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +104,7 @@ def known_keys(node: dict[str, Any], known: list[str], place: Place, where: str)
 
 
 def text_of(node: dict[str, Any], key: str, place: Place) -> str:
-    """The text under `key`, or an empty one."""
+    """Empty if there is none."""
     value = node.get(key)
     if value is None:
         return ""
@@ -83,7 +114,7 @@ def text_of(node: dict[str, Any], key: str, place: Place) -> str:
 
 
 def mapping_of(node: dict[str, Any], key: str, place: Place) -> dict[str, Any]:
-    """The mapping under `key`, or an empty one."""
+    """Empty if there is none."""
     value = node.get(key)
     if value is None:
         return {}
@@ -101,7 +132,7 @@ def unresolved(value: Any, what: str, place: Place) -> None:
 
 
 def inputs_of(inputs: Any, place: Place, *, samples: bool) -> dict[str, InputField]:
-    """The declared variables, from a list or a mapping.
+    """From a list or a mapping.
 
     A bare value is a default (Prompty 2.x), with `samples` an example (1.x).
     """

@@ -1,24 +1,23 @@
-"""Reads prompt files: Prompty, GitHub's `.prompt.yml`, plain text and Markdown.
+"""Finds and reads prompt files: Prompty, GitHub's `.prompt.yml`, plain text and Markdown.
 
 Prompty (https://github.com/microsoft/prompty, `spec/spec.md`, section 2) is restricted for untrusted prompts and rows:
 roles are split before rendering, `${env:…}`, `${file:…}` and `connection` are not used, unknown keys are errors.
 """
 
 import re
-from collections.abc import Mapping
-from pathlib import PurePath
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple, cast
+
+import platformdirs
 
 from batchrun.errors import PromptError
 from batchrun.models import Endpoint
-from batchrun.prompts.definition import Message, Prompt
-from batchrun.prompts.fields import FILE_KINDS, Parts, inputs_of, known_keys, mapping_of, text_of, unresolved
-from batchrun.prompts.place import Place
+from batchrun.prompts.definition import Message, Prompt, did_you_mean
+from batchrun.prompts.fields import FILE_KINDS, Parts, Place, inputs_of, known_keys, mapping_of, text_of, unresolved
 from batchrun.prompts.schema import output_schema
 
 MAX_SOURCE = 1_000_000
-"""Characters of a prompt file."""
-
 SUFFIXES = (".prompty", ".prompt.yml", ".prompt.yaml", ".md", ".txt")
 
 _FENCE = re.compile(r"(?:---|\+\+\+)[ \t]*")
@@ -58,6 +57,9 @@ _ENDPOINTS: Mapping[str, Endpoint] = {
     "transcription": Endpoint.TRANSCRIPTIONS,
     "transcriptions": Endpoint.TRANSCRIPTIONS,
 }
+INLINE = "prompt"
+"""The name of a prompt written on the command line."""
+_PACKAGE = Path(__file__).resolve().parent.parent
 
 
 class _Model(NamedTuple):
@@ -68,7 +70,7 @@ class _Model(NamedTuple):
 
 
 def stem_of(path: str) -> str:
-    """The prompt's name: the file name without its suffix."""
+    """Without the suffix."""
     name = PurePath(path).name
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
@@ -77,7 +79,7 @@ def stem_of(path: str) -> str:
 
 
 def parse(source: str, *, path: str) -> Prompt:
-    """The checked prompt, in the format of the suffix of `path`. Raises PromptError."""
+    """In the format of the suffix of `path`. Raises PromptError."""
     if len(source) > MAX_SOURCE:
         raise PromptError(
             f"{path}: larger than {MAX_SOURCE:,} characters", "A prompt is a template; put data into rows."
@@ -89,9 +91,9 @@ def parse(source: str, *, path: str) -> Prompt:
     if suffix.endswith(".prompty"):
         parts = _prompty(text, path)
     elif suffix.endswith((".yml", ".yaml")):
-        from batchrun.prompts import github  # noqa: PLC0415  YAML
+        from batchrun.prompts import yaml_text  # noqa: PLC0415  YAML
 
-        parts = github.parts(text, path)
+        parts = yaml_text.github_parts(text, path)
     else:
         parts = _plain(text, path)
     return _checked(parts, source, path)
@@ -184,7 +186,7 @@ def _front_matter(text: str, path: str) -> tuple[str | None, str, int]:
 
 
 def split_roles(body: str, first_line: int, path: str) -> tuple[Message, ...]:
-    """The messages of a body: text before the first role line is the system's, without any the user's."""
+    """Text before the first role line is the system's, without any the user's."""
     role, start, lines = "system", 0, body.split("\n")
     messages: list[Message | None] = []
     marks = 0
@@ -206,7 +208,7 @@ def split_roles(body: str, first_line: int, path: str) -> tuple[Message, ...]:
 
 
 def _message(role: str, lines: list[str], first_line: int) -> Message | None:
-    """A message without empty lines around it, or None."""
+    """Without empty lines around it."""
     start, end = 0, len(lines)
     while start < end and not lines[start].strip():
         start += 1
@@ -275,3 +277,91 @@ def _options(options: dict[str, Any], place: Place) -> dict[str, Any]:
     for name, value in options.items():
         unresolved(value, f"the option `{name}`", place)
     return options
+
+
+class Listing(NamedTuple):
+    """`error` is set if the prompt cannot be used."""
+
+    name: str
+    description: str
+    variables: tuple[str, ...]
+    path: Path
+    error: str | None
+
+
+def default_places() -> tuple[Path, ...]:
+    """`./prompts`, the user's directory, the prompts that come with batchrun."""
+    installed = _PACKAGE / "_prompts"
+    shipped = installed if installed.is_dir() else _PACKAGE.parent / "prompts"
+    return Path("prompts"), Path(platformdirs.user_config_dir("batchrun")) / "prompts", shipped
+
+
+def load(name: str, *, places: Sequence[Path] | None = None) -> Prompt:
+    """By name, path or text. Raises PromptError with the nearest name."""
+    if "{{" in name:
+        return parse(name, path=INLINE)
+    path = _find(name, default_places() if places is None else places)
+    return parse(_read(path), path=str(path))
+
+
+def available(places: Sequence[Path] | None = None) -> list[Listing]:
+    """Every prompt that a bare name finds, broken ones included."""
+    found: dict[str, Path] = {}
+    for path in _files(default_places() if places is None else places):
+        found.setdefault(stem_of(path.name), path)
+    return [_listing(name, path) for name, path in sorted(found.items())]
+
+
+def _listing(name: str, path: Path) -> Listing:
+    try:
+        prompt = parse(_read(path), path=str(path))
+    except PromptError as error:
+        return Listing(name, "", (), path, error.message)
+    return Listing(name, prompt.description, tuple(sorted(prompt.variables)), path, None)
+
+
+def _find(name: str, places: Sequence[Path]) -> Path:
+    given = Path(name)
+    if len(given.parts) > 1 or (given.suffix and given.is_file()):
+        return given
+    files = list(_files(places))
+    for path in files:
+        if name in {stem_of(path.name), path.name}:
+            return path
+    if given.is_file():
+        return given
+    names = sorted({stem_of(path.name) for path in files})
+    known = f"Known prompts: {', '.join(names)}. " if names else ""
+    raise PromptError(
+        f"there is no prompt `{name}`{did_you_mean(name, names)}",
+        f"{known}For your own file, use its path; a text with `{{{{ variables }}}}` is itself a prompt.",
+    )
+
+
+def _files(places: Sequence[Path]) -> Iterator[Path]:
+    for place in places:
+        try:
+            entries = sorted(place.iterdir())
+        except OSError:
+            continue
+        for suffix in SUFFIXES:
+            for path in entries:
+                if path.name.lower().endswith(suffix) and not path.name.startswith(".") and path.is_file():
+                    yield path
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(4 * MAX_SOURCE + 1)
+    except FileNotFoundError:
+        raise PromptError(f"there is no prompt file {path}", "See `batchrun prompts` for the names.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise PromptError(f"the prompt file {path} cannot be read: {reason}") from None
+    if len(data) > 4 * MAX_SOURCE:
+        raise PromptError(f"{path}: too large for a prompt")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{path}: not UTF-8 (byte {error.start + 1})", "Save the file as UTF-8.") from None

@@ -17,10 +17,9 @@ from jinja2 import TemplateError, UndefinedError
 
 from batchrun.models import Endpoint, File, Request, Row, made
 from batchrun.prompts import sandbox
-from batchrun.prompts.definition import Message, Prompt, RenderError
-from batchrun.prompts.filters import MAX_OUTPUT, TooLargeError
+from batchrun.prompts.definition import ABSENT, Message, Prompt, RenderError, cell, check_names, fixed_values
 from batchrun.prompts.request import frame, members, output_limit
-from batchrun.prompts.variables import ABSENT, cell, check_names, fixed_values
+from batchrun.prompts.whitelist import MAX_OUTPUT, TooLargeError
 from batchrun.providers import table
 
 MARKDOWN = re.compile(r"!\[[^\]\n]*\]\(\s*(\{\{-?\s*(\w+)\s*-?\}\})\s*\)")

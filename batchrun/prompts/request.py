@@ -1,15 +1,15 @@
-"""The body of a request in each endpoint's spelling.
+"""The body of a request in each endpoint's spelling, and in a provider's (`providers/requests.toml`).
 
 Options in Prompty's or GitHub's spelling (`maxOutputTokens`) are translated, those in a provider's are kept, except the
 token limit and reply format of Responses (https://platform.openai.com/docs/api-reference/responses/create). `--param`
-is never renamed, and wins.
+is never renamed, and wins. A provider's spelling is applied when a request is sent, and never hashed.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from batchrun.digests import digest_of
 from batchrun.errors import PromptError
@@ -48,6 +48,12 @@ _SINGLE = (Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS, Endpoint.TRANSCRIPTIONS)
 """Endpoints without conversations."""
 _TRANSCRIPTS = ("json", "verbose_json", "diarized_json")
 """JSON formats of a transcription."""
+SCHEMAS = ("schema", "json_object", "message")
+"""How the schema of `outputs` can be sent."""
+_SYSTEM = ("system", "developer")
+_OURS = "maxOutputTokens"
+_CANONICAL = "max_completion_tokens"
+_LIMIT_NAMES = frozenset({"max_tokens", _CANONICAL})
 
 
 def members(prompt: Prompt, endpoint: Endpoint, model: str | None, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,7 +91,7 @@ def frame(endpoint: Endpoint, rest: Mapping[str, Any], roles: list[tuple[str, bo
 
 
 def output_limit(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
-    """Output tokens allowed for all choices, or None; 0 for embeddings and transcriptions."""
+    """Tokens for all choices; None: unlimited, 0: no output tokens."""
     if endpoint in (_EMBEDDINGS, Endpoint.TRANSCRIPTIONS):
         return 0
     if endpoint is _RESPONSES:
@@ -100,14 +106,14 @@ def output_limit(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
 
 
 def prompts_in(body: Mapping[str, Any]) -> int:
-    """The number of prompts in a completion."""
+    """In a completion."""
     prompt = body.get("prompt")
     found = cast("list[Any]", prompt) if isinstance(prompt, list) else []
     return max(1, sum(isinstance(one, str | list) for one in found))
 
 
 def with_correction(request: Request, reply_text: str, error: str, *, check: str | None = None) -> Request:
-    """The request, followed by the model's reply and its error."""
+    """Followed by the model's reply and its error."""
     name = CONTENT[request.endpoint]
     body: dict[str, Any] = json.loads(request.body)
     conversation = body.get(name)
@@ -127,7 +133,7 @@ def with_correction(request: Request, reply_text: str, error: str, *, check: str
 
 
 def with_larger_limit(request: Request, doublings: int = 1) -> Request:
-    """The request with its output limit, if any, doubled."""
+    """The output limit, if any, is doubled."""
     if not request.output_limit:
         return request
     factor = 2**doublings
@@ -149,7 +155,7 @@ def _digest(endpoint: Endpoint, kind: str) -> Callable[[bytes], str]:
 
 
 def to_json(value: Any) -> str:
-    """Compact JSON. Raises ValueError for NaN and infinities."""
+    """Compact. Raises ValueError for NaN and infinities."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -206,7 +212,7 @@ def _refuse_transcription(prompt: Prompt, given: Mapping[str, Any]) -> None:
 
 
 def _add_schema(prompt: Prompt, endpoint: Endpoint, given: dict[str, Any]) -> None:
-    """Adds the schema, unless the user states a format."""
+    """Unless the user states a format."""
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", prompt.name)[:64] or "output"
     named = {"name": name, "schema": prompt.outputs, "strict": is_strict(prompt.outputs)}
     if endpoint is Endpoint.CHAT:
@@ -224,3 +230,99 @@ def _flat(form: Any) -> Any:
     node = dict(cast("dict[str, Any]", form))
     inner = node.pop("json_schema", None)
     return node | cast("dict[str, Any]", inner) if isinstance(inner, dict) else node
+
+
+class Spelling(NamedTuple):
+    """Changes to a body."""
+
+    schema: str  # one of SCHEMAS
+    limit: str | None  # new name of the limit of output tokens
+    names: Mapping[str, str]
+    roles: Mapping[str, str]
+    without: Collection[str]
+    keep: Collection[str]  # members that the user has typed, sent unchanged
+
+    def apply(self, request: Request) -> Request:
+        """The same object if unchanged."""
+        if request.endpoint is not Endpoint.CHAT:
+            return request
+        body: dict[str, Any] = json.loads(request.body)
+        changed = self._renamed(body)
+        if self.roles:
+            changed["messages"] = [
+                {**message, "role": self.roles.get(message["role"], message["role"])} for message in changed["messages"]
+            ]
+        self._move_schema(changed)
+        return request if changed == body else request._replace(body=to_json(changed).encode("utf-8", "replace"))
+
+    def _renamed(self, body: dict[str, Any]) -> dict[str, Any]:
+        names = dict(self.names)
+        if self.limit is not None and not any(name in body for name in _LIMIT_NAMES - {_CANONICAL}):
+            names[_CANONICAL] = self.limit
+        kept = {name: value for name, value in body.items() if name in self.keep or name not in self.without}
+        return {name if name in self.keep else names.get(name, name): value for name, value in kept.items()}
+
+    def _move_schema(self, body: dict[str, Any]) -> None:
+        form = body.get("response_format")
+        if self.schema == "schema" or "response_format" in self.keep or not isinstance(form, dict):
+            return
+        node = cast("dict[str, Any]", form)
+        if node.get("type") != "json_schema":
+            return
+        schema = node.get("json_schema", {}).get("schema", {})
+        if self.schema == "json_object":
+            body["response_format"] = {"type": "json_object"}
+        else:
+            del body["response_format"]
+        instruction = f"Reply with one JSON value and nothing else. It must fit this JSON schema:\n{to_json(schema)}"
+        messages: list[dict[str, Any]] = list(body["messages"])
+        if messages and messages[0]["role"] in _SYSTEM:
+            messages[0] = {**messages[0], "content": _with_text(messages[0]["content"], instruction)}
+        else:
+            messages.insert(0, {"role": "system", "content": instruction})
+        body["messages"] = messages
+
+
+def _with_text(content: Any, more: str) -> Any:
+    """Another paragraph at the end of a text or blocks."""
+    if isinstance(content, str):
+        return f"{content}\n\n{more}"
+    blocks = cast("list[dict[str, Any]]", content)
+    return [*blocks[:-1], {**blocks[-1], "text": f"{blocks[-1]['text']}\n\n{more}"}]
+
+
+def check_takes(takes: Mapping[str, Any]) -> None:
+    """Raises ValueError for entries that the table `requests` cannot have."""
+    for name, value in takes.items():
+        texts = cast("Collection[object]", value.values() if isinstance(value, dict) else value)
+        if name == "schema":
+            right = value in SCHEMAS
+        elif name == "limit":
+            right = value in _LIMIT_NAMES
+        elif name in ("names", "roles"):
+            right = isinstance(value, dict) and all(isinstance(text, str) for text in texts)
+        else:
+            right = name == "without" and isinstance(value, list) and all(isinstance(text, str) for text in texts)
+        if not right:
+            raise ValueError(
+                f"{name} = {value!r}: known are schema ({', '.join(SCHEMAS)}), limit ({', '.join(sorted(_LIMIT_NAMES))}), "
+                "names, roles (tables of text) and without (a list of names)"
+            )
+
+
+def spelling_of(takes: Mapping[str, Any], prompt: Prompt, params: Collection[str]) -> Spelling | None:
+    """None if unchanged.
+
+    `takes` is like the table `requests`; `params`, and names in a provider's spelling, are kept.
+    """
+    limit = takes.get("limit")
+    limit = limit if _OURS in prompt.options and limit != _CANONICAL and _CANONICAL not in prompt.options else None
+    schema = takes.get("schema", "schema") if prompt.outputs is not None else "schema"
+    options = {spelled(name, Endpoint.CHAT) for name in prompt.options} - {*params}
+    names = {name: other for name, other in takes.get("names", {}).items() if name in options}
+    without = options & {*takes.get("without", ())}
+    used = {message.role for message in prompt.messages}
+    roles = {role: other for role, other in takes.get("roles", {}).items() if role in used}
+    if limit is None and schema == "schema" and not (names or without or roles):
+        return None
+    return Spelling(schema, limit, names, roles, without, frozenset(params))

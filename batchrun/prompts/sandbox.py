@@ -16,15 +16,13 @@ from jinja2.visitor import NodeTransformer
 
 from batchrun.errors import PromptError
 from batchrun.prompts.definition import Message
-from batchrun.prompts.filters import MAX_OUTPUT, SAFE_FILTERS, SAFE_TESTS, TooLargeError
-from batchrun.prompts.whitelist import Check
+from batchrun.prompts.whitelist import MAX_OUTPUT, SAFE_FILTERS, SAFE_TESTS, Check, TooLargeError
 
 MAX_STEPS = 100_000
 """Iterations of all loops of one message, for one row."""
 
 MAX_MADE = 5 * MAX_OUTPUT
-"""Characters and elements that filters, `~` and `+` make for one message of one row: forty doublings would fill any
-memory."""
+"""Characters and elements that filters, `~` and `+` make for one message: forty doublings would fill any memory."""
 
 _LEFT, _STEPS, _MADE, _PLAIN = "batchrun:left", "batchrun:steps", "batchrun:made", "batchrun:plain:"
 _LOOP_MEMBERS = frozenset(
@@ -33,8 +31,6 @@ _LOOP_MEMBERS = frozenset(
 
 
 class Environment(ImmutableSandboxedEnvironment):
-    """Jinja with access to row data only."""
-
     def __init__(self) -> None:
         super().__init__(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=_printed)
         self.globals.clear()
@@ -60,7 +56,7 @@ class Environment(ImmutableSandboxedEnvironment):
 
 
 class Compiled(NamedTuple):
-    """A template that may run; `pieces` if it has only text and variables."""
+    """`pieces` if the template has only text and variables."""
 
     template: Template
     variables: frozenset[str]
@@ -68,13 +64,13 @@ class Compiled(NamedTuple):
 
 
 class Variable(NamedTuple):
-    """A variable that is printed unchanged."""
+    """Printed unchanged."""
 
     name: str
 
 
 class Use(NamedTuple):
-    """The variables of a template; `optional` ones may be absent, `nullable` ones null."""
+    """Variables; `optional` ones may be absent, `nullable` ones null."""
 
     variables: frozenset[str]
     optional: frozenset[str]
@@ -149,7 +145,7 @@ _environment = Environment()
 
 
 def check(message: Message, path: str) -> Use:
-    """The variables of a template that may run. Raises PromptError."""
+    """Raises PromptError."""
     tree = _parse(message, path)
     variables = frozenset(find_undeclared_variables(tree))
     tested = list(_tested(tree))
@@ -183,7 +179,7 @@ def check_files(message: Message, names: frozenset[str], path: str) -> None:
 
 
 def compiled(message: Message, path: str) -> Compiled:
-    """The template, ready to run. Raises PromptError."""
+    """Raises PromptError."""
     tree = _parse(message, path)
     variables = frozenset(find_undeclared_variables(tree))
     pieces = _pieces(tree)
@@ -192,13 +188,13 @@ def compiled(message: Message, path: str) -> Compiled:
 
 
 def run(unit: Compiled, values: Mapping[str, Any]) -> str:
-    """The text of the message. Raises errors of Jinja and the filters."""
+    """Raises errors of Jinja and the filters."""
     context = unit.template.new_context({**values, _LEFT: _Left()})
     return "".join(_bounded(unit.template.root_render_func(context)))
 
 
 def line_of(error: BaseException, message: Message, unit: Compiled) -> int:
-    """The line of the prompt file where rendering failed."""
+    """Where rendering failed, in the prompt file."""
     line, trace = message.line, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_globals.get("__jinja_template__") is unit.template:

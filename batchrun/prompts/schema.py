@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from batchrun.prompts.definition import did_you_mean
-from batchrun.prompts.place import Place
+from batchrun.prompts.fields import Place
 
 _KINDS = {
     "string": "string",
@@ -33,7 +33,7 @@ _PROPERTY_KEYS = (
 
 
 def output_schema(outputs: Any, place: Place) -> dict[str, Any] | None:
-    """The JSON schema of the reply, or None for plain text. Raises PromptError."""
+    """None for plain text. Raises PromptError."""
     if outputs is None or outputs in ({}, []):
         return None
     if _is_schema(outputs):
@@ -42,7 +42,7 @@ def output_schema(outputs: Any, place: Place) -> dict[str, Any] | None:
 
 
 def forms_schema(forms: Mapping[str, str]) -> dict[str, Any]:
-    """The schema of a reply with a text for each plural form."""
+    """A text for each plural form."""
     return {
         "type": "object",
         "properties": {name: {"type": "string", "description": use} for name, use in forms.items()},
@@ -52,7 +52,7 @@ def forms_schema(forms: Mapping[str, str]) -> dict[str, Any]:
 
 
 def is_strict(schema: Any) -> bool:
-    """Whether the schema fits strict Structured Outputs: objects closed, every property required."""
+    """Whether it fits strict Structured Outputs: objects closed, every property required."""
     if isinstance(schema, list):
         return all(map(is_strict, cast("list[Any]", schema)))
     if not isinstance(schema, dict):
@@ -145,11 +145,8 @@ def _typed(name: str, given: Mapping[str, Any], place: Place) -> dict[str, Any]:
     values = given.get("enumValues", given.get("enum"))
     if isinstance(values, list):
         schema["enum"] = values
-    return schema if given.get("required", True) is not False else _or_null(schema)
-
-
-def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    schema["type"] = [schema["type"], "null"]
-    if "enum" in schema:
-        schema["enum"] = [*schema["enum"], None]
+    if given.get("required", True) is False:
+        schema["type"] = [schema["type"], "null"]
+        if "enum" in schema:
+            schema["enum"] = [*schema["enum"], None]
     return schema

@@ -1,17 +1,90 @@
-"""Checks a template before it runs: which nodes, filters, tests and members it may use."""
+"""What a template may use: nodes, filters, tests and members, checked before it runs.
 
-from collections.abc import Mapping
+Filters are deterministic, with results not much larger than their input: those that can multiply check the size first;
+`sandbox` counts all. Null counts as undefined.
+"""
 
-from jinja2 import nodes
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from jinja2 import Undefined, nodes, pass_environment
+from jinja2.environment import Environment
+from jinja2.filters import FILTERS, make_attrgetter
+from jinja2.tests import TESTS
 
 from batchrun.errors import PromptError
 from batchrun.prompts.definition import Message, did_you_mean
-from batchrun.prompts.filters import INSTEAD, MAPPABLE, SAFE_FILTERS, SAFE_TESTS
 
+MAX_OUTPUT = 10_000_000
+"""Characters of a message."""
+_PLAIN = [
+    "abs",
+    "capitalize",
+    "count",
+    "dictsort",
+    "first",
+    "float",
+    "int",
+    "items",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "reject",
+    "rejectattr",
+    "reverse",
+    "select",
+    "selectattr",
+    "sort",
+    "string",
+    "title",
+    "trim",
+    "truncate",
+    "unique",
+    "upper",
+    "urlencode",
+    "wordcount",
+]
+MAPPABLE = frozenset(
+    [
+        "abs",
+        "capitalize",
+        "d",
+        "default",
+        "first",
+        "float",
+        "int",
+        "last",
+        "length",
+        "list",
+        "lower",
+        "round",
+        "string",
+        "tojson",
+        "trim",
+        "upper",
+    ]
+)
+"""Filters for `map`, which keep an item's size."""
+_LEFT_OUT = frozenset({"callable", "filter", "test", "escaped", "sameas"})
+INSTEAD: Mapping[str, str] = {
+    "e": "omit it: text is sent unescaped",
+    "escape": "omit it: text is sent unescaped",
+    "safe": "omit it: text is sent unescaped",
+    "format": "write the text with `{{ … }}` in it",
+    "random": "a row must always give the same request: choose the value in the input",
+    "pprint": "`tojson(indent=2)`",
+    "wordwrap": "`truncate`, or wrap the text in the input",
+    "center": "write the blanks out",
+    "attr": "`value.member`",
+}
 MAX_LOOP_DEPTH = 2
 MAX_NAMES = 1_000
 MAX_SYNTAX_DEPTH = 60
-
 _ALLOWED = (
     nodes.Template,
     nodes.Output,
@@ -44,7 +117,6 @@ _ALLOWED = (
     nodes.Pair,
     nodes.Keyword,
 )
-
 _VALUES = "Set the value with --set NAME=VALUE or as a column of the input."
 _ONE_FILE = "A prompt is one file: write the text into it."
 _REFUSED: Mapping[type[nodes.Node], tuple[str, str]] = {
@@ -63,7 +135,6 @@ _REFUSED: Mapping[type[nodes.Node], tuple[str, str]] = {
     nodes.With: ("`with`", _VALUES),
     nodes.FilterBlock: ("`{% filter %}`", "Put the filter into the expression: `{{ value | upper }}`."),
 }
-
 _METHODS = {
     "items": "items",
     "strip": "trim",
@@ -77,6 +148,84 @@ _METHODS = {
 }
 
 
+class TooLargeError(Exception):
+    def __init__(self, what: str = "the message", limit: int = MAX_OUTPUT) -> None:
+        super().__init__(f"{what} is larger than {limit // 1_000_000} MB")
+
+
+def _default(value: Any, default_value: Any = "", boolean: bool = False) -> Any:
+    absent = value is None or isinstance(value, Undefined) or (boolean and not value)
+    return default_value if absent else value
+
+
+def _replace(value: Any, old: Any, new: Any) -> str:
+    text, old, new = str(value), str(old), str(new)
+    if not old:
+        raise TypeError("`replace` needs a text to look for")
+    if len(text) + text.count(old) * len(new) > MAX_OUTPUT:
+        raise TooLargeError
+    return text.replace(old, new)
+
+
+@pass_environment
+def _join(environment: Environment, value: Iterable[Any], d: Any = "", attribute: str | None = None) -> str:
+    if attribute is not None:
+        value = map(make_attrgetter(environment, attribute), value)
+    texts, separator = [str(item) for item in value], str(d)
+    if sum(map(len, texts)) + len(separator) * len(texts) > MAX_OUTPUT:
+        raise TooLargeError
+    return separator.join(texts)
+
+
+def _indent(value: Any, width: Any = 4, first: bool = False, blank: bool = False) -> str:
+    if not isinstance(width, int) or not 0 <= width <= 40:
+        raise TypeError("`indent` takes a width of 0 to 40")
+    pad, lines = " " * width, str(value).split("\n")
+    if len(lines) * width > MAX_OUTPUT:
+        raise TooLargeError
+    rest = [pad + line if line or blank else line for line in lines[1:]]
+    return "\n".join([pad + lines[0] if first else lines[0], *rest])
+
+
+def _tojson(value: Any, indent: Any = None) -> str:
+    if indent is not None and (not isinstance(indent, int) or not 0 <= indent <= 8):
+        raise TypeError("`tojson` takes an indent of 0 to 8")
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _round(value: Any, precision: Any = 0) -> Any:
+    if not isinstance(precision, int) or not -30 <= precision <= 30:
+        raise TypeError("`round` takes a precision of -30 to 30")
+    return round(value, precision)
+
+
+@pass_environment
+def _sum(environment: Environment, value: Iterable[Any], attribute: str | None = None) -> Any:
+    return sum(value if attribute is None else map(make_attrgetter(environment, attribute), value))
+
+
+def _defined(value: Any) -> bool:
+    return value is not None and not isinstance(value, Undefined)
+
+
+SAFE_FILTERS: dict[str, Callable[..., Any]] = {name: FILTERS[name] for name in _PLAIN} | {
+    "default": _default,
+    "d": _default,
+    "replace": _replace,
+    "join": _join,
+    "indent": _indent,
+    "tojson": _tojson,
+    "round": _round,
+    "sum": _sum,
+}
+
+
+SAFE_TESTS: dict[str, Callable[..., Any]] = {name: test for name, test in TESTS.items() if name not in _LEFT_OUT} | {
+    "defined": _defined,
+    "undefined": lambda value: not _defined(value),
+}
+
+
 class Check:
     """Raises PromptError at the first thing that is not allowed."""
 
@@ -86,7 +235,6 @@ class Check:
         self._names = 0
 
     def visit(self, node: nodes.Node, depth: int = 0, loops: int = 0) -> None:
-        """Check a node and everything below it."""
         if depth > MAX_SYNTAX_DEPTH:
             self._refuse(node, "expressions nested this deeply", "Simplify the template.")
         if not isinstance(node, _ALLOWED):
@@ -101,7 +249,10 @@ class Check:
             self._test(node)
         elif isinstance(node, nodes.For):
             loops += 1
-            self._for(node, loops)
+            if node.recursive:
+                self._refuse(node, "a recursive loop", "Use `for` inside `for`, at most two deep.")
+            if loops > MAX_LOOP_DEPTH:
+                self._refuse(node, "`for` more than two deep", "Prepare the list in the input.")
         for child in node.iter_child_nodes():
             self.visit(child, depth + 1, loops)
 
@@ -142,12 +293,6 @@ class Check:
             self._refuse(node, f"the test `is {node.name}`", f"Known: {known}{near}")
         if node.dyn_args is not None or node.dyn_kwargs is not None:
             self._refuse(node, "`*` in arguments", "Write the arguments out.")
-
-    def _for(self, node: nodes.For, loops: int) -> None:
-        if node.recursive:
-            self._refuse(node, "a recursive loop", "Use `for` inside `for`, at most two deep.")
-        if loops > MAX_LOOP_DEPTH:
-            self._refuse(node, "`for` more than two deep", "Prepare the list in the input.")
 
     def _not_allowed(self, node: nodes.Node) -> None:
         if isinstance(node, nodes.Call):
