@@ -23,7 +23,7 @@ _URLS: Mapping[str, Endpoint] = {
 }
 _BLANKS = " \t\n\r"
 _FEW = 20
-"""`find` is 25 times as fast as an expression over a picture, but slow to start."""
+"""`find` is 25 times as fast as an expression, but slow to start."""
 _FURTHER = re.compile(r'\}[ \t\n\r]*+,[ \t\n\r]*+"')
 _scan = JSONDecoder().raw_decode
 
@@ -35,10 +35,7 @@ def batch_renderer() -> Renderer:
 def body_renderer(
     *, endpoint: Endpoint | None, model: str | None, params: Mapping[str, Any], id_column: str | None
 ) -> Renderer:
-    """`model` and `params` are defaults. Raises PromptError.
-
-    Without `endpoint` each body decides it; with it, other bodies are refused.
-    """
+    """`model` and `params` are defaults; without `endpoint` each body decides it. Raises PromptError."""
     return _BodyRenderer(endpoint, model, params, id_column)
 
 
@@ -109,8 +106,9 @@ def _named(body: Mapping[str, Any]) -> tuple[Any, Any]:
 def _place_of_body(text: str) -> tuple[int, int]:
     """The range of the value of `body`.
 
-    If it is the last member and no object precedes it, as usual, the first `"body":` is its name, since names are only
-    in objects, and its value reaches to the last brace.
+    If it is the last member and no object precedes it, as usual, the first `"body":` is its name, and its value reaches
+    to
+    the last brace.
     """
     name = text.find('"body":')
     if name > 0 and text[name - 1] != "\\" and text.count("{", 0, name) == 1:

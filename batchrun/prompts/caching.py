@@ -1,6 +1,6 @@
-"""How a request uses a provider's prompt cache for everything before a variable of the prompt.
+"""How a request uses a provider's prompt cache (`providers/caching.toml`) for everything before a variable.
 
-This is added when a request is sent, never hashed; rules: `providers/caching.toml`.
+This is added when a request is sent, never hashed.
 """
 
 import re
@@ -93,8 +93,7 @@ def _end_of_text(body: bytes, start: int) -> int:
 def marked(body: bytes, ends: Sequence[int], mark: str, endpoint: Endpoint) -> bytes:
     """Marks each place (ascending) where a variable begins.
 
-    A message is cut into blocks there, and the block before the place is marked; if a message begins with its variable,
-    the message before it is.
+    A message is cut into blocks there, and the block before the place is marked; else the message before it.
     """
     kind = _PARTS.get(endpoint)
     if kind is None:

@@ -97,7 +97,7 @@ def _plain(name: str) -> str:
 
 
 def cell(fields: Mapping[str, Any], column: str) -> Any:
-    """The value of a column, or `ABSENT`; `data.text` is also a member of `data`."""
+    """Or `ABSENT`; `data.text` is also a member of `data`."""
     value = fields.get(column, ABSENT)
     if value is not ABSENT or "." not in column:
         return value
@@ -110,7 +110,7 @@ def cell(fields: Mapping[str, Any], column: str) -> Any:
 def check_variables(
     prompt: Prompt, columns: Sequence[str], variables: Mapping[str, str], column_map: Mapping[str, str]
 ) -> None:
-    """Raises PromptError for unknown names and for variables without a source; `columns` are empty if unknown."""
+    """Raises PromptError for unknown names and for variables without a source."""
     check_names(prompt, variables, column_map)
     if not columns:
         return

@@ -2,7 +2,7 @@
 
 Options in Prompty's or GitHub's spelling (`maxOutputTokens`) are translated, those in a provider's are kept, except the
 token limit and reply format of Responses (https://platform.openai.com/docs/api-reference/responses/create). `--param`
-is never renamed, and wins. A provider's spelling is applied when a request is sent, and never hashed.
+is never renamed. A provider's spelling is applied when a request is sent, and never hashed.
 """
 
 import json
@@ -311,10 +311,7 @@ def check_takes(takes: Mapping[str, Any]) -> None:
 
 
 def spelling_of(takes: Mapping[str, Any], prompt: Prompt, params: Collection[str]) -> Spelling | None:
-    """None if unchanged.
-
-    `takes` is like the table `requests`; `params`, and names in a provider's spelling, are kept.
-    """
+    """None if unchanged. `takes` is like the table `requests`; `params` are kept."""
     limit = takes.get("limit")
     limit = limit if _OURS in prompt.options and limit != _CANONICAL and _CANONICAL not in prompt.options else None
     schema = takes.get("schema", "schema") if prompt.outputs is not None else "schema"

@@ -2,7 +2,7 @@
 
 Nothing inside a process can interrupt a template, and Jinja's sandbox limits neither memory nor time. So a template is
 checked before it runs (`whitelist`), and loops, intermediate results and messages are bounded. `a.b` is a member of an
-object, never a Python attribute; there are no globals.
+object, never a Python attribute.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ MAX_STEPS = 100_000
 """Iterations of all loops of one message, for one row."""
 
 MAX_MADE = 5 * MAX_OUTPUT
-"""Characters and elements that filters, `~` and `+` make for one message: forty doublings would fill any memory."""
+"""What filters, `~` and `+` make for one message: forty doublings would fill any memory."""
 
 _LEFT, _STEPS, _MADE, _PLAIN = "batchrun:left", "batchrun:steps", "batchrun:made", "batchrun:plain:"
 _LOOP_MEMBERS = frozenset(
@@ -158,7 +158,7 @@ def check(message: Message, path: str) -> Use:
 
 
 def check_files(message: Message, names: frozenset[str], path: str) -> None:
-    """Raises PromptError if file variables are not just printed or tested, for the user."""
+    """Raises PromptError if file variables are not just printed or tested."""
     tree = _parse(message, path)
     printed = (node for output in tree.find_all(nodes.Output) for node in output.nodes)
     plain = {id(node) for node in [*printed, *_operands(tree), *(test.node for test in tree.find_all(nodes.Test))]}

@@ -1,7 +1,6 @@
 """What a template may use: nodes, filters, tests and members, checked before it runs.
 
-Filters are deterministic, with results not much larger than their input: those that can multiply check the size first;
-`sandbox` counts all. Null counts as undefined.
+Filters are deterministic; those that can multiply their input check the size first. Null counts as undefined.
 """
 
 import json
@@ -208,6 +207,10 @@ def _defined(value: Any) -> bool:
     return value is not None and not isinstance(value, Undefined)
 
 
+def _undefined(value: Any) -> bool:
+    return not _defined(value)
+
+
 SAFE_FILTERS: dict[str, Callable[..., Any]] = {name: FILTERS[name] for name in _PLAIN} | {
     "default": _default,
     "d": _default,
@@ -222,7 +225,7 @@ SAFE_FILTERS: dict[str, Callable[..., Any]] = {name: FILTERS[name] for name in _
 
 SAFE_TESTS: dict[str, Callable[..., Any]] = {name: test for name, test in TESTS.items() if name not in _LEFT_OUT} | {
     "defined": _defined,
-    "undefined": lambda value: not _defined(value),
+    "undefined": _undefined,
 }
 
 

@@ -1,8 +1,8 @@
-"""YAML as configuration: plain data, with the core schema of YAML 1.2 (`no` is a text); GitHub's `.prompt.yml`.
+"""YAML as plain data, with the core schema of YAML 1.2 (`no` is a text); GitHub's `.prompt.yml`.
 
-Aliases are refused, since a few can expand to gigabytes. GitHub's format, read without `testData` and `evaluators`:
-https://docs.github.com/en/github-models/use-github-models/storing-prompts-in-github-repositories; fields:
-github/gh-models, `pkg/prompt/prompt.go`.
+Aliases are refused, since a few can expand to gigabytes. GitHub's format:
+https://docs.github.com/en/github-models/use-github-models/storing-prompts-in-github-repositories and github/gh-models,
+`pkg/prompt/prompt.go`.
 """
 
 import json
