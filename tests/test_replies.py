@@ -390,6 +390,38 @@ def test_no_json_is_too_strange(endpoint: Endpoint, body: Any):
     assert value_of(endpoint, json.dumps(body)) == (found.value if isinstance(found, Reply) else None)
 
 
+MEMBERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "refusal": st.sampled_from([None, "", "no", 3]),
+        "tool_calls": st.sampled_from([None, [], CALLS, "x"]),
+        "function_call": st.sampled_from([None, {}, {"name": "f", "arguments": "{}"}]),
+        "reasoning": st.sampled_from([None, "because"]),
+    },
+)
+TEXTS = st.text(max_size=8) | st.lists(
+    st.sampled_from(["<think>", "</think>", "a", ">", " ", "\n", "\u3000", "\xa0", "[", "analysis", "assistantfinal"])
+).map("".join)
+FINISHES = st.sampled_from(["stop", "length", "content_filter", "abort", "STOP", "unheard of", "", None, 3, ["stop"]])
+
+
+@given(TEXTS, MEMBERS, FINISHES, st.booleans())
+def test_a_text_is_read_like_the_same_text_in_parts(text: str, members: dict[str, Any], finish: Any, failed: bool):
+    """A text alone in one choice, which nearly every reply is, is read in a shorter way."""
+    parts = [{"type": "text", "text": text}]
+    bodies = [
+        {"choices": [{"message": {"content": content, **members}, "finish_reason": finish}], "error": failed or None}
+        for content in (text, parts)
+    ]
+    plain, general = (read(CHAT, json.dumps(body)) for body in bodies)
+    assert plain == general
+    assert value_of(CHAT, json.dumps(bodies[0])) == value_of(CHAT, json.dumps(bodies[1]))
+
+
+def test_a_text_of_any_blanks_is_empty():
+    assert replied(CHAT, message(content="\u3000\xa0")).flags == {Flag.EMPTY}
+
+
 @given(st.sampled_from(Endpoint), st.binary(max_size=60))
 def test_no_bytes_are_too_strange(endpoint: Endpoint, body: bytes):
     assert isinstance(read(endpoint, body), Defect)

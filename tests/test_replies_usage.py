@@ -8,6 +8,8 @@ import orjson
 import pytest
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import Usage as Listed
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchrun import providers
 from batchrun.engine.judge import judge_body
@@ -221,6 +223,28 @@ def test_nonsense_is_no_usage(stated: dict[str, Any]) -> None:
 def test_a_part_that_is_larger_than_its_whole_is_not_believed() -> None:
     stated = {"prompt_tokens": 7, "completion_tokens": 1, "cached_tokens": 8, "cost": -1}
     assert usage_of({"usage": stated}) == Usage(7, 1, 0, 0)
+
+
+COUNTS = st.integers(-2, 9) | st.sampled_from([None, True, 1.0, "1", 10**12, 10**12 + 1])
+DETAILS = st.none() | st.just("1") | st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(["cached_tokens", "audio_tokens", "reasoning_tokens", "other"], COUNTS)
+)  # fmt: skip
+CHAT_USAGE = st.fixed_dictionaries(
+    {"prompt_tokens": COUNTS, "completion_tokens": COUNTS},
+    optional={"prompt_tokens_details": DETAILS, "completion_tokens_details": DETAILS, "cached_tokens": COUNTS},
+)
+
+
+@given(CHAT_USAGE)
+def test_members_that_tell_nothing_new_change_no_usage(stated: dict[str, Any]) -> None:
+    """Nor does the shorter way of reading counts that are all there, and details without any."""
+    usage = usage_of({"usage": stated})
+    nothing = {"prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0}}
+    assert usage_of({"usage": nothing | stated}) == usage
+    assert usage_of({"usage": stated | {"total_tokens": None}}) == usage
+    assert usage_of({"usage": stated | {"speed": None}, "service_tier": None, "choices": [{}]}) == usage
+    if usage is not None:
+        assert usage_of({"usage": stated | {"total_tokens": usage.input + usage.output}}) == usage
 
 
 @pytest.mark.parametrize(

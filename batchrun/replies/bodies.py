@@ -16,7 +16,7 @@ from batchrun import extraction
 from batchrun.extraction import THINKING_ENDS, THINKING_STARTS
 from batchrun.models import Defect, Endpoint, Flag, Reply, made
 from batchrun.providers import table
-from batchrun.replies.json_types import is_array, is_object
+from batchrun.replies.json_types import Json, is_array, is_object
 from batchrun.replies.repaired import repaired
 from batchrun.replies.usage import usage_of
 from batchrun.replies.wrapping import is_stream, unwrapped
@@ -79,7 +79,7 @@ def read(
     `value` of the Reply is the text; the list of tool calls; the refusal; a vector (or its base64 text), or a list of them; for several
     choices a list, with None for empty ones. `text` is that of the first choice.
     """
-    data, answer = _parse(endpoint, body) if data is None else _read_object(endpoint, data)
+    data, answer = _content(endpoint, body, data)
     usage = usage_of(data, inputs)
     if isinstance(answer, str):
         return Defect(answer, usage, isinstance(answer, _Unreadable))
@@ -96,7 +96,7 @@ _UNTRUSTED_FINISHES = (None, "completed")
 
 def value_of(endpoint: Endpoint, body: bytes | str, *, keep_thinking: bool = False) -> Any:
     """The `value` of the reply, None for a Defect. With `keep_thinking` a text follows its thinking between `<think>` and `</think>`."""
-    data, answer = _parse(endpoint, body)
+    data, answer = _content(endpoint, body)
     if isinstance(answer, str):
         return None
     if keep_thinking and type(answer.value) is str and (thinking := _thinking(data)):
@@ -112,17 +112,14 @@ def thinking_of(body: bytes | str) -> str | None:
     return _thinking(data) if is_object(data) else None
 
 
-def _parse(endpoint: Endpoint, body: bytes | str) -> tuple[dict[str, Any], _Answer | str]:
-    """The body as an object ({} where it is none), and its content."""
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        return _parse_repaired(endpoint, body, error)
-    return _read_object(endpoint, data)
-
-
-def _read_object(endpoint: Endpoint, data: Any) -> tuple[dict[str, Any], _Answer | str]:
-    if not is_object(data):
+def _content(endpoint: Endpoint, body: bytes | str, data: Json = None) -> tuple[dict[str, Any], _Answer | str]:
+    """The body as an object ({} where it is none), and its content; `data` is the parsed body if known."""
+    if data is None:
+        try:
+            data = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            return _repaired_content(endpoint, body, error)
+    if type(data) is not dict:
         return {}, f"not an object but {'null' if data is None else f'a JSON {type(data).__name__}'}"
     error = data.get("error")
     if error is not None and error != {}:
@@ -130,15 +127,15 @@ def _read_object(endpoint: Endpoint, data: Any) -> tuple[dict[str, Any], _Answer
     return data, _READERS[endpoint](data)
 
 
-def _parse_repaired(
+def _repaired_content(
     endpoint: Endpoint, body: bytes | str, error: orjson.JSONDecodeError
 ) -> tuple[dict[str, Any], _Answer | str]:
     """The same for a body that is not quite JSON; NaN may be anywhere but in the answer."""
     found = repaired(body)
     if found is None:
         data = unwrapped(body)
-        return _read_object(endpoint, data) if data is not None else ({}, _not_json(body, error))
-    data, answer = _read_object(endpoint, found.data)
+        return _content(endpoint, body, data) if data is not None else ({}, _not_json(body, error))
+    data, answer = _content(endpoint, found.text, found.data)
     if found.numbers and (answer == NO_NUMBERS or (isinstance(answer, _Answer) and not _is_text(answer.value))):
         return data, "an answer with a number that JSON does not have"
     return data, answer
@@ -188,12 +185,38 @@ def _several(answers: list[_Answer | str]) -> _Answer | str:
     return _Answer(values, good[0].text, good[0].finish, flags)
 
 
+def _chat(data: dict[str, Any]) -> _Answer | str:
+    """Nearly every reply has one choice, and in it a text alone; any other is read member by member.
+
+    The members are looked up without tests of kind, because of what JSON has only an object can be looked up by a name.
+    """
+    try:
+        (choice,) = data["choices"]
+        message, finish = choice["message"], choice["finish_reason"]
+        content, flags = message["content"], FLAGS[finish]
+    except (LookupError, TypeError, ValueError):
+        return _choices(_chat_choice, data)
+    if (
+        type(content) is not str
+        or not content
+        or content.isspace()
+        or flags is None
+        or message.get("tool_calls")
+        or message.get("function_call")
+        or message.get("refusal")
+        or content.startswith(THINKING_STARTS)
+        or (">" in content and THINKING_ENDS in content)
+    ):
+        return _choices(_chat_choice, data)
+    return made(_Answer, (content, content, finish, flags, None))
+
+
 def _chat_choice(choice: dict[str, Any]) -> _Answer | str:
     message = choice.get("message")
     finish = choice.get("finish_reason")
     if type(finish) is not str:
         finish = None
-    flags = FLAGS[finish] if finish in FLAGS else flags_of(finish)
+    flags = flags_of(finish)
     if flags is None:
         return _broken_off(choice, finish)
     if not is_object(message):
@@ -202,10 +225,6 @@ def _chat_choice(choice: dict[str, Any]) -> _Answer | str:
     content = message.get("content")
     calls = message.get("tool_calls") or message.get("function_call")
     refusal = message.get("refusal")
-    if type(content) is str and content and not calls and not refusal:
-        if not content.startswith(THINKING_STARTS) and (">" not in content or THINKING_ENDS not in content):
-            return made(_Answer, (content, content, finish, flags, None))
-        return _answer_of(content, None, None, finish=finish, flags=flags, message=message)
     if is_array(content):
         content, refused = _parts(content)
         refusal = refusal or refused
@@ -386,7 +405,7 @@ def _transcription(data: dict[str, Any]) -> _Answer | str:
 
 
 _READERS: dict[Endpoint, Callable[[dict[str, Any]], _Answer | str]] = {
-    Endpoint.CHAT: partial(_choices, _chat_choice),
+    Endpoint.CHAT: _chat,
     Endpoint.RESPONSES: _responses,
     Endpoint.EMBEDDINGS: _embeddings,
     Endpoint.COMPLETIONS: partial(_choices, _completion_choice),

@@ -4,13 +4,15 @@ Only whole numbers from 0 to 10^12 are token counts; anything else makes the usa
 """
 
 import math
+from collections.abc import Callable
 from decimal import Decimal
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeGuard, cast
 
 from batchrun import providers
 from batchrun.models import PICODOLLARS, Usage, made
-from batchrun.replies.json_types import is_object
+from batchrun.replies.json_types import Json, is_object
 
 _MOST_TOKENS = 10**12
 _KINDS = (
@@ -24,7 +26,9 @@ Path = tuple[str, ...]
 
 
 class _Shape(NamedTuple):
-    """`members` by the object they are in ('' for usage); `priced`: may state a cost."""
+    """`members` are kinds by name, and by the object they are in ('' for usage); `counts` reads input, output and total, None for those
+    that are missing; `more`: may state a cost or a tier.
+    """
 
     when: frozenset[str]
     input: str
@@ -32,7 +36,8 @@ class _Shape(NamedTuple):
     total: str
     beside: frozenset[str]
     members: tuple[tuple[str, dict[str, str]], ...]
-    priced: bool = True
+    counts: Callable[[dict[str, Any]], tuple[Any, ...]]
+    more: bool = True
 
 
 class _Cost(NamedTuple):
@@ -46,50 +51,45 @@ class _Cost(NamedTuple):
 
 def usage_of(body: dict[str, Any], inputs: int = 1) -> Usage | None:
     """The usage that a body states for so many `inputs`, None where it is not credible."""
-    usage = body.get("usage")
-    if not is_object(usage) or (shape := _shape_of(tuple(usage))) is None:
+    usage: Json = body.get("usage")
+    if type(usage) is not dict or (shape := _shape_of(tuple(usage))) is None:
         return None
-    given, output = usage[shape.input], usage.get(shape.output)
-    if output is None:
-        # an embedding states no output: none, if the total agrees
-        output = 0 if shape.output not in usage and usage.get(shape.total, given) == given else None
+    given, output, total = shape.counts(usage)
+    if output is None and shape.output not in usage and (total == given or shape.total not in usage):
+        output = 0  # of an embedding
     if not (type(given) is int and 0 <= given <= _MOST_TOKENS and type(output) is int and 0 <= output <= _MOST_TOKENS):
         return None
-    kinds = _kinds(usage, shape) if shape.members else None
+    kinds: dict[str, int] = {}
+    for parent, names in shape.members:
+        inside: Json = usage[parent] if parent else usage
+        if type(inside) is dict and any(inside.values()):
+            _add_kinds(kinds, names, inside)
     if kinds and shape.beside:
         given += sum(kinds.get(kind, 0) for kind in ("cached", "written") if kind in shape.beside)
         output += kinds.get("reasoning", 0) if "reasoning" in shape.beside else 0
-    total = usage.get(shape.total)
     if total != given + output and _is_count(total) and total > given + output:
         output = total - given
-    cost = _cost(usage) if shape.priced else None
-    named = "service_tier" in body or "service_tier" in usage or "speed" in usage
-    tier = _tier(body, usage) if named else None
+    cost = _cost(usage) if shape.more else None
+    tier = _tier(body, usage) if shape.more or "service_tier" in body else None
     if not kinds and cost is None:
         stated = made(Usage, (given, output, 0, 0, 0, 0, 0, 0, 0, 0, tier, None))
     else:
-        most = {kind: given if kind in _OF_INPUT else output for kind in kinds or ()}
-        parts = {kind: count for kind, count in (kinds or {}).items() if count <= most[kind]}
+        parts = {kind: count for kind, count in kinds.items() if count <= (given if kind in _OF_INPUT else output)}
         stated = Usage(
             given, output, parts.pop("cached", 0), parts.pop("reasoning", 0), tier=tier, **parts, charged=cost
         )
-    choices = body.get("choices")
-    return stated if not isinstance(choices, list) or len(choices) < 2 else _of_all(stated, choices, inputs)  # pyright: ignore[reportUnknownArgumentType]  # JSON
+    choices: Json = body.get("choices")
+    return stated if type(choices) is not list or len(choices) < 2 else _of_all(stated, choices, inputs)
 
 
 _OF_INPUT = frozenset({"cached", "written", "written_long", "input_audio", "input_image"})
 
 
-def _kinds(usage: dict[str, Any], shape: _Shape) -> dict[str, int]:
-    """Each kind's largest credible count."""
-    found: dict[str, int] = {}
-    for parent, members in shape.members:
-        inside: Any = usage.get(parent) if parent else usage
-        if is_object(inside):
-            for name, count in inside.items():
-                if count and (kind := members.get(name)) and _is_count(count) and count > found.get(kind, 0):
-                    found[kind] = count
-    return found
+def _add_kinds(kinds: dict[str, int], names: dict[str, str], inside: dict[str, Any]) -> None:
+    """Add the credible counts of an object; the largest of a kind counts."""
+    for name, count in inside.items():
+        if count and (kind := names.get(name)) and _is_count(count) and count > kinds.get(kind, 0):
+            kinds[kind] = count
 
 
 def _tier(body: dict[str, Any], usage: dict[str, Any]) -> str | None:
@@ -166,8 +166,12 @@ def _shape(line: dict[str, Any]) -> _Shape:
             inside.setdefault(parent, []).append((name, kind))
     members = tuple((parent, dict(names)) for parent, names in inside.items())
     beside = frozenset(line.get("beside", ()))
-    sums = line["input"], line["output"], line.get("total", "")
-    return _Shape(frozenset(line["when"]), *sums, beside, members)
+    counts = line["input"], line["output"], line.get("total", "")
+    return _Shape(frozenset(line["when"]), *counts, beside, members, partial(_gets, counts))
+
+
+def _gets(names: tuple[str, ...], usage: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(map(usage.get, names))
 
 
 @lru_cache(256)
@@ -181,7 +185,13 @@ def _shape_of(names: tuple[str, ...]) -> _Shape | None:
         for parent, kinds in shape.members
         if parent in names or (not parent and kinds.keys() & set(names))
     ]
-    return shape._replace(members=tuple(members), priced=any(cost.member[0] in names for cost in _costs()))
+    counted = shape.input, shape.output, shape.total
+    more = {"service_tier", "speed", *(cost.member[0] for cost in _costs())}
+    return shape._replace(
+        members=tuple(members),
+        counts=itemgetter(*counted) if set(names).issuperset(counted) else shape.counts,
+        more=not more.isdisjoint(names),
+    )
 
 
 @cache
