@@ -131,7 +131,7 @@ def _failed(request: Request, exchange: Exchange, hints: Hints, meanings: Meanin
 def feedback(judged: Judged, body_bytes: int) -> Feedback:
     """What the gate learns from an exchange with a request of `body_bytes`."""
     answer, _, usage, hints, _ = judged
-    good = answer.accepted
+    good = judged.reply is not None
     throttle = None if good or not answer.throttled else throttle_of(answer)
     given, output = (None, None) if usage is None else usage[:2]
     total = None if given is None or output is None else given + output
@@ -156,7 +156,7 @@ def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mas
     answer, seconds = judged.answer, exchange.ended - exchange.left
     request_id, (cost, tokens, bill) = exchange.headers.get("x-request-id"), charge
     accepted = isinstance(verdict, retry.Done)
-    if accepted and answer.complaint is None and not answer.message and answer.accepted:  # nearly every one
+    if accepted and answer.complaint is None and judged.reply is not None:  # nearly every one
         usage = judged.usage
         return made(
             End,

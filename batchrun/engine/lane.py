@@ -168,7 +168,7 @@ class Lane:
             judged = served(judged, reservation.tier)
         ended = exchange.ended
         seconds = ended - exchange.left
-        accepted = judged.answer.accepted
+        accepted = judged.reply is not None
         if not accepted or state.tier is not None or state.marks:
             judged = self.sending.receive(state, judged, seconds)
         if accepted:

@@ -24,7 +24,8 @@ class Health:
 
     `alike`: common cause of all failures since a success; `confirmed`: a row from elsewhere failed alike. `fitted`: a
     reply has fitted the schema; `misfits` until then. `doubt`: maybe a permanent refusal, met `doubt_tries` since;
-    `passed` ones proved temporary. Only requests sent after `opened_at` close the breaker.
+    `passed` ones proved temporary. Only requests sent after `opened_at` close the breaker. `well`: all of this is as
+    one more good reply would leave it.
     """
 
     succeeded: bool = False
@@ -49,20 +50,20 @@ class Health:
     one_row_429s: tuple[int, int] = (0, 0)
     answered_since: bool = False
     budget: float = BUDGET_START
+    well: bool = False
 
     def observe(self, answer: Answer, seq: int, now: float, *, elsewhere: bool = False) -> None:
         """Fold one answer of row `seq`; `elsewhere`: from far ahead in the input."""
+        if answer.accepted:
+            self.budget += BUDGET_PER_SUCCESS
+            if not self.well or answer.complaint is not None:
+                self._note_success(answer, seq)
+            return
+        self.well = False
         if answer.fault is not None and answer.fault in _UNSEEN:
             return
         if answer.meaning is not None and answer.meaning in OF_WHAT_WAS_ADDED:
             self._note_answer(answer)
-            return
-        if answer.accepted:
-            if self.suspects:
-                self.suspects.pop(seq, None)
-            self._note_success(answer)
-            self._note_fit(answer, seq)
-            self.loading_since = None
             return
         if answer.down and seq not in self.suspects:
             self._note_down(seq, now)
@@ -114,7 +115,7 @@ class Health:
     def unreachable(self, now: float) -> None:
         """The provider accepts no connections."""
         if self.succeeded and self.opened_at is None:
-            self.opened_at = now
+            self.opened_at, self.well = now, False
             self.down_since = now if self.down_since is None else self.down_since
 
     def doubts(self, answer: Answer) -> bool:
@@ -132,11 +133,10 @@ class Health:
         self.budget -= 1
         return True
 
-    def _note_success(self, answer: Answer) -> None:
-        self.succeeded = True
-        self.budget += BUDGET_PER_SUCCESS
-        self.throttled_since = None
-        self.answered_since = True
+    def _note_success(self, answer: Answer, seq: int) -> None:
+        self.suspects.pop(seq, None)
+        self.succeeded = self.answered_since = True
+        self.throttled_since = self.loading_since = None
         if self.alike_rows and answer.left >= self.alike_since:
             self.alike_rows.clear()
         if self.doubt is not None and answer.left >= self.doubt_since:
@@ -145,6 +145,13 @@ class Health:
         if self.suspect_since is not None and answer.left >= self.suspect_since:
             self.suspect_since = None
         self._note_answer(answer)
+        if answer.complaint is None:
+            self.fitted = True
+            self.misfits.clear()
+        elif not self.fitted and answer.flags <= _NO_FIT:
+            self.misfits.add(seq)
+        since = self.opened_at, self.doubt, self.suspect_since
+        self.well = since == (None, None, None) and not (self.suspects or self.alike_rows or self.misfits)
 
     def _note_answer(self, answer: Answer) -> None:
         if self.opened_at is not None and answer.left < self.opened_at:
@@ -165,14 +172,6 @@ class Health:
             self.down_since = now
         if self.succeeded and self.streak >= ALIKE and self.opened_at is None:
             self.opened_at = now
-
-    def _note_fit(self, answer: Answer, seq: int) -> None:
-        if answer.complaint is None:
-            self.fitted = True
-            if self.misfits:
-                self.misfits.clear()
-        elif not self.fitted and answer.flags <= _NO_FIT:
-            self.misfits.add(seq)
 
     def _note_throttled(self, answer: Answer, seq: int, now: float) -> None:
         if self.throttled_since is None:
