@@ -19,6 +19,7 @@ import time
 from virtual import experiment
 
 from batchrun.limits import Feedback, Gate, Limits, hints
+from batchrun.models import Usage
 from batchrun.sim.settings import Settings
 
 
@@ -246,7 +247,7 @@ def cpu() -> None:
 
 async def _unblocked(count: int = 100_000) -> None:
     gate = Gate(Limits(cap=64, fixed=True), emit=lambda _: None)
-    said = Feedback(200, tokens=200, body_bytes=600, input_tokens=100, output_tokens=100)
+    said = Feedback(usage=Usage(100, 100, 0, 0), body_bytes=600)
     started = time.process_time()
     for _ in range(count):
         permit = await gate.admit(200)
@@ -280,7 +281,7 @@ async def _until(gate: Gate, end: float) -> int:
     while asyncio.get_running_loop().time() < end:
         permit = await gate.admit(200)
         await gate.leave(permit)
-        gate.settle(permit, Feedback(200, tokens=200))
+        gate.settle(permit, Feedback(usage=Usage(100, 100, 0, 0)))
         count += 1
     return count
 

@@ -17,6 +17,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from batchrun.limits import Feedback, Gate, Limits, Throttle, hints
+from batchrun.models import Usage
 from batchrun.sim.dialects import Cost, Limiter
 from batchrun.sim.settings import Settings
 
@@ -114,20 +115,13 @@ class Server:
             return self._refuse(self.setup.noise_kind, self.setup.noise_wait)
         self.replies.append(loop.time())
         said = hints(self._headers(), 200)
-        return Feedback(
-            200,
-            said,
-            tokens=tokens,
-            body_bytes=tokens * 3,
-            input_tokens=tokens // 2,
-            output_tokens=tokens - tokens // 2,
-        )
+        return Feedback(said, usage=Usage(tokens // 2, tokens - tokens // 2, 0, 0), body_bytes=tokens * 3)
 
     def _refuse(self, kind: str, wait: float | None) -> Feedback:
         now = asyncio.get_running_loop().time()
         lines = self.limiter.answer("throttle", now, wait).headers if wait else ""
         said = hints(self._headers(lines), 429)
-        return Feedback(429, said, throttle=Throttle(kind) if self.setup.named else Throttle.UNKNOWN)
+        return Feedback(said, throttle=Throttle(kind) if self.setup.named else Throttle.UNKNOWN)
 
     def _headers(self, more: str = "") -> dict[str, str]:
         now = asyncio.get_running_loop().time()
@@ -162,7 +156,7 @@ class Run:
             feedback = await self.server.call(tokens)
             alone = self.gate.settle(permit, feedback)
             self.sizes.append((loop.time(), self.gate.view().allowed))
-            if feedback.status == 200:
+            if feedback.throttle is None:
                 self.done += 1
             else:
                 heappush(self.back, (loop.time() + alone, tokens))

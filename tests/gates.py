@@ -7,9 +7,15 @@ from typing import Any
 
 from batchrun.events import Resumed, Waiting
 from batchrun.limits import Feedback, Gate, Hints, Limits, Permit, Stated, Throttle
+from batchrun.models import Usage
 
-OK = Feedback(200)
-PAID = Feedback(200, tokens=100)
+
+def used(tokens: int) -> Usage:
+    return Usage(tokens, 0, 0, 0)
+
+
+OK = Feedback()
+PAID = Feedback(usage=used(100))
 
 
 def now() -> float:
@@ -41,7 +47,7 @@ class Scene:
 
 
 def refusal(throttle: Throttle = Throttle.REQUESTS, seconds: float | None = None) -> Feedback:
-    return Feedback(429, Hints(retry_after=seconds, looks_like_429=True), throttle)
+    return Feedback(Hints(retry_after=seconds, looks_like_429=True), throttle)
 
 
 def requests(limit: float, left: float | None, reset: float | None, window: float | None = None) -> Stated:

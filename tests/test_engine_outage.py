@@ -11,7 +11,7 @@ from batchrun.limits import Feedback, Limits
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)
 
-ENDED = Feedback(0)
+ENDED = Feedback()
 
 
 class Server:
@@ -68,7 +68,7 @@ class Play:
         while True:
             permit = await self.scene.send()
             if self.down and not self.server._accepts():
-                self.scene.gate.settle(permit, Feedback(0, failed=True))
+                self.scene.gate.settle(permit, Feedback(failed=True))
                 continue
             said = await self.server.answer()
             self.scene.gate.settle(permit, said)

@@ -7,6 +7,7 @@ import statistics
 import pytest
 from gates import OK, Scene, now, refusal
 
+from batchrun.events import WaitReason
 from batchrun.limits import Feedback, Limits, Throttle
 from batchrun.limits.concurrency import START, ConcurrencyLimiter
 from batchrun.limits.records import Permit
@@ -60,7 +61,7 @@ async def test_a_small_cap_is_used(cap: int, least: int) -> None:
 
 async def test_failures_freeze_the_window_and_cut_nothing() -> None:
     scene = Scene(Limits(cap=64))
-    failed = Feedback(500, failed=True)
+    failed = Feedback(failed=True)
     await asyncio.gather(*(scene.exchange(feedback=failed) for _ in range(200)))
     assert scene.gate.view().allowed == 16
 
@@ -96,5 +97,6 @@ def test_a_window_that_has_outgrown_the_size_that_was_refused_doubles_again() ->
         seconds += 1
         for _ in range(int(window.size)):
             permit = Permit(1, 1.0, 1.0, full=True, now=seconds - 1.0)
-            window.answered(permit, 1, seconds, used=True, bound=True)
+            permit.flying = int(window.size)
+            window.answered(permit, 1, seconds, WaitReason.CONCURRENCY, permit.flying)
     assert seconds <= 26

@@ -5,12 +5,13 @@ import json
 from functools import partial
 
 import pytest
-from gates import OK, Provider, Scene, now, refusal, requests
+from gates import OK, Provider, Scene, now, refusal, requests, used
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.events import Resumed, Waiting, WaitReason
 from batchrun.limits import Feedback, Gate, GateClosed, Hints, Limits, NeverFits, Permit, Stated
+from batchrun.models import Usage
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)  # nothing comes from outside: time need not wait for it
 
@@ -40,12 +41,12 @@ async def test_requests_leave_in_the_order_of_their_coming_large_ones_too() -> N
 async def test_refunds_and_debts_of_tokens_are_settled() -> None:
     scene = Scene(Limits(fixed=True, tpm=60_000))
     generous = await scene.send(2_000)
-    scene.gate.settle(generous, Feedback(200, tokens=100))
+    scene.gate.settle(generous, Feedback(usage=used(100)))
     await scene.send(50)
     assert scene.left[1] < 0.1
     await asyncio.sleep(5)
     modest = await scene.send(100)
-    scene.gate.settle(modest, Feedback(200, tokens=3_000))
+    scene.gate.settle(modest, Feedback(usage=used(3_000)))
     await scene.send(50)
     assert scene.left[3] - scene.left[2] == pytest.approx(3.0, abs=0.2)
 
@@ -55,7 +56,7 @@ async def test_a_request_larger_than_the_limit_is_refused_at_once() -> None:
     with pytest.raises(NeverFits) as caught:
         await scene.gate.admit(1_001)
     assert caught.value.limit == 1_000
-    scene.gate.settle(await scene.send(900), Feedback(200, Hints(limits=(Stated("tokens", "tokens", 950, 0, 60.0),))))
+    scene.gate.settle(await scene.send(900), Feedback(Hints(limits=(Stated("tokens", "tokens", 950, 0, 60.0),))))
     with pytest.raises(NeverFits):
         await scene.gate.admit(951)
 
@@ -194,7 +195,7 @@ async def test_nobody_gets_ready_during_a_pause() -> None:
 
 async def test_a_named_window_spaces_everybody_from_the_first_answer_on() -> None:
     scene = Scene()
-    said = Feedback(200, Hints(limits=(requests(600, 500, None, 60.0),)))
+    said = Feedback(Hints(limits=(requests(600, 500, None, 60.0),)))
     scene.gate.settle(await scene.send(), said)
     await asyncio.gather(*(scene.exchange(feedback=said) for _ in range(30)))
     assert scene.left[-1] == pytest.approx(3.0, abs=0.4)
@@ -203,7 +204,7 @@ async def test_a_named_window_spaces_everybody_from_the_first_answer_on() -> Non
 
 async def test_a_limit_that_is_not_understood_holds_nothing_back() -> None:
     scene = Scene()
-    said = Feedback(200, Hints(limits=(requests(20, 19, 9.0), Stated("day", "tokens", 400, 399))))
+    said = Feedback(Hints(limits=(requests(20, 19, 9.0), Stated("day", "tokens", 400, 399))))
     scene.gate.settle(await scene.send(1), said)
     await asyncio.gather(*(scene.exchange(1, feedback=said) for _ in range(100)))
     assert scene.left[-1] < 15
@@ -211,7 +212,7 @@ async def test_a_limit_that_is_not_understood_holds_nothing_back() -> None:
 
 async def test_what_remains_is_all_that_leaves_until_the_reset() -> None:
     scene = Scene()
-    scene.gate.settle(await scene.send(), Feedback(200, Hints(limits=(requests(100, 0, 7.0),))))
+    scene.gate.settle(await scene.send(), Feedback(Hints(limits=(requests(100, 0, 7.0),))))
     await scene.send()
     assert scene.left[-1] == pytest.approx(7.0, abs=0.2)
 
@@ -219,7 +220,7 @@ async def test_what_remains_is_all_that_leaves_until_the_reset() -> None:
 async def test_what_others_used_of_a_shared_limit_is_believed() -> None:
     scene = Scene(Limits(fixed=True))
     said = Stated("tokens", "tokens", 60_000, 0, None, 60.0)
-    scene.gate.settle(await scene.send(10), Feedback(200, Hints(limits=(said,)), tokens=10))
+    scene.gate.settle(await scene.send(10), Feedback(Hints(limits=(said,)), usage=used(10)))
     at = now()
     await scene.send(2_000)
     assert scene.left[-1] - at == pytest.approx(2.0, abs=0.1)
@@ -228,8 +229,8 @@ async def test_what_others_used_of_a_shared_limit_is_believed() -> None:
 async def test_headers_of_an_older_request_are_ignored() -> None:
     scene = Scene()
     older, newer = await scene.send(), await scene.send()
-    scene.gate.settle(newer, Feedback(200, Hints(limits=(requests(6_000, 100, None, 60.0),))))
-    scene.gate.settle(older, Feedback(200, Hints(limits=(requests(60, 0, None, 60.0),))))
+    scene.gate.settle(newer, Feedback(Hints(limits=(requests(6_000, 100, None, 60.0),))))
+    scene.gate.settle(older, Feedback(Hints(limits=(requests(60, 0, None, 60.0),))))
     await asyncio.sleep(0.1)
     assert (scene.gate.view().rpm or 0) > 5_000
 
@@ -328,7 +329,7 @@ def test_nobody_is_lost_or_starved_when_waiters_are_cancelled(rows: list[tuple[i
                 gate.cancel(permit)
                 raise
             await gate.leave(permit)
-            gate.settle(permit, Feedback(200, tokens=tokens))
+            gate.settle(permit, Feedback(usage=used(tokens)))
 
         tasks = [(asyncio.create_task(one(tokens)), cancelled) for tokens, _, cancelled in rows]
         await asyncio.sleep(0)
@@ -399,7 +400,7 @@ async def test_a_later_session_knows_the_limits_and_the_sizes_of_an_earlier_one(
     earlier, later = Scene(Limits()), Scene(Limits())
     for sent in range(1, 12):
         limits = (requests(600, 600 - sent, sent / 10), Stated("day", "requests", 1_000, 1_000 - sent, None, 86_400.0))
-        said = Feedback(200, Hints(limits=limits), tokens=100, body_bytes=400, input_tokens=90, output_tokens=10)
+        said = Feedback(Hints(limits=limits), usage=Usage(90, 10, 0, 0), body_bytes=400)
         await earlier.exchange(feedback=said, seconds=0.01)
     later.gate.restore(json.loads(json.dumps(earlier.gate.learned())))
     assert later.gate.view().rpm == earlier.gate.view().rpm == 600
@@ -409,13 +410,13 @@ async def test_a_later_session_knows_the_limits_and_the_sizes_of_an_earlier_one(
 async def test_a_limit_that_the_provider_states_no_more_ends_soon_in_a_later_session() -> None:
     earlier, later, unchanged = Scene(Limits()), Scene(Limits()), Scene(Limits())
     named = Stated("requests", "requests", 600, None, None, 60.0)
-    await earlier.exchange(feedback=Feedback(200, Hints(limits=(named,))), seconds=0.01)
+    await earlier.exchange(feedback=Feedback(Hints(limits=(named,))), seconds=0.01)
     for scene in (later, unchanged):
         scene.gate.restore(json.loads(json.dumps(earlier.gate.learned())))
         assert scene.gate.view().rpm == pytest.approx(600, rel=0.01)
     for _ in range(40):
         await later.exchange(feedback=OK, seconds=0.01)
-        await unchanged.exchange(feedback=Feedback(200, Hints(limits=(named,))), seconds=0.01)
+        await unchanged.exchange(feedback=Feedback(Hints(limits=(named,))), seconds=0.01)
     assert unchanged.gate.view().rpm == pytest.approx(600, rel=0.01)
     began = now()
     await asyncio.gather(*(later.exchange(feedback=OK, seconds=0.01) for _ in range(100)))
@@ -424,7 +425,7 @@ async def test_a_limit_that_the_provider_states_no_more_ends_soon_in_a_later_ses
 
 async def test_a_limit_for_a_day_is_a_quota_and_no_pace() -> None:
     scene = Scene()
-    said = Feedback(200, Hints(limits=(Stated("day", "requests", 400, 150, 3000.0, 86_400.0),)))
+    said = Feedback(Hints(limits=(Stated("day", "requests", 400, 150, 3000.0, 86_400.0),)))
     scene.gate.settle(await scene.send(), said)
     await asyncio.gather(*(scene.send() for _ in range(15)))
     assert now() < 2.0
@@ -434,7 +435,7 @@ async def test_a_limit_for_a_day_is_a_quota_and_no_pace() -> None:
 
 async def test_a_quota_that_is_used_up_is_waited_for_with_words_of_its_own() -> None:
     scene = Scene()
-    said = Feedback(200, Hints(limits=(Stated("day", "requests", 400, 0, 3000.0, 86_400.0),)))
+    said = Feedback(Hints(limits=(Stated("day", "requests", 400, 0, 3000.0, 86_400.0),)))
     scene.gate.settle(await scene.send(), said)
     waiter = scene.go(scene.send())
     await asyncio.sleep(1)
@@ -449,7 +450,7 @@ async def test_a_quota_that_is_used_up_is_waited_for_with_words_of_its_own() -> 
 async def test_the_view_says_what_the_rate_rests_on(window: float | None, basis: str) -> None:
     scene = Scene()
     for sent in range(1, 10):
-        said = Feedback(200, Hints(limits=(requests(20, 20 - 2 * sent, 2 * sent / 10, window),)))
+        said = Feedback(Hints(limits=(requests(20, 20 - 2 * sent, 2 * sent / 10, window),)))
         await scene.exchange(feedback=said, seconds=0.01)
     rest = [scene.go(scene.send()) for _ in range(10)]
     await asyncio.sleep(0.05)

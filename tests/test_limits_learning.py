@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from gates import OK, PAID, Provider, Scene, now, refusal, requests
 
-from batchrun.limits import Feedback, Hints, Limits, Throttle
+from batchrun.limits import Feedback, Hints, Limits, Permit, Throttle
 from batchrun.limits.learning import Estimate, LearnedRate
 from batchrun.limits.rates import Rates
 
@@ -62,7 +62,7 @@ async def test_two_runs_that_share_a_key_use_most_of_what_it_allows(seconds: flo
             left, wait = provider.holds(), None if admitted else provider.wait(1.0)
             said = Hints(wait, (requests(2, left, provider.wait(2.0)),), not admitted)
             await asyncio.sleep(seconds)
-            scene.gate.settle(permit, Feedback(200, said) if admitted else Feedback(429, said, Throttle.REQUESTS))
+            scene.gate.settle(permit, Feedback(said) if admitted else Feedback(said, Throttle.REQUESTS))
             if admitted:
                 return
 
@@ -169,7 +169,9 @@ def test_the_rate_at_the_first_429s_is_what_was_admitted_of_their_whole_burst() 
         if number % 20 == 19:
             pace.refused(left, 100.0, 100.0, 0.7 if number == 19 else now)
         else:
-            pace.answered(left, 100.0, 100.0)
+            permit = Permit(1, 100.0, 100.0, full=False, now=left)
+            permit.leaving = 100.0
+            pace.answered(permit)
     assert 0.7 * 95 <= pace.rate <= 0.9 * 95
 
 

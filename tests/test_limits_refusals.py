@@ -197,7 +197,7 @@ async def test_a_limit_that_only_the_text_of_refusals_names_makes_no_run_slower_
             await asyncio.sleep(0.01)
             text = f'"on {kind} per minute (RPM): Limit 5, Used 5. "'.encode()
             said = hints({}, 429, text)._replace(retry_after=wait)
-            scene.gate.settle(permit, Feedback(429, said, Throttle.REQUESTS))
+            scene.gate.settle(permit, Feedback(said, Throttle.REQUESTS))
 
     await asyncio.gather(*(row() for _ in range(30)))
     assert now() <= (1.25 if announced else 2.0) * 30

@@ -130,13 +130,10 @@ def _failed(request: Request, exchange: Exchange, hints: Hints, meanings: Meanin
 
 def feedback(judged: Judged, body_bytes: int) -> Feedback:
     """What the gate learns from an exchange with a request of `body_bytes`."""
-    answer, _, usage, hints, _ = judged
-    good = judged.reply is not None
-    throttle = None if good or not answer.throttled else throttle_of(answer)
-    given, output = (None, None) if usage is None else usage[:2]
-    total = None if given is None or output is None else given + output
-    failed = not good and answer.down
-    return made(Feedback, (answer.status, hints, throttle, total, failed, body_bytes, given, output))
+    answer, reply, usage, hints, _ = judged
+    if reply is not None:
+        return made(Feedback, (hints, None, False, usage, body_bytes))
+    return Feedback(hints, throttle_of(answer) if answer.throttled else None, answer.down, usage, body_bytes)
 
 
 def throttle_of(answer: Answer) -> Throttle:

@@ -90,7 +90,7 @@ class Lane:
         self.outage = None if member.client is None else Outage(gate, member.client, gone=self.gone)
         self.queue = QueueWatch(gate, member.client) if member.client and _is_asked(member) else None
         self.meanings = Meanings(plan.dialect, plan.answers)
-        self.prices = Prices(plan, expected=lambda: gate.estimate(0, None))
+        self.prices = Prices(plan, expected=gate.expected_output)
         self.sending = Sending(plan, emit=emit, rows_left=rows_left, as_rendered=member.instead is None)
         self.last_error = ""  # The provider's last refusal or failure
         self.probes_ahead = False

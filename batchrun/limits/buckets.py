@@ -27,14 +27,26 @@ class Spacing:
     their turn. Lost time is made up for up to the depth, within `stated` per second.
     """
 
-    __slots__ = ("_ahead", "_at", "_clump", "_last_second", "depth", "held", "level", "pending", "rate", "stated")
+    __slots__ = (
+        "_ahead",
+        "_at",
+        "_clump",
+        "_last_second",
+        "admitted",
+        "depth",
+        "held",
+        "level",
+        "rate",
+        "sent",
+        "stated",
+    )
 
     def __init__(self, now: float) -> None:
         self.rate = self.stated = math.inf
         self.depth = 1.25
         self.level = 1.0
-        self.pending = 0  # admitted, not yet sent
-        self.held = 0  # of these, waiting only for their turn
+        self.admitted = self.sent = 0
+        self.held = 0  # admitted, and waiting only for their turn
         self._at = now
         self._ahead = self._clump = 0.0
         self._last_second: deque[float] = deque()
@@ -57,17 +69,22 @@ class Spacing:
         if elapsed > 0:
             self.level = self.depth if self.rate == math.inf else min(self.depth, self.level + elapsed * self.rate)
 
+    @property
+    def pending(self) -> int:
+        """Requests that are admitted and not sent yet."""
+        return self.admitted - self.sent
+
     def wait(self) -> float:
         """Seconds from the last `refill` until one more may be admitted."""
         return self._until(self.level + self._ahead * self.rate - self.pending)
 
     def take(self) -> None:
         """Admit one."""
-        self.pending += 1
+        self.admitted += 1
 
     def release(self) -> None:
         """An admitted one will not be sent."""
-        self.pending -= 1
+        self.admitted -= 1
 
     def ready(self, admitted: float, now: float) -> float:
         """Seconds until one admitted then may be sent, after those held already."""
@@ -79,12 +96,12 @@ class Spacing:
 
     def left(self, now: float) -> None:
         """A request is sent now."""
-        self.pending -= 1
+        self.sent += 1
         if self.rate != math.inf:
             self.refill(now)
             self.level -= 1.0
-        if self.stated != math.inf:
-            self._last_second.append(now)
+            if self.stated != math.inf:
+                self._last_second.append(now)
 
     def believe(self, credit: float) -> None:
         """The provider's bucket holds only this much."""

@@ -16,6 +16,7 @@ none waits and the limit is full, it grows, and the cap with it up to `most`.
 import math
 from enum import Enum
 
+from batchrun.events import WaitReason
 from batchrun.limits.queue import Queue
 from batchrun.limits.random_429s import Random429Detector
 from batchrun.limits.records import Permit
@@ -110,11 +111,10 @@ class ConcurrencyLimiter:
         if not self.fixed:
             self._start(min(self.cap, START), now)
 
-    def answered(self, permit: Permit, together: int, now: float, used: bool, bound: bool) -> None:
+    def answered(self, permit: Permit, together: int, now: float, waited: WaitReason | None, flying: int) -> None:
         """A request was answered; at least `together` were let through at once.
 
-        `used`: half the limit was in use, as slow start requires; `bound`: it held requests back, as measuring
-        requires.
+        Beside it `flying` are in flight, and the next request `waited` for that reason (None: no request).
         """
         self._random_429s.answered(permit.flying, permit.left)
         self._random_429s.proves(together)
@@ -127,7 +127,8 @@ class ConcurrencyLimiter:
             return
         if self._stage is _Stage.QUEUE:
             return
-        if not (used if self._stage is _Stage.START else bound):
+        bound = waited is WaitReason.CONCURRENCY  # as measuring requires; slow start requires half the limit in use
+        if not (bound if self._stage is not _Stage.START else waited is not None and flying + 1 >= self.size / 2):
             self._void(now)
             return
         self._count += 1

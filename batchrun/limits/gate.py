@@ -20,7 +20,8 @@ from batchrun.limits.wait_queue import Alarm, Demand, WaitQueue, tokens_of
 from batchrun.limits.wait_reporter import Wait, WaitReporter
 
 _SCARCE = frozenset({WaitReason.CONCURRENCY, WaitReason.REQUESTS, WaitReason.TOKENS})
-_FULL = Wait(WaitReason.CONCURRENCY, None)
+_CONCURRENCY = WaitReason.CONCURRENCY
+_FULL = Wait(_CONCURRENCY, None)
 _LOOK_AGAIN = 1.0  # Seconds after which a slow rate is read again: it may have grown
 _READY, _READY_FOR_SENDERS = 1 / 32, 1 / 2
 """Share of the limit that prepares without a slot: covers a commit's time, and little is uncertain after a kill; the latter
@@ -45,7 +46,7 @@ class Gate:
         self._clock = clock or asyncio.get_running_loop().time
         now = self._clock()
         self._estimate = Estimate()
-        self.estimate = self._estimate.of
+        self.estimate, self.expected_output = self._estimate.of, self._estimate.expected_output
         self._rates = Rates(limits, self._estimate, now)
         self._window = ConcurrencyLimiter(limits.cap, limits.fixed, limits.most)
         self._unnamed = Unnamed()
@@ -55,6 +56,10 @@ class Gate:
         self._alarm = Alarm(self._wake)
         self._in_flight, self.flights = 0, InFlight()
         self._paused = self._closed = self._recalled = False
+        self._plain = (
+            True  # neither paused nor half-open, and no 429 so far: only the window and rates hold requests back
+        )
+        self._ready_share = 0  # how many prepare without a slot
         self._half_open_every: float | None = None
         self._half_open_reason = WaitReason.DOWN
         self.down = False
@@ -120,23 +125,31 @@ class Gate:
         """Free the slot and learn. Returns the Retry-After seconds of a random 429, for this request only."""
         if not permit.open:
             return 0.0
-        _, hints, throttle, tokens, _, size, given, made = feedback
+        hints, throttle, failed, usage, size = feedback
         refused = throttle is not None or hints.looks_like_429
         beside, now = self.flights.beside(permit) if refused else 0, self._clock()
         self._end(permit, now)
-        self._rates.time(now - permit.left)
-        waited = self._reason if self._queue.waiters else None
-        if throttle is not None:
-            self._rates.settle(permit, 0)
-        elif tokens is not None:
-            self._rates.settle(permit, tokens)
-        if given is not None and made is not None:
-            self._estimate.learn(size, given, made)
+        rates, alone, tokens = self._rates, 0.0, None if throttle is None else 0
+        if usage is not None:
+            if throttle is None:
+                tokens = usage.input + usage.output
+            if size:
+                self._estimate.learn(size, usage.input, usage.output)
+        rates.settle(permit, tokens, now - permit.left)
         if hints is not NO_HINTS:
-            self._rates.apply(permit, hints, now)
-        alone = self._refused(permit, feedback, beside, now) if refused else 0.0
-        if not refused:
-            self._answered(permit, feedback, waited, now)
+            rates.apply(permit, hints, now)
+        if refused:
+            alone = self._refused(permit, feedback, beside, now)
+        else:
+            rates.answered(permit)
+            if failed and not permit.aside:
+                self._window.failed(now)
+            elif not permit.aside:
+                together = self.flights.replied(permit, now)
+                if not self._plain:
+                    self._answered_later(permit, together, now)
+                waited = self._reason if self._queue.waiters else None
+                self._window.answered(permit, together, now, waited, self._in_flight)
         self._pump(now)
         return alone
 
@@ -159,6 +172,7 @@ class Gate:
         if every is None and self._half_open_every is not None:
             self._window.restart(now)
         self._half_open_every, self._half_open_reason = every, reason or WaitReason.DOWN
+        self._note_plain()
         self._pump(now)
 
     def set_aside(self) -> None:
@@ -168,6 +182,7 @@ class Gate:
     def pause(self) -> None:
         """Admit nothing until `resume`."""
         self._paused = True
+        self._note_plain()
         now = self._clock()
         self._reporter.held(Wait(WaitReason.PAUSED, None), self._last, now)
         self._pump(now)
@@ -175,6 +190,7 @@ class Gate:
     def resume(self) -> None:
         """Admit again."""
         self._paused = False
+        self._note_plain()
         now = self._clock()
         self._reporter.sending(now)
         self._pump(now)
@@ -254,10 +270,11 @@ class Gate:
         return self._clock()
 
     async def _waited(self, future: asyncio.Future[Permit]) -> Permit:
-        if self._queue.waiters[0].future is future:
+        waiters = self._queue.waiters
+        if waiters[0].future is future:
             self._pump(self._clock())
-        elif self._reason is WaitReason.CONCURRENCY:
-            self._ready_next()
+        elif len(waiters) <= self._ready_share and self._reason is _CONCURRENCY:
+            self._queue.get_ready(self._ready_share)
         try:
             return await future
         except asyncio.CancelledError:
@@ -289,27 +306,25 @@ class Gate:
         if not self._paused:
             self._reporter.sending(now)
 
-    def _ready_next(self) -> None:
-        # Not where a rate may hold them back, or where this process has no idle slot.
-        share = _READY if self._in_flight <= self._rates.took * _HURRIED else _READY_FOR_SENDERS * self._senders
-        if share and not self._rates.limited:
-            self._queue.get_ready(int(self._window.size * share))
-
     def _grant(self, now: float, tokens: int) -> Permit:
         self._in_flight += 1
         rates, self._last, self._reason = self._rates, now, None
         rates.take(tokens, now)
-        if self._cooldown.until > -math.inf:
+        if not self._plain:
             self._cooldown.granted(now)
         if self._in_flight == 1:
             self._window.first_left(now)
-        full = self._scarce is WaitReason.CONCURRENCY and self._in_flight >= 0.8 * self._window.size
-        return Permit(tokens, rates.spacing.rate / rates.share, rates.spacing.rate, full, now)
+        full, rate = self._scarce is _CONCURRENCY and self._in_flight >= 0.8 * self._window.size, rates.spacing.rate
+        return Permit(tokens, rate / rates.share, rate, full, now)
 
     def _may_leave(self, now: float, demand: Demand) -> int | Wait:
         """The tokens of a request that may be sent, or its wait. Raises NeverFits."""
-        rates = self._rates
-        wait, tokens = self._barred(now), 0
+        rates, tokens = self._rates, 0
+        wait = _FULL if self._in_flight + 1 > self._window.size else None
+        if not self._plain:
+            wait = self._barred(now)
+        if rates.free:
+            return tokens_of(demand) if wait is None else wait
         if wait is None or rates.token_limit < math.inf:
             tokens = tokens_of(demand)
             if tokens > rates.token_limit:
@@ -324,15 +339,17 @@ class Gate:
             return Wait(WaitReason.THROTTLED, until)
         if self._half_open_every is not None and now < self._last + self._half_open_every:
             return Wait(self._half_open_reason, self._last + self._half_open_every)
-        if self._in_flight >= (self._window.cap if self._half_open_every is not None else int(self._window.size)):
+        if self._in_flight + 1 > (self._window.cap if self._half_open_every is not None else self._window.size):
             suspected = self._unnamed.bursts and self._unnamed.suspected is not None
-            return Wait(WaitReason.CONCURRENCY, now + self._cooldown.refusal_seconds) if suspected else _FULL
+            return Wait(_CONCURRENCY, now + self._cooldown.refusal_seconds) if suspected else _FULL
         return None
 
     def _hold(self, wait: Wait, now: float) -> None:
-        if wait is _FULL and self._alarm.is_set and self._reporter.reported is None:
-            self._reason, self._scarce, self._until = wait.reason, wait.reason, None  # nothing to tell of a full window
-            self._ready_next()
+        if wait is _FULL and self._alarm.timer is not None and self._reporter.reported is None:
+            self._reason = self._scarce = _CONCURRENCY  # nothing to tell of a full window
+            self._until = None
+            if self._ready_share:
+                self._queue.get_ready(self._ready_share)
             return
         reason, self._until = wait.reason, wait.until
         self._reason = reason
@@ -340,8 +357,8 @@ class Gate:
             self._scarce = reason
         self._rates.held(wait, now)
         look = self._reporter.held(wait, self._last, now)
-        if reason is WaitReason.CONCURRENCY:
-            self._ready_next()
+        if reason is _CONCURRENCY:
+            self._queue.get_ready(self._ready_share)
         at = look if self._until is None else self._until
         if at is not None:
             self._alarm.set(min(at, now + _LOOK_AGAIN) if reason is WaitReason.REQUESTS else at, now)
@@ -353,10 +370,18 @@ class Gate:
         self._pump(now)
 
     def _tune(self, now: float) -> None:
-        self._rates.tune(now, self._cooldown.share(now))
+        rates = self._rates
+        rates.tune(now, self._cooldown.share(now))
+        # Not where a rate may hold them back, or where this process has no idle slot.
+        share = _READY if self._in_flight <= rates.took * _HURRIED else _READY_FOR_SENDERS * self._senders
+        self._ready_share = 0 if rates.limited else int(self._window.size * share)
+
+    def _note_plain(self) -> None:
+        self._plain = not (self._paused or self._half_open_every is not None or self.flights.refusals)
 
     def _refused(self, permit: Permit, feedback: Feedback, beside: int, now: float) -> float:
         self.flights.refused()
+        self._note_plain()
         throttle = self._rates.kind(feedback.throttle, feedback.hints, now)
         announced = feedback.hints.retry_after
         again, alone = self._cooldown.again(permit.left), 0.0
@@ -415,17 +440,9 @@ class Gate:
             self._window.start_again(now)  # what it measured while chance held the rate down says nothing
         return random
 
-    def _answered(self, permit: Permit, feedback: Feedback, waited: WaitReason | None, now: float) -> None:
-        self._rates.answered(permit)
-        if permit.aside:
-            return
-        if feedback.failed:
-            self._window.failed(now)
-            return
+    def _answered_later(self, permit: Permit, together: int, now: float) -> None:
+        """Something other than a 429 came back, and there were 429s before."""
         if self._cooldown.since is not None or self._cooldown.bursts:
             self._cooldown.answered(permit.left)
-        together = self.flights.replied(permit, now)
         if self._unnamed.bursts:
             self._let_through(together, now)
-        used = waited is not None and self._in_flight + 1 >= self._window.size / 2
-        self._window.answered(permit, together, now, used, waited is WaitReason.CONCURRENCY)

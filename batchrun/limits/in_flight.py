@@ -54,18 +54,18 @@ class ReplyTimes:
 class InFlight:
     """The requests in flight of one gate. Times are the gate's clock."""
 
-    __slots__ = ("_flights", "_refusals", "_replies", "last_ended", "times")
+    __slots__ = ("_flights", "_replies", "last_ended", "refusals", "times")
 
     def __init__(self) -> None:
         self._flights: dict[Permit, None] = {}
-        self._replies = self._refusals = 0
+        self._replies = self.refusals = 0
         self.times = ReplyTimes()
         self.last_ended = -math.inf  # when the last of them ended
 
     def left(self, permit: Permit) -> None:
         """A request is sent now."""
         self._flights[permit] = None
-        permit.flying, permit.replies, permit.refusals = len(self._flights), self._replies, self._refusals
+        permit.flying, permit.replies, permit.refusals = len(self._flights), self._replies, self.refusals
 
     def ended(self, permit: Permit, now: float) -> None:
         """Its exchange is over, or it was not sent."""
@@ -76,7 +76,8 @@ class InFlight:
         """A request was answered; returns how many were let through together, at least."""
         self._replies += 1
         self.times.replied(now - permit.left, now)
-        return max(1, permit.flying - (self._refusals - permit.refusals))
+        together = permit.flying - (self.refusals - permit.refusals)
+        return together if together > 1 else 1
 
     def set_aside(self, before: float) -> int:
         """Requests sent before then no longer count; returns their number."""
@@ -87,7 +88,7 @@ class InFlight:
 
     def refused(self) -> None:
         """A request was refused."""
-        self._refusals += 1
+        self.refusals += 1
 
     def beside(self, permit: Permit) -> int:
         """How many were at the provider with a refused request: in flight or answered since."""

@@ -23,6 +23,7 @@ import math
 from collections import deque
 
 from batchrun.limits.random_429s import Random429Detector
+from batchrun.limits.records import Permit
 
 _FIRST_PACE = 16.0  # requests per second
 _DOUBLES_IN = 0.25  # seconds at most
@@ -58,6 +59,8 @@ _CLEARLY = 0.98  # Share of a proven rate below which no limit explains a 429
 _STRAYS_AT_MOST = 0.1  # Share of requests that may be refused at random
 _DEPTH = (2.0, 0.05)  # Requests, or seconds of the rate, that a provider's bucket is assumed to hold
 _SETTLED = 8  # Replies after which the average tokens are used
+_WEIGHED = 50  # Replies over which they are averaged
+_LARGEST_RATIO = 100.0  # Of tokens to bytes, times `Estimate.BYTES_PER_TOKEN`
 
 
 class LearnedRate:
@@ -114,10 +117,11 @@ class LearnedRate:
             self.rate = max(_SLOWEST, self._search() if self._stage == "search" else self._cubic())
         return self.rate
 
-    def answered(self, left: float, rate: float, spaced: float) -> None:
-        """A request sent then at `rate` was not refused; `spaced` was allowed."""
+    def answered(self, permit: Permit) -> None:
+        """A request was not refused."""
         self._in_a_row = 0
-        self._random_429s.answered(rate, left)
+        left, spaced, leaving = permit.left, permit.spaced, permit.leaving
+        self._random_429s.answered(spaced if spaced < leaving else leaving, left)
         if self._stage == "start" or left <= self._cut_at:
             self._admitted.append(left)  # also of a burst that has begun the search: its later 429s reckon anew
         else:
@@ -331,6 +335,10 @@ class Estimate:
         """Start with an earlier session's averages."""
         self._ratio, self._input, self._output, self._count = ratio, input_tokens, output_tokens, _SETTLED
 
+    def expected_output(self) -> int:
+        """Output tokens of a request without a limit."""
+        return math.ceil(self._output)
+
     def of(self, body_bytes: int, output_limit: int | None) -> int:
         """Input by bytes and observed ratio; output as observed, within the request's limit."""
         output = self._output
@@ -340,10 +348,10 @@ class Estimate:
 
     def learn(self, body_bytes: int, input_tokens: int, output_tokens: int) -> None:
         """Add one reply's usage."""
-        self._count += 1
-        weight = 0.02 if self._count >= 50 else 1 / self._count
-        if body_bytes > 0:
-            ratio = min(100.0, input_tokens * self.BYTES_PER_TOKEN / body_bytes)
-            self._ratio += weight * (ratio - self._ratio)
+        if self._count < _WEIGHED:
+            self._count += 1
+        weight = 1 / self._count
+        ratio = input_tokens * self.BYTES_PER_TOKEN / body_bytes
+        self._ratio += weight * ((ratio if ratio < _LARGEST_RATIO else _LARGEST_RATIO) - self._ratio)
         self._input += weight * (input_tokens - self._input)
         self._output += weight * (output_tokens - self._output)

@@ -36,9 +36,9 @@ class Random429Detector:
     """What is known of random 429s of one kind."""
 
     __slots__ = (
-        "_adds", "_alarmed", "_all", "_believed", "_beside", "_block", "_certain", "_clear", "_depth", "_lasts", "_mean", "_most",
-        "_proven", "_refused", "_refused_beside", "_refused_of_block", "_score", "_since", "_strays", "_strays_at_most",
-        "_subtracts", "_watched", "admitted", "share",
+        "_adds", "_alarmed", "_before", "_believed", "_beside", "_block", "_certain", "_clear", "_depth", "_lasts", "_met", "_most",
+        "_proven", "_refused", "_refused_beside", "_refused_of_block", "_score", "_since", "_sizes", "_strays",
+        "_strays_at_most", "_subtracts", "_watched", "admitted", "share",
     )  # fmt: skip
 
     def __init__(self, *, certain: float, clear: float, depth: tuple[float, float], strays_at_most: float) -> None:
@@ -55,6 +55,8 @@ class Random429Detector:
         self.share = 0.0  # known share of random 429s; 0 while none is known
         self._alarmed = 0.0
         self._lasts = 1.0
+        self._met = False  # whether there was a 429: until then an answer only adds to its block
+        self._block = self._before = 0  # answered ones of the block; all others since the count began
         self.admitted = 1.0  # share answered, of those not refused at random, before the last alarm
         self.believe()
         self._weigh(_USUAL)
@@ -70,27 +72,27 @@ class Random429Detector:
 
     def answered(self, size: float, left: float) -> None:
         """A request of that size, sent then, was not refused."""
-        if self._score:
+        if self._met:
             self._score = max(0.0, self._score - self._subtracts)
-        self._all += 1
-        if self.share:
-            self._correct(size, 0)
-        if left > self._since and size >= _ALIKE * self._watched:
-            self._prove_beside()
+            if self.share:
+                self._correct(size, 0)
+            if left > self._since and size >= _ALIKE * self._watched:
+                self._prove_beside()
         self._block += 1
-        self._mean += (size - self._mean) / self._block
-        if self._block >= _BLOCK and self._block >= self._mean * self._lasts:
+        self._sizes += size
+        if self._block >= _BLOCK and self._block >= self._sizes / self._block * self._lasts:
             self._prove_block()
 
     def refused(self, size: float, left: float, *, again: bool = False) -> bool:
         """Whether the refusal is random; `again`: nothing was answered since the last."""
+        self._met = True
         self._score += self._adds
-        self._all += 1
+        self._before += 1
         self._refused += 1
         self._refused_of_block += 1
         explained = self.explains(size)
         if self._score >= _ALARM:
-            self._alarm(size, self._refused / self._all)
+            self._alarm(size, self._refused / (self._before + self._block))
             return False
         self._correct(size, 1)
         if explained:
@@ -113,8 +115,8 @@ class Random429Detector:
         """Set the random share; unless `sure`, an alarm with many more revokes it."""
         self.share = min(_MOST, max(_LEAST, share))
         self._most = _MOST if sure else self.share
-        self._score = 0.0
-        self._all = self._refused = 0
+        self._met, self._score = True, 0.0
+        self._count_from(0)
         self._weigh(self.share)
 
     def believe(self, stalled: float = 0.0) -> None:
@@ -125,9 +127,10 @@ class Random429Detector:
         self._lasts = max(self._lasts, min(stalled, _LONGEST_WINDOW))
         self._score = 0.0
         self._proven = self._certain
-        self._all = self._refused = self._strays = 0
+        self._strays = 0
         self._believed: deque[float] = deque(maxlen=_REMEMBERED)
         self._begin_block()
+        self._count_from(0)
         self._watch(math.inf, math.inf)
 
     def _correct(self, size: float, refused: int) -> None:
@@ -156,9 +159,9 @@ class Random429Detector:
         if self.share:
             return
         if not self._strays:
-            self._all = self._refused = 1
+            self._count_from(1)
         self._strays += 1
-        share = self._refused / self._all
+        share = self._refused / (self._before + self._block)
         if self._strays >= _STRAYS and share <= self._strays_at_most:
             self.known(share, sure=True)
 
@@ -174,13 +177,18 @@ class Random429Detector:
 
     def _prove_block(self) -> None:
         if self._refused_of_block <= (self.share or _SPOILT) * self._block:
-            depth = max(self._depth[0], self._depth[1] * self._mean)
-            self.proves(self._mean * (1 - depth / self._block))
+            mean = self._sizes / self._block
+            depth = max(self._depth[0], self._depth[1] * mean)
+            self.proves(mean * (1 - depth / self._block))
         self._begin_block()
 
     def _begin_block(self) -> None:
+        self._before += self._block
         self._block = self._refused_of_block = 0
-        self._mean = 0.0
+        self._sizes = 0.0  # the sum of the block's
+
+    def _count_from(self, refused: int) -> None:
+        self._refused, self._before = refused, refused - self._block
 
     def _weigh(self, share: float) -> None:
         more = 2 * share + _MORE

@@ -52,6 +52,7 @@ _TUNED_EVERY = 0.02  # Seconds for which a rate is taken as constant.
 _APPLY_EVERY = 0.005  # Seconds between answers whose headers are applied.
 _TIMED = 64  # Exchanges over which their time is averaged
 _METERED = 0.25  # Seconds over which the departure rate is averaged (fading).
+_ONE_METERED = 1 / _METERED  # One departure as a rate
 _PRESSURE = 5.0  # 429s about tokens that disprove a stated limit, fading over `_PRESSED` seconds
 _PRESSED = 5.0
 _RECENTLY = 15.0  # Seconds for which a shortage of tokens explains a 429 of unknown cause
@@ -75,7 +76,7 @@ class Rates:
         self._unconfirmed, self._answers = set[str](), 0
         self._estimate = estimate
         self._own = limits
-        self._sent, self._sent_tokens, self._refused = 0, 0.0, 0
+        self._sent_tokens, self._refused = 0.0, 0
         self._applied, self._applied_at = -1, -math.inf
         self._leaving, self._left_at = 0.0, now
         self._tuned = -math.inf
@@ -88,6 +89,7 @@ class Rates:
         self._pressure = 0.0
         self._request_pace = self._tokens_stated = math.inf
         self.token_limit = math.inf  # stated tokens; no request can be larger
+        self.free = False  # no rate is in force, and no limit stated
 
     @property
     def known(self) -> bool:
@@ -153,7 +155,7 @@ class Rates:
         self.spacing.set_rate(min(requests, learnt) * share, now)
         self.spacing.stated = requests
         self.bucket.set_rate(min(tokens, learnt_tokens), now)
-        self._tuned = now
+        self._tuned, self.free = now, not (self.limited or self._stated)
 
     def test(self, rate: float | None, now: float) -> None:
         """Allow that rate, to test for another cause; None ends it."""
@@ -195,9 +197,10 @@ class Rates:
 
     def take(self, tokens: int, now: float) -> None:
         """A request of that many tokens is admitted."""
-        self.spacing.pending += 1
-        if self.bucket.rate < math.inf:
-            self.bucket.take(tokens)
+        self.spacing.admitted += 1
+        if self.free:
+            return
+        self.bucket.take(tokens)
         for limit in self._stated.values():
             kind = limit.inference.stated.kind
             limit.take(1.0 if kind == "requests" else tokens * self._share_of(kind), now)
@@ -212,21 +215,16 @@ class Rates:
 
     def left(self, permit: Permit, now: float) -> None:
         """The request is sent now."""
-        permit.left, spaced = now, permit.spaced
-        leaving = self._leaving
+        spacing, leaving = self.spacing, self._leaving
         if now > self._left_at:
             leaving *= math.exp((self._left_at - now) / _METERED)
-        self._leaving = leaving = leaving + 1 / _METERED
-        self._left_at = now
-        permit.rate = spaced if spaced < leaving else leaving
-        permit.most = spaced if spaced < math.inf else leaving
-        permit.sent_before = self._sent
+            self._left_at = now
+        self._leaving = permit.leaving = leaving + _ONE_METERED
+        permit.left, permit.sent_before, permit.tokens_before = now, spacing.sent, self._sent_tokens
         if self._refill.closed:
-            self._refill.opened(self._sent - self._refused, permit.pace, now)
-        permit.tokens_before = self._sent_tokens
-        self._sent += 1
+            self._refill.opened(spacing.sent - self._refused, permit.pace, now)
         self._sent_tokens += permit.tokens
-        self.spacing.left(now)
+        spacing.left(now)
 
     def apply(self, permit: Permit, hints: Hints, now: float) -> None:
         """Apply the headers of the newest request, less what was sent since."""
@@ -249,12 +247,15 @@ class Rates:
             limit = self._stated.get(stated.key)
             if limit is None:
                 limit = self._stated[stated.key] = StatedLimit(stated, now)
-                self._tuned = -math.inf
+                self._tuned, self.free = -math.inf, False
             elif stated.limit != limit.inference.stated.limit:
                 self._tuned = -math.inf
             if stated.kind == "requests":
                 sent = Sent(
-                    permit.sent_before - self._refused, self._sent - permit.sent_before - 1 + pending, 1.0, permit.left
+                    permit.sent_before - self._refused,
+                    self.spacing.admitted - permit.sent_before - 1,
+                    1.0,
+                    permit.left,
                 )
             else:
                 share = self._share_of(stated.kind)
@@ -265,18 +266,19 @@ class Rates:
                 self.pace.search_from(max(self.pace.rate, limit.pace(now) / sent.unit), now)
         self.pace.note_room(all(not _used_up(stated) for stated in hints.limits), now)
 
-    def time(self, took: float) -> None:
-        """Average the seconds of an exchange. The first to end of many is the shortest, so it counts little."""
-        if self._timed < _TIMED:
+    def settle(self, permit: Permit, tokens: int | None, took: float) -> None:
+        """The exchange is over, after `took` seconds, and has used that many tokens (None: unknown)."""
+        if self._timed < _TIMED:  # the first to end of many is the shortest, so it counts little
             self._timed += 1
-        self.took = took if self._timed == 1 else self.took + (took - self.took) / self._timed
-
-    def settle(self, permit: Permit, tokens: int) -> None:
-        """The request has used that many tokens."""
-        if self.bucket.rate < math.inf:
-            self.bucket.give(permit.tokens - tokens)
-        if permit.sent_before >= 0:
-            self._sent_tokens += tokens - permit.tokens
+            if self._timed == 1:
+                self.took = took
+        self.took += (took - self.took) / self._timed
+        if tokens is not None:
+            unused = permit.tokens - tokens
+            if not self.free:
+                self.bucket.give(unused)
+            if permit.sent_before >= 0:
+                self._sent_tokens -= unused
 
     def kind(self, throttle: Throttle | None, hints: Hints, now: float) -> Throttle:
         """What a 429 is about: as it says, else by its headers, else tokens if they were short."""
@@ -297,10 +299,9 @@ class Rates:
                     del self._stated[key]
                 self._unconfirmed.clear()
                 self._tuned = -math.inf
-        left, rate, spaced = permit.left, permit.rate, permit.spaced
-        self.pace.answered(left, rate, spaced)
+        self.pace.answered(permit)
         if self._tokens_stated < math.inf:  # else no 429 is about them
-            self._token_pace.answered(left, rate, spaced)
+            self._token_pace.answered(permit)
 
     def refused(self, permit: Permit, throttle: Throttle, again: bool, now: float) -> bool:
         """Slow down, unless a stated limit explains it; whether it was random. `again`: only 429s since."""

@@ -1,11 +1,13 @@
 """The records that enter and leave the gate."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from batchrun.events import WaitReason
 from batchrun.limits.headers import NO_HINTS, Hints
+from batchrun.models import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,44 +34,48 @@ class Throttle(StrEnum):
 
 
 class Feedback(NamedTuple):
-    """How an exchange ended. `status` is 0 without an answer; `throttle` marks a 429; `tokens` is the usage; `failed`:
-    5xx, lost connection or deadline."""
+    """How an exchange ended. `throttle` marks a 429; `failed`: 5xx, lost connection or deadline; `usage` of a request of
+    `body_bytes` (0: unknown)."""
 
-    status: int
     hints: Hints = NO_HINTS
     throttle: Throttle | None = None
-    tokens: int | None = None
     failed: bool = False
+    usage: Usage | None = None
     body_bytes: int = 0
-    input_tokens: int | None = None
-    output_tokens: int | None = None
 
 
 class Permit:
     """One request from `Gate.admit` until `Gate.settle` or `Gate.cancel`.
 
-    `left`: admission, then departure. Requests per second at departure: `pace` in force, `spaced` the part used after a
-    429, `rate` and `most` sent. `full`: concurrency held requests back. `flying` with it; `replies`, `refusals`,
-    `sent_before` (-1: not sent), `tokens_before`. `aside`: sent before an outage.
+    `left`: admission, then departure. Requests per second: `pace` in force at admission, `spaced` the part used after a
+    429, `leaving` at departure. `full`: concurrency held requests back. `sent_before` (-1: not sent). `aside`: sent before
+    an outage. Of the departure only: `flying` with it; `replies`, `refusals` and `tokens_before`.
     """
 
     __slots__ = (
-        "aside", "flying", "full", "left", "most", "open", "pace", "rate", "refusals", "replies", "sent_before", "spaced", "tokens",
+        "aside", "flying", "full", "leaving", "left", "open", "pace", "refusals", "replies", "sent_before", "spaced", "tokens",
         "tokens_before",
     )  # fmt: skip
+    flying: int
+    leaving: float
+    replies: int
+    refusals: int
+    tokens_before: float
 
     def __init__(self, tokens: int, pace: float, spaced: float, full: bool, now: float) -> None:
         self.tokens = tokens
         self.pace = pace
-        self.spaced = self.rate = self.most = spaced
+        self.spaced = spaced
         self.full = full
-        self.flying = 1
-        self.replies = self.refusals = 0
         self.left = now
         self.sent_before = -1
-        self.tokens_before = 0.0
         self.open = True
         self.aside = False
+
+    @property
+    def most(self) -> float:
+        """Requests per second that were sent at most."""
+        return self.spaced if self.spaced < math.inf else self.leaving
 
 
 _WINDOWS = {1.0: "a second", 60.0: "a minute", 3600.0: "an hour", 86_400.0: "a day", 2_592_000.0: "a month"}

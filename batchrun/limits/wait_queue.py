@@ -26,32 +26,27 @@ class Alarm:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | None = None  # None: not set
         self._at = math.inf
-
-    @property
-    def is_set(self) -> bool:
-        """Whether the timer runs."""
-        return self._timer is not None
 
     def set(self, at: float, now: float) -> None:
         """Call at that time, or before."""
-        if self._timer is not None:
+        if self.timer is not None:
             if self._at <= at:
                 return
-            self._timer.cancel()
+            self.timer.cancel()
         self._at, loop = at, asyncio.get_running_loop()
         shortest = _SHORTEST if isinstance(loop, asyncio.BaseEventLoop) else _SHORTEST_OF_UVLOOP
-        self._timer = loop.call_later(max(shortest, at - now), self._call)
+        self.timer = loop.call_later(max(shortest, at - now), self._call)
 
     def cancel(self) -> None:
         """Cancel the call."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def _call(self) -> None:
-        self._timer = None
+        self.timer = None
         self._wake()
 
 
@@ -78,8 +73,9 @@ class WaitQueue:
 
     def join(self, demand: Demand, ready: Callable[[], object] | None) -> asyncio.Future[Permit]:
         """Wait behind all others."""
-        loop = self._loop or asyncio.get_running_loop()
-        self._loop, future = loop, loop.create_future()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        future = self._loop.create_future()
         self.waiters.append(made(Waiter, (future, demand, ready)))
         return future
 
@@ -98,9 +94,9 @@ class WaitQueue:
 
     def get_ready(self, few: int) -> None:
         """Let the first `few` prepare, each once."""
-        few = min(few, len(self.waiters))
-        while self._ready < few:
-            waiter = self.waiters[self._ready]
+        waiters = self.waiters
+        while self._ready < few and self._ready < len(waiters):
+            waiter = waiters[self._ready]
             self._ready += 1
             if waiter.ready is not None and not waiter.future.done():
                 waiter.ready()
