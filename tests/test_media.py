@@ -124,7 +124,7 @@ def test_a_file_that_nobody_may_read_is_named(alone: None, tmp_path: Path, monke
     def refuse(path: Any, *rest: Any) -> Any:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr("batchrun.media.values.open", refuse, raising=False)
+    monkeypatch.setattr("batchrun.media.files.open", refuse, raising=False)
     with pytest.raises(media.MediaError, match=r"1\.png cannot be read: Permission denied"):
         look("p/1.png", tmp_path)
 

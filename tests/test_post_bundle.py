@@ -13,8 +13,7 @@ from batchrun.cluster.driver import driver_environ
 from batchrun.cluster.messages import PIECE, pieces
 from batchrun.errors import RefusedError
 from batchrun.models import Usage
-from batchrun.post.actor import Actor
-from batchrun.post.plain import pack_done, pack_shard, unpack_done, unpack_shard
+from batchrun.post.actor import Actor, pack_done, pack_shard, unpack_done, unpack_shard
 from batchrun.post.reply import KEPT, Done, Failure, Item, Shard, Value
 
 
@@ -103,7 +102,7 @@ def test_the_folder_works_alone(functions: Path, target: Path) -> None:
     write(functions, part_py="C = 5")
     (spec,) = bundle.fill(target, [f"{functions}/score.py:score"])
     code = (
-        "from batchrun.post.plain import pack_shard, unpack_done; from batchrun.post.actor import Actor; "
+        "from batchrun.post.actor import pack_shard, unpack_done; from batchrun.post.actor import Actor; "
         "from batchrun.post.reply import Item, Shard; actor = Actor(); "
         f"assert actor.load(({spec!r},), 16, 5.0, False) is None; "
         "print(unpack_done(actor.run(pack_shard(Shard([Item('text')])))).results[0].output)"

@@ -19,8 +19,8 @@ from batchrun.cluster.driver import ActorLostError, DriverLostError, Node
 from batchrun.errors import RefusedError
 from batchrun.events import PostChanged
 from batchrun.post import Choices, Failure, Item, PostQueue, Result, Value, queue
+from batchrun.post.actor import pack_done, unpack_shard
 from batchrun.post.cluster import Cluster, slots_of
-from batchrun.post.plain import pack_done, unpack_shard
 from batchrun.post.pool import LostError
 from batchrun.post.reply import Done, Shard
 from batchrun.post.worker import Setup

@@ -1,4 +1,4 @@
-"""The address of a Ray cluster, and errors where it cannot be joined."""
+"""The address of a Ray cluster, and errors if it cannot be joined."""
 
 import errno
 import importlib.util
@@ -10,22 +10,18 @@ from pathlib import Path
 from batchrun.display import printable
 from batchrun.errors import RefusedError
 
-AUTO = "auto"
-"""The cluster that this machine is a node of."""
-JOIN = 30.0
-"""Seconds to join, once something listens at the address."""
-CONNECT = 3.0
-"""Seconds for the first connection to the address, and for its answer."""
+AUTO = "auto"  # the cluster that this machine is a node of
+JOIN = 30.0  # seconds to join, once something listens at the address
+CONNECT = 3.0  # seconds for the first connection, and for its answer
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""What an HTTP/2 client, such as gRPC's, sends first: its preface and empty SETTINGS (RFC 9113, section 3.4)."""
-_SETTINGS = 4
-"""The type, in its fourth byte, of the first frame of such a server (section 4.1)."""
+"""What HTTP/2 clients, such as gRPC's, send first: preface and empty SETTINGS (RFC 9113, section 3.4)."""
+_SETTINGS = 4  # the type, in its fourth byte, of the first frame of such a server (section 4.1)
 _CURRENT = Path("/tmp/ray/ray_current_cluster")  # noqa: S108  where Ray keeps it
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
 
 def found(address: str) -> str:
-    """Raises RefusedError for `auto` on a machine that is not a node."""
+    """Raises RefusedError for `auto` outside a node."""
     if address != AUTO:
         return address
     address = os.environ.get("RAY_ADDRESS", "")
@@ -40,9 +36,9 @@ def found(address: str) -> str:
 
 
 def check_address(address: str) -> None:
-    """Raise RefusedError where Ray is not installed, or no cluster's head, which uses gRPC, listens at the address.
+    """Raises RefusedError if Ray is not installed, or no cluster's head, which uses gRPC, listens there.
 
-    Ray itself would try for minutes where nothing listens, and for half a minute with another server.
+    Ray itself would try for minutes.
     """
     if importlib.util.find_spec("ray") is None:
         raise RefusedError(

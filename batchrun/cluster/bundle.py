@@ -1,7 +1,7 @@
 """The folder that actors work in: copies of the user's functions and of batchrun.
 
-Files beside a function go along, but none that may hold replies or keys: no hidden ones, no `batchrun.toml`; from a directory with
-runs, and the current one, only Python files.
+Files beside a function go along, but none that may hold replies or keys: no hidden ones, no `batchrun.toml`; from a
+directory with runs, and the current one, only Python files.
 """
 
 import importlib.util
@@ -13,12 +13,9 @@ from pathlib import Path
 import batchrun
 from batchrun.errors import RefusedError
 
-LARGEST = 100_000_000
-"""Bytes of users' files at most."""
+LARGEST = 100_000_000  # bytes of users' files at most
 MOST = 10_000
-"""Their number at most."""
-_JOURNAL = b"BRJL"
-"""What a journal has at byte 68: the application id of an SQLite file."""
+_JOURNAL = b"BRJL"  # at byte 68 of a journal: the application id of an SQLite file
 _LEFT_OUT = ("__pycache__", "node_modules", "site-packages", "batchrun.toml")
 
 
@@ -53,7 +50,7 @@ def fill(folder: Path, specs: Sequence[str], hidden: Sequence[str] = ()) -> tupl
 
 
 def _package(name: str) -> Path | None:
-    """The outermost package's path; None where it is installed, or Python's own."""
+    """The outermost package; None if installed, or Python's own."""
     found = importlib.util.find_spec(name.partition(".")[0])
     place = found and (next(iter(found.submodule_search_locations or ()), None) or found.origin)
     if not place or not os.path.exists(place):
@@ -92,7 +89,7 @@ class _Budget:
 
 
 def _copy(source: Path, target: Path, budget: _Budget) -> None:
-    """Copy files, without hidden ones, environments, and links to other folders."""
+    """Without hidden files, environments, and links to folders."""
     only_code = [Path.cwd()]
     for at, folders, files in os.walk(source):
         here = Path(at)

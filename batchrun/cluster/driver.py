@@ -13,8 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 from batchrun.child_processes import into_log
 from batchrun.cluster import messages
 
-LEAVE = 4.0
-"""Seconds for the process to leave the cluster."""
+LEAVE = 4.0  # seconds for the process to leave the cluster
 _OWN = {
     "PYTHONDONTWRITEBYTECODE": "1",  # its code is a temporary copy
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` Ray would send the current directory along, with replies in it
@@ -35,7 +34,7 @@ class Node(NamedTuple):
 
 
 class ActorLostError(Exception):
-    """An actor did not answer. `by_node`: its node is gone, so no row caused it; `unavailable`: it may still run, and its call too."""
+    """`by_node`: its node is gone, so no row caused it; `unavailable`: it and its call may go on."""
 
     def __init__(self, message: str, *, by_node: bool, unavailable: bool = False) -> None:
         super().__init__(message)
@@ -49,10 +48,10 @@ class DriverLostError(ActorLostError):
 
 
 class DriverProcess:
-    """A member of a cluster. The caller numbers actors, each number once. After its end calls raise DriverLostError."""
+    """The caller numbers actors, each number once. After its end calls raise DriverLostError."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str], loop: asyncio.AbstractEventLoop) -> None:
-        """Actors work in `folder`, which is removed at the end; `environ` must hold no secret."""
+        """`folder` is removed at the end; `environ` must hold no secret."""
         self._folder = folder
         self._environ = environ
         self._loop = loop
@@ -127,7 +126,7 @@ class DriverProcess:
         return [Node(*node) for node in await self._call("nodes")]
 
     async def make(self, number: int, node: str, kind: str, processors: int, arguments: tuple[Any, ...]) -> Any:
-        """Start an actor of the class `MODULE:NAME` with so many processors; returns its `load(*arguments)`. Waits where the node is full.
+        """Start an actor of the class `MODULE:NAME`, if the node is full later; returns its `load(*arguments)`.
 
         Raises ActorLostError.
         """
@@ -138,7 +137,7 @@ class DriverProcess:
         return await self._call("call", number, method, *arguments)
 
     async def carry(self, number: int, data: bytes) -> bytes:
-        """An actor's `run` for bytes of any length. Raises ActorLostError."""
+        """`run` for bytes of any length. Raises ActorLostError."""
         return await self._call("run", number, data)
 
     def kill(self, number: int) -> None:
@@ -147,7 +146,7 @@ class DriverProcess:
         self._order("kill", (number,))
 
     async def close(self) -> None:
-        """Leave the cluster, within `LEAVE` seconds; its actors end."""
+        """Leave the cluster; its actors end."""
         if self._orders is not None:
             self._orders.close()
         await asyncio.to_thread(self._stopped, self._process)

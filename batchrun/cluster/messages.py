@@ -1,4 +1,4 @@
-"""Messages between processes as msgpack, which is no code, comes with Ray, and takes a tenth of JSON's time for texts."""
+"""Messages between processes as msgpack, which is no code, and takes a tenth of JSON's time."""
 
 import asyncio
 import importlib
@@ -7,8 +7,7 @@ from functools import cache
 from typing import Any, BinaryIO
 
 _LENGTH = struct.Struct("<Q")
-PIECE = 90_000
-"""Bytes of one argument or result: from 100 kB on Ray uses its object store, at three times the cost."""
+PIECE = 90_000  # bytes of one argument or result: from 100 kB on Ray uses its object store, at three times the cost
 
 
 def pieces(data: bytes) -> list[bytes]:
@@ -31,13 +30,13 @@ def unpack(data: bytes) -> Any:
 
 
 def packed(message: Any) -> bytes:
-    """A message with its length in eight bytes first."""
+    """With its length in eight bytes first."""
     data = pack(message)
     return _LENGTH.pack(len(data)) + data
 
 
 def write(pipe: BinaryIO, message: Any) -> None:
-    """Raises OSError where the other end is closed."""
+    """Raises OSError if the other end is closed."""
     pipe.write(packed(message))
     pipe.flush()
 

@@ -1,10 +1,10 @@
 """The process that is Ray's driver. Only this module imports Ray.
 
-A process of its own, since Ray takes over signals, changes the environment, writes to standard output, and ends the process where it
-loses the cluster. Its environment holds no secret, so none reaches the cluster.
+A process of its own, since Ray takes over signals, changes the environment, writes to standard output, and ends the
+process if it loses the cluster. Its environment holds no secret.
 
-`python -m batchrun.cluster.ray_main`: messages (number, operation, arguments) on standard input, answers (number, None or the
-name of an error, value) on what was standard output. It ends when its input does.
+Messages (number, operation, arguments) on standard input, answers (number, None or the name of an error, value) on what
+was standard output. It ends when its input does.
 """
 
 import asyncio
@@ -27,10 +27,8 @@ _ray: Any = ray
 _exceptions: Any = exceptions
 _strategies: Any = scheduling_strategies
 _LEAVE = 2.0
-_CONNECT = 0.5
-"""Seconds for a connection to a node."""
-_BY_ACTOR = ("run", "call")
-"""Operations whose first argument is an actor."""
+_CONNECT = 0.5  # seconds for a connection to a node
+_BY_ACTOR = ("run", "call")  # operations whose first argument is an actor
 
 
 class Operations:
@@ -39,7 +37,7 @@ class Operations:
         self._nodes: dict[int, str] = {}
 
     async def join(self, address: str, folder: str) -> None:
-        """Join off the main thread, where Ray would take over SIGTERM."""
+        """Off the main thread, where Ray would take over SIGTERM."""
         await asyncio.to_thread(
             _ray.init,
             address=address,
@@ -71,7 +69,7 @@ class Operations:
         return await getattr(self._actors[number], method).remote(*arguments)
 
     async def run(self, number: int, data: bytes) -> bytes:
-        """Bytes travel in pieces."""
+        """In pieces."""
         actor = self._actors[number]
         result = await actor.run.remote(*messages.pieces(data))
         if isinstance(result, int):
@@ -85,7 +83,7 @@ class Operations:
             await asyncio.to_thread(_ray.kill, actor)  # it waits for the node, also for one that is not there any more
 
     async def is_gone(self, number: int) -> bool:
-        """Whether the node has left or refuses connections; the cluster takes 15 s to notice."""
+        """Or refuses connections; the cluster takes 15 s to notice."""
         found = await asyncio.to_thread(_ray.nodes)
         for node in found:
             if node["NodeID"] == self._nodes.get(number) and node["Alive"]:

@@ -36,10 +36,8 @@ _TAG = re.compile(r"</?[A-Za-z][\w:.-]*(?:\s+[^<>]*)?/?>|</?>|</?\d+/?>")
 _ENTITY = re.compile(r"&(?:#\d+|#x[0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]{1,30});")
 _NUMBER = re.compile(r"\d(?:[\d.,'\u2019\u00a0\u202f\u066b\u066c]*\d)?")
 _MARKERS = re.compile(r"(?:\*\*|__|`+|~~)")
-_LEAST_LETTERS = 12
-"""Shorter equal texts are often names or codes."""
-_LEAST_LENGTH = 20
-"""Shorter texts have arbitrary length ratios."""
+_LEAST_LETTERS = 12  # shorter equal texts are often names or codes
+_LEAST_LENGTH = 20  # shorter texts have arbitrary length ratios
 _RATIO = 4.0
 
 
@@ -198,8 +196,7 @@ def _length(text: str) -> float:
     return sum(2.5 if unicodedata.east_asian_width(sign) in "WF" else 1.0 for sign in text)
 
 
-LEAST_LETTERS = 40
-"""An ideograph counts as two."""
+LEAST_LETTERS = 40  # an ideograph counts as two
 _SURE = 0.99
 _MOST_BYTES = 2000
 _IDEOGRAPHS = 0x2E80

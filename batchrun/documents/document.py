@@ -26,14 +26,11 @@ from batchrun.documents.segment import (
 )
 from batchrun.models import made
 
-Chunks = Callable[[], Iterable[bytes]]
-"""The bytes of a file from its beginning."""
+Chunks = Callable[[], Iterable[bytes]]  # the bytes of a file from its beginning
 
 _XML = frozenset({"android", "xliff", "ts", "resx", "tmx"})
-_WINDOWED = _XML | {"po", "json", "arb"}
-"""Read in a window if they are UTF-8."""
-_HEAD = 1 << 16
-"""Bytes in which a file states its encoding."""
+_WINDOWED = _XML | {"po", "json", "arb"}  # read in a window if they are UTF-8
+_HEAD = 1 << 16  # bytes in which a file states its encoding
 _PIECE = 1 << 16
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z][\w.-]*)""")
 _WITHOUT_MARK = {"utf-16": "utf-16-le", "utf-32": "utf-32-le", "utf-8-sig": "utf-8"}
@@ -279,8 +276,7 @@ _READERS: Mapping[str, str] = {
 FORMATS = tuple(_READERS)
 
 
-_FEW, _MANY = 1 << 10, 1 << 18
-"""Initial slots, and after the first growth."""
+_FEW, _MANY = 1 << 10, 1 << 18  # initial slots, and after the first growth
 
 _FREE = array("q", [0]) * _FEW
 

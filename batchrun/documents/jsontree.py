@@ -31,13 +31,11 @@ _MEMBER = re.compile(rf"[ \t\r\n]*{_STRING}[ \t\r\n]*:[ \t\r\n]*{_STRING},?")
 _KEY = re.compile(rf"[ \t\r\n]*{_STRING}[ \t\r\n]*:")
 _OPENED = {"}": "{", "]": "["}
 _BLANKS = re.compile(r"[ \t\r\n]*")
-_PLAIN = Segment("", "", 0, 0)[4:]
-"""The defaults of a segment."""
+_PLAIN = Segment("", "", 0, 0)[4:]  # the defaults of a segment
 _decode = json.JSONDecoder(strict=False).decode
 
 
-_Leaf = tuple[str, str | None, int, Segment]
-"""Parent's path, key (None in an array) with its place, segment."""
+_Leaf = tuple[str, str | None, int, Segment]  # parent's path, key (None in an array) with its place, segment
 
 
 class _Form(NamedTuple):
@@ -55,8 +53,7 @@ class _Form(NamedTuple):
 
 
 class JsonTree(Format):
-    _arb = False
-    """Whether keys with `@` describe others."""
+    _arb = False  # whether keys with `@` describe others
 
     def __init__(self, window: Window, language: str | None) -> None:
         self._window = window

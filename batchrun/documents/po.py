@@ -36,8 +36,7 @@ _FLAGS = re.compile(r"^[ \t]*#,[^\n]*\n?", re.MULTILINE)
 _PREVIOUS = re.compile(r"^[ \t]*#\|[^\n]*\n", re.MULTILINE)
 _COMMENTS, _PLURAL, _TARGET = (_ENTRY.groupindex[name] for name in ("comments", "forms", "target"))
 _EMPTY, _KIND = Status.EMPTY, Kind.TEXT  # faster than the enums' attributes
-_ID_SEPARATOR = "\x04"
-"""As in compiled catalogs, between context and text."""
+_ID_SEPARATOR = "\x04"  # as in compiled catalogs, between context and text
 
 
 class Catalog(Format):

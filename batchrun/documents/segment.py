@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-CONTEXT = 200
-"""Characters of a segment's context."""
+CONTEXT = 200  # characters of a segment's context
 
 
 class DocumentError(Exception):
@@ -66,8 +65,7 @@ class Segment(NamedTuple):
     plural: Plural | None = None
 
 
-Value = str | Mapping[str, str]
-"""A text, or one per plural form."""
+Value = str | Mapping[str, str]  # a text, or one per plural form
 
 
 class Edit(NamedTuple):
@@ -119,8 +117,7 @@ def newline_of(content: str) -> str:
     return "\r\n" if end > 0 and content[end - 1] == "\r" else "\n"
 
 
-CHUNK = 1 << 18
-"""Bytes per read."""
+CHUNK = 1 << 18  # bytes per read
 
 
 class Window:

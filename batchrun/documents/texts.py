@@ -11,8 +11,7 @@ from batchrun.documents.segment import CONTEXT, DocumentError, Edit, Format, Kin
 
 _PARAGRAPH = re.compile(r"[^\S\n]*\S[^\n]*(?:\n[^\S\n]*[^\s][^\n]*)*")
 _LINE = re.compile(r"[^\S\n]*\S[^\n]*")
-_WRAPPED = 200
-"""Paragraphs are segments if no line is longer; else lines."""
+_WRAPPED = 200  # paragraphs are segments if no line is longer; else lines
 
 
 class PlainText(Format):
@@ -48,8 +47,7 @@ _EMPTY_LINE = re.compile(r"^\r?$", re.MULTILINE)
 
 
 class SubRip(Format):
-    _blank_ends = False
-    """Whether a blank line always ends a cue."""
+    _blank_ends = False  # whether a blank line always ends a cue
 
     def __init__(self, content: str, _language: str | None) -> None:
         self._content = content

@@ -30,8 +30,7 @@ _PLAIN = re.compile(
 _BEFORE, _SOURCE, _BEHIND, _TARGET, _NOTES = (
     _PLAIN.groupindex[name] for name in ("before", "source", "behind", "target", "notes")
 )
-_SEGMENT_MARK = re.compile(r"</?(?:[\w.-]+:)?mrk\b[^>]*+>", re.ASCII)
-"""From tools; a target of nothing else is empty."""
+_SEGMENT_MARK = re.compile(r"</?(?:[\w.-]+:)?mrk\b[^>]*+>", re.ASCII)  # from tools; a target of nothing else is empty
 _NOTE = re.compile(rf"<note(?:\s{ATTRIBUTES})?+>([^<]*+)")
 
 

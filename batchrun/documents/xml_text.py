@@ -31,8 +31,7 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _SPELLED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _TAGS = re.compile(r"(<!\[CDATA\[.*?\]\]>|<!--.*?-->|<[^\s\d=<>][^>]*>)", re.DOTALL)
 _COMMENT = re.compile(r"<!--((?:(?!-->).)*)-->\s*\Z", re.DOTALL)
-_REACH = 1000
-"""In which an element's comment and indentation are looked for."""
+_REACH = 1000  # in which an element's comment and indentation are looked for
 
 
 class Node:

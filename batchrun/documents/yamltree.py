@@ -28,11 +28,9 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TEXT = "tag:yaml.org,2002:str"
 _PROPERTIES = re.compile(r"(?:[&!]\S*[ \t\r\n]+)+")
 _BODY = re.compile(r"[|>]([^\r\n]*)(\r?\n)")
-_STATED = re.compile(r"[-+]?[1-9]")
-"""A block whose first line may begin with blanks of the text."""
+_STATED = re.compile(r"[-+]?[1-9]")  # a block whose first line may begin with blanks of the text
 _UNSAFE = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[\u2028\u2029]")
-_BREAKS = "\n\u2028\u2029"
-"""Of YAML 1.1, beside CR and NEL, which it reads as LF."""
+_BREAKS = "\n\u2028\u2029"  # of YAML 1.1, beside CR and NEL, which it reads as LF
 _INDICATORS = frozenset("-?:,[]{}#&*!|>'\"%@`=<~")
 _SPELLED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t"}
 _START = yaml.Mark("", 0, 0, 0, None, 0)

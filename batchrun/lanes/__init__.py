@@ -1,1 +1,1 @@
-"""Where requests are sent, and by what: the executors behind the engine's one seam."""
+"""Executors of tickets: where and by what requests are sent."""

@@ -1,8 +1,9 @@
 """An executor that puts rows into a provider's batches; `states` has the states of a ticket.
 
-A create call is refused by a 4xx with a JSON error, accepted by a 2xx with an id. Anything else leaves the ticket *unsure*, since
-gateways repeat calls: the list is searched several times, as vendors show batches late. Of several matches the one furthest on is
-adopted; the others are cancelled, and their replies used. An empty list proves nothing (`batchlane serve` 0.2.0): the user decides.
+A create call is refused by a 4xx with a JSON error, accepted by a 2xx with an id. Anything else leaves the ticket
+*unsure*, since gateways repeat calls: the list is searched several times, as vendors show batches late. Of several
+matches the one furthest on is adopted; the others are cancelled, and their replies used. An empty list proves nothing
+(`batchlane serve` 0.2.0): the user decides.
 """
 
 import asyncio
@@ -32,20 +33,14 @@ from batchrun.lanes.shapes import (
 from batchrun.lanes.states import State, detailed, is_asked_to_end, is_brought
 from batchrun.models import Exchange, Ticket
 
-SEARCHES = (0.0, 5.0, 20.0, 60.0)
-"""Seconds after an unanswered create call at which its batch is searched."""
-MOST_TRIES = 2
-"""Create calls for one file."""
-MOST_FAILURES = 8
-"""Failures in a row of an upload or a search: four minutes of doubling waits."""
+SEARCHES = (0.0, 5.0, 20.0, 60.0)  # seconds after an unanswered create call at which its batch is searched
+MOST_TRIES = 2  # create calls for one file
+MOST_FAILURES = 8  # in a row, of an upload or a search: four minutes of doubling waits
 POLL_FIRST, POLL_GROWTH, POLL_LONGEST = 15.0, 1.5, 300.0
 FILE_POLL = 5.0
-VISIBLE = 120.0
-"""Seconds after which a batch never seen is another key's."""
-OVERDUE = 3600.0
-"""Seconds after its expiry at which an unended batch is reported."""
-MOST_DOWNLOADS = 3
-"""Downloads of a file with fewer lines than counted; then it is used."""
+VISIBLE = 120.0  # seconds after which a batch never seen is another key's
+OVERDUE = 3600.0  # seconds after its expiry at which an unended batch is reported
+MOST_DOWNLOADS = 3  # downloads of a file with fewer lines than counted; then it is used
 _REFUSED = frozenset({400, 401, 402, 403, 404, 413, 422, 429})
 _NO_LIST = frozenset({404, 405, 410, 501})
 _NOT_THIS_KEY = frozenset({401, 403})
@@ -66,7 +61,8 @@ class Calls(Protocol):
 class BatchExecutor:
     """Carries out tickets by one vendor's batches.
 
-    `folder` holds files in transit; `clock` gives Unix seconds; `scale` multiplies waits. Without `calls` it only reads results.
+    `folder` holds files in transit; `clock` gives Unix seconds; `scale` multiplies waits. Without `calls` it only reads
+    results.
     """
 
     def __init__(  # noqa: PLR0913  what it works with, each by name
@@ -101,7 +97,7 @@ class BatchExecutor:
                 return Reclaim.RUNNING
 
     def reclaimed(self, ticket: Ticket) -> Ticket:
-        """The ticket for this process, in which a call under way has no known answer."""
+        """For this process: a call under way has no known answer."""
         if ticket.remote is not None:
             self._known.add(ticket.remote)
         self._known.update(json_object(json.loads(ticket.detail)).get("not_ours") or ())
@@ -113,7 +109,7 @@ class BatchExecutor:
         return ticket
 
     async def step(self, ticket: Ticket) -> Stepped:
-        """Perform one step. Raises StopError where the user has to decide."""
+        """Raises StopError if the user has to decide."""
         steps: dict[str, Callable[[Ticket], Awaitable[Stepped]]] = {
             State.PLANNED: self._upload,
             State.UPLOADED: self._ready,
@@ -187,7 +183,7 @@ class BatchExecutor:
         return file.exists() and results.digest(file) == ticket.sha256
 
     def _refused(self, ticket: Ticket, answer: Exchange) -> Ticket:
-        """Nothing was created. The engine judges the answer like a live one."""
+        """The engine judges the answer like a live one."""
         kept = {"status": answer.status, "body": answer.body.decode("utf-8", "replace")[:4000]}
         detail = detailed(ticket, answer={**kept, "wait": retry_after(answer)})
         return replace(ticket, state=State.REFUSED, seen=self.clock(), note=answer_text(answer), detail=detail)
@@ -198,7 +194,7 @@ class BatchExecutor:
         return replace(ticket, state=State.REFUSED, detail=detailed(ticket, answer={"status": 0}), note=note)
 
     def _retry(self, ticket: Ticket, answer: Exchange, what: str, hint: str | None = None) -> Stepped:
-        """Repeat a step that costs nothing, later each time. Raises StopError with `hint` after too many failures."""
+        """Later each time. Raises StopError with `hint` after too many failures."""
         failures = self.failures(ticket) + 1
         if hint is not None and failures >= MOST_FAILURES:
             raise StopError(f"{what} failed {failures} times: {printable(answer_text(answer), 300)}", hint)
@@ -253,7 +249,7 @@ class BatchExecutor:
         return replace(adopted, expires=batch.expires, seen=self.clock(), note="found in the list of batches")
 
     def given_back(self, ticket: Ticket) -> Ticket:
-        """The ticket without a batch that proved another's; its own is searched again."""
+        """Without a batch that proved another's; its own is searched again."""
         others = [*(json_object(json.loads(ticket.detail)).get("not_ours") or ()), ticket.remote]
         detail = detailed(ticket, not_ours=others, object=None, looks=0, since=self.clock())
         note = f"batch {ticket.remote} belongs to other rows"
@@ -263,13 +259,13 @@ class BatchExecutor:
         return search.is_of(self.shape, ticket, batch)
 
     async def find(self, remote: str) -> Batch | None:
-        """The batch, None where the provider does not return it."""
+        """None if the provider does not return it."""
         answer = await self._call(self.shape.retrieve(remote))
         body = body_of(answer)
         return self.shape.batch(body) if answer.status == 200 and body.get("id") else None
 
     async def late(self, ticket: Ticket) -> Ticket | None:
-        """A forgotten ticket with its results in the folder; None while its batch runs or is not returned."""
+        """A forgotten ticket with its results in the folder; None while there are none."""
         answer = await self._call(self.shape.retrieve(ticket.remote or ""))
         body = body_of(answer)
         if answer.status != 200 or not body.get("id") or not self.shape.batch(body).ended:
@@ -300,7 +296,7 @@ class BatchExecutor:
         return Stepped(replace(ticket, note=answer_text(answer)), max(retry_after(answer), self._pause(ticket)))
 
     def seen(self, ticket: Ticket, body: Mapping[str, Any]) -> Stepped:
-        """A ticket whose batch was retrieved or listed; the wait is not scaled."""
+        """After its batch was retrieved or listed; the wait is not scaled."""
         batch = self.shape.batch(body)
         self._visible.add(batch.id)
         self._known.add(batch.id)
@@ -317,12 +313,11 @@ class BatchExecutor:
         return Stepped(changed, 0.0 if batch.ended else self._pause(ticket))
 
     def _pause(self, ticket: Ticket) -> float:
-        """Half the age of the ticket, from 15 s to 5 minutes."""
+        """Half the ticket's age, from 15 s to 5 minutes."""
         age = max(0.0, self.clock() - (ticket.asked or self.clock())) / self.scale
         return min(POLL_LONGEST, max(POLL_FIRST, age * (POLL_GROWTH - 1)))
 
     async def _fetch(self, ticket: Ticket) -> Stepped:
-        """Download both files whole."""
         batch = self.batch_of(ticket)
         assert batch is not None, "it was seen to have ended"
         most = MOST_DOWNLOADS if batch.error else MOST_FAILURES
@@ -363,9 +358,9 @@ class BatchExecutor:
         return self.shape.batch(found) if found else None
 
     async def listed(self, tickets: list[Ticket]) -> dict[int, Stepped]:
-        """A step of each of these submitted tickets by one page of the list, with other batches that are theirs.
+        """A step of submitted tickets by one page of the list, with other batches that are theirs.
 
-        Where the list cannot be read, all wait; where it is not offered, none is stepped.
+        If the list cannot be read, all wait; if it is not offered, none is stepped.
         """
         answer = await self._call(self.shape.listing(None))
         if answer.status in _NO_LIST or answer.status in _NOT_THIS_KEY:
@@ -388,7 +383,7 @@ class BatchExecutor:
         return {number: step._replace(wait=step.wait * self.scale) for number, step in found.items()}
 
     def answer_of(self, ticket: Ticket) -> tuple[int, str, float]:
-        """(status, body, wait) of the answer that refused a ticket; status 0 without one."""
+        """(status, body, wait) of the refusal; status 0 without one."""
         answer = json_object(json_object(json.loads(ticket.detail)).get("answer"))
         return int(answer.get("status") or 0), str(answer.get("body") or ""), float(answer.get("wait") or 0)
 
@@ -400,7 +395,7 @@ class BatchExecutor:
         return wire_id(self._run, seq, number)
 
     def places(self, ticket: Ticket, lines: set[int]) -> dict[int, tuple[int, int]]:
-        """(row, attempt) of these lines, from 1, of a ticket's file."""
+        """(row, attempt) of lines (from 1) of a ticket's file."""
         return results.places(self.path(ticket, "requests"), lines, self._run)
 
     def path(self, ticket: Ticket, kind: str) -> Path:

@@ -1,14 +1,12 @@
 """The interface between the engine and what carries requests out: tickets and completions.
 
-A ticket holds leases (rows with attempt numbers) and is committed before an executor gets it. `step` makes at most one call that
-changes something at the provider, and its state is committed before the next. After a kill `reclaim` returns:
+A ticket holds leases (rows with attempt numbers) and is committed before an executor gets it. `step` makes at most one
+call that changes something at the provider, and its state is committed before the next. After a kill `reclaim` returns:
 
     RUNNING   it is under way: step again
     READY     its results can be fetched
     UNSURE    a call that may have been carried out has no known answer: search, never send
     GONE      nothing of it is left: its rows are sent again, counted as possibly billed
-
-Live requests need no ticket: their journaled attempt ends with the process.
 """
 
 from collections.abc import Callable
@@ -34,14 +32,13 @@ class Came(StrEnum):
 
 
 Read = Callable[[int, int, bytes, Any], Any]
-"""Processes a reply (row, attempt, body, JSON) in the reading thread, so that no JSON is kept. None leaves a `Completion`."""
+"""Processes a reply (row, attempt, body, JSON) in the reading thread. None leaves a `Completion`."""
 
 
 class Completion(NamedTuple):
-    """What became of attempt `number` of row `seq`.
+    """What became of attempt `number` of row `seq`; `data`: the body, if it was parsed.
 
-    A reply or a failure is an HTTP answer. *Unsent*: nothing was sent. *Lost*: possibly billed. *Gone*: not billed. `data` is the parsed
-    body, if it was parsed.
+    A reply or a failure is an HTTP answer. *Unsent*: nothing was sent. *Lost*: possibly billed. *Gone*: not billed.
     """
 
     seq: int
@@ -64,7 +61,7 @@ class Page(NamedTuple, Generic[MadeOf]):
 
 
 class Stepped(NamedTuple):
-    """A ticket after a step, seconds until the next, and other batches of the same call."""
+    """Seconds until the next step; other batches of the same call."""
 
     ticket: Ticket
     wait: float = 0.0
@@ -72,25 +69,23 @@ class Stepped(NamedTuple):
 
 
 class Pages(Protocol):
-    """Completions in any order; repeated and foreign lines are only counted."""
+    """In any order; repeated and foreign lines are only counted."""
 
     repeated: int
     foreign: int
 
     def page(self) -> Page[list[Any]] | None:
-        """The next ones, None at the end. Blocks."""
+        """None at the end. Blocks."""
         ...
 
-    def close(self) -> None:
-        """Read no further."""
-        ...
+    def close(self) -> None: ...
 
 
 class Executor(Protocol):
-    """Carries out tickets. It judges no reply and writes no journal."""
+    """It judges no reply and writes no journal."""
 
     async def step(self, ticket: Ticket) -> Stepped:
-        """Raises StopError where the user has to decide."""
+        """Raises StopError if the user has to decide."""
         ...
 
     def results(self, ticket: Ticket, read: Read | None = None) -> Pages: ...

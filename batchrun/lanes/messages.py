@@ -10,7 +10,7 @@ from batchrun.errors import RefusedError
 
 _SAME = ("model", "temperature", "top_p", "stop_sequences", "metadata", "thinking", "system", "service_tier")
 _DROPPED = ("user", "seed", "n", "stream", "logprobs", "presence_penalty", "frequency_penalty", "store")
-"""Fields that the compatible endpoint ignores as well."""
+"""The compatible endpoint ignores these as well."""
 _LIMITS = ("max_completion_tokens", "max_tokens")
 _FINISH = {
     "end_turn": "stop",
@@ -31,7 +31,7 @@ _STATUS = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
-"""From the table of errors of the same manual."""
+"""From the same manual's table of errors."""
 
 
 def as_message(body: dict[str, Any]) -> dict[str, Any]:
@@ -51,8 +51,11 @@ def as_message(body: dict[str, Any]) -> dict[str, Any]:
         if message.get("role") in ("system", "developer"):
             system.append(message.get("content") or "")
         else:
-            messages.append({"role": message.get("role"), "content": _blocks(message.get("content"))})
-    if any(isinstance(content, list) for content in system):  # blocks, which may bear marks for the cache
+            content: Any = message.get("content")
+            if isinstance(content, list):
+                content = [_block(part) for part in cast("list[dict[str, Any]]", content)]
+            messages.append({"role": message.get("role"), "content": content})
+    if any(isinstance(content, list) for content in system):  # blocks, which may have cache marks
         blocks: list[Any] = []
         for content in system:
             blocks += cast("list[Any]", content) if isinstance(content, list) else [{"type": "text", "text": content}]
@@ -69,15 +72,8 @@ def as_message(body: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
-def _blocks(content: Any) -> Any:
-    """Raises RefusedError for audio."""
-    if not isinstance(content, list):
-        return content
-    return [_block(part) for part in cast("list[dict[str, Any]]", content)]
-
-
 def _block(part: dict[str, Any]) -> dict[str, Any]:
-    """platform.claude.com/docs/en/build-with-claude/vision and pdf-support: image and document, each with its source."""
+    """Sources: platform.claude.com/docs/en/build-with-claude/vision, pdf-support. Raises RefusedError for audio."""
     kind = part.get("type")
     if kind == "input_audio":
         raise RefusedError("Anthropic's batches do not accept audio.", "Send it live, without --batch.")
@@ -92,7 +88,7 @@ def _block(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_chat(message: Any) -> bytes:
-    """A Messages reply as a chat completion, with its usage and the reply itself."""
+    """With its usage and the reply itself."""
     found = cast("dict[str, Any]", message or {})
     parts = cast("list[dict[str, Any]]", found.get("content") or [])
     text = "".join(str(part.get("text") or "") for part in parts if part.get("type") == "text")

@@ -1,6 +1,7 @@
 """Files of a batch: the lines of its results, and the rows of its requests. Blocks.
 
-Results that a user brings are of OpenAI's shape (also vLLM's and Mistral's) or Anthropic's, whose lines have a `result`.
+Results that a user brings are of OpenAI's shape (also vLLM's and Mistral's) or Anthropic's, whose lines have a
+`result`.
 """
 
 import hashlib
@@ -14,18 +15,15 @@ import orjson
 from batchrun.lanes.executor import Came, Completion, Page, Read
 from batchrun.lanes.shapes import SHAPES, OpenAIShape, json_object, object_of, parse_wire_id, vendor
 
-LINES = 1000
-"""Lines of results in one page, at most."""
-ROOM = 4_000_000
-"""Bytes of bodies after which a page ends, to bound memory."""
+LINES = 1000  # of results in one page, at most
+ROOM = 4_000_000  # bytes of bodies after which a page ends, to bound memory
 
 
-_KNOWN: Mapping[str, Any] = {}
-"""In the place of a line that is a reply in the usual spelling."""
+_KNOWN: Mapping[str, Any] = {}  # in the place of a line that is a reply in the usual spelling
 
 
 class Results:
-    """Each row's first completion; repeated and foreign lines are only counted."""
+    """Each row's first completion; repeated and foreign lines are counted."""
 
     def __init__(self, files: Sequence[Path], shape: OpenAIShape, run: str, read: Read | None = None) -> None:
         self.files = files
@@ -37,11 +35,10 @@ class Results:
         self.repeated = 0
         self.foreign = 0
 
-    def close(self) -> None:
-        """Nothing to close."""
+    def close(self) -> None: ...
 
     def page(self) -> Page[list[Any]] | None:
-        """The next completions, None at the end. Raises ValueError for an invalid line."""
+        """None at the end. Raises ValueError."""
         read, page = self._read, Page[list[Any]]([], [])
         left, room = LINES, ROOM
         for text in self._lines:
@@ -98,7 +95,7 @@ def brought(path: Path, run: str) -> Iterator[Completion | bool]:
 
 
 def result_line(custom_id: str, completion: Completion) -> bytes:
-    """A completion in OpenAI's format."""
+    """In OpenAI's format."""
     line = b'{"custom_id":%b,' % json.dumps(custom_id).encode()
     if completion.came in (Came.REPLY, Came.FAILURE):
         try:
@@ -113,7 +110,7 @@ def result_line(custom_id: str, completion: Completion) -> bytes:
 
 
 def count_lines(path: Path) -> int:
-    """Raises ValueError where a line is not a whole object: a download that was cut."""
+    """Raises ValueError if a download was cut."""
     with path.open("rb") as stream:
         count = 0
         for line in filter(bytes.strip, stream):
@@ -128,7 +125,7 @@ def count_lines(path: Path) -> int:
 
 
 def places(path: Path, lines: set[int], run: str) -> dict[int, tuple[int, int]]:
-    """(row, attempt) of these lines, from 1; empty where the file is gone."""
+    """(row, attempt) of lines from 1; empty without a file."""
     if not path.exists():
         return {}
     with path.open("rb") as stream:

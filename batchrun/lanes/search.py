@@ -20,7 +20,7 @@ def body_of(answer: Exchange) -> dict[str, Any]:
 
 
 def answer_text(answer: Exchange) -> str:
-    """An answer's error message, else its beginning, else why there is none."""
+    """The error message, else the beginning or the fault."""
     error = body_of(answer).get("error")
     message = json_object(error).get("message") if isinstance(error, dict) else error
     text = str(message or answer.body[:300].decode("utf-8", "replace") or answer.detail or answer.fault or "no answer")
@@ -28,7 +28,7 @@ def answer_text(answer: Exchange) -> str:
 
 
 def retry_after(answer: Exchange) -> float:
-    """Seconds of a number or a date (RFC 9110, 10.2.3), at most an hour; 0 for none."""
+    """Seconds, or a date (RFC 9110, 10.2.3), at most an hour."""
     given = str(answer.headers.get("retry-after") or "")
     try:
         seconds = float(given)
@@ -40,8 +40,7 @@ def retry_after(answer: Exchange) -> float:
     return min(_LONGEST, seconds) if seconds > 0 else 0.0
 
 
-BEFORE = 600.0
-"""Seconds by which clocks differ."""
+BEFORE = 600.0  # seconds by which clocks differ
 MOST_PAGES = 50
 _FURTHEST = {"completed": 3, "finalizing": 2, "in_progress": 1}
 
@@ -57,7 +56,7 @@ class Found(NamedTuple):
 async def matching(
     call: Callable[[Calling], Awaitable[Exchange]], shape: OpenAIShape, ticket: Ticket, known: Collection[str]
 ) -> Found:
-    """This ticket's batches, furthest on first; `known` are ids of others."""
+    """This ticket's batches, furthest on first; `known`: others."""
     own: list[Batch] = []
     others = False
     oldest, cursor = (ticket.asked or 0.0) - BEFORE, None
@@ -85,7 +84,7 @@ def _sorted(found: list[Batch]) -> list[Batch]:
 
 
 def is_of(shape: OpenAIShape, ticket: Ticket, batch: Batch) -> bool:
-    """Compares by file, else by label, else by size and time."""
+    """By file, else by label, else by size and time."""
     if ticket.file is not None and batch.input is not None:
         return batch.input == ticket.file
     if batch.tag is not None or shape.vendor.metadata:

@@ -1,6 +1,8 @@
 """How vendors spell batches: calls, objects, lines of requests and of results. Pure.
 
-Three shapes: OpenAI's files and batches, which most vendors copy; Mistral's jobs; Anthropic's Message Batches, inline and unlabelled.
+Three shapes: OpenAI's files and batches, which most vendors copy; Mistral's jobs; Anthropic's Message Batches, inline
+and
+unlabelled.
 """
 
 import json
@@ -17,8 +19,7 @@ from batchrun.lanes.executor import Came, Completion
 from batchrun.lanes.messages import as_chat, as_message, status_of
 from batchrun.models import Endpoint, Request
 
-TAG = "batchrun"
-"""The member of a batch's metadata that holds its tag."""
+TAG = "batchrun"  # the member of a batch's metadata that holds its tag
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 _STATUSES = {
     "queued": "in_progress",
@@ -30,14 +31,14 @@ _STATUSES = {
     "canceled": "cancelled",
     "ended": "completed",
 }
-"""Mistral's and Anthropic's words for OpenAI's statuses; Together's are in upper case."""
+"""As OpenAI's; Together's are in upper case."""
 _string = json.encoder.encode_basestring_ascii
 _TEXT = rb'(?:"[^"\\\x00-\x1f]*"|null)'
 _OUTER = rb'(?:"(?:id|object|error)"\s*:\s*%b|"custom_id"\s*:\s*"([^"\\\x00-\x1f]*)")' % _TEXT
 _INNER = rb'(?:"(?:id|request_id)"\s*:\s*%b|"status_code"\s*:\s*([1-9]\d*))' % _TEXT
 _HEAD = re.compile(rb'\s*\{\s*(?:%b\s*,\s*)*"response"\s*:\s*\{\s*(?:%b\s*,\s*)*"body"\s*:\s*' % (_OUTER, _INNER))
 _TAIL = re.compile(rb"(?:\s*,\s*%b)*\s*\}(?:\s*,\s*%b)*\s*\}\s*\Z" % (_INNER, _OUTER))
-"""What surrounds the body of a reply in a line, with its custom_id and status."""
+"""What surrounds the body of a reply in a line."""
 _LONGEST_TAIL = 1000
 
 
@@ -60,7 +61,7 @@ class Vendor:
     cached: bool = True
 
     def check(self, endpoint: str) -> None:
-        """Raise RefusedError for an endpoint that the vendor's batches do not accept."""
+        """Raises RefusedError."""
         if endpoint not in self.endpoints:
             raise RefusedError(
                 f"the batches of {self.dialect} do not accept {endpoint}, only {', '.join(self.endpoints)}",
@@ -69,7 +70,7 @@ class Vendor:
 
 
 def vendor(dialect: str, own: Mapping[str, Any] | None = None) -> Vendor:
-    """The vendor of a dialect, with the user's settings; `any` for an unknown one."""
+    """With the user's settings; `any` for an unknown dialect."""
     known, mine = providers.table("batches"), own or {}
     name = dialect if dialect in known or dialect in mine else "any"
     line: dict[str, Any] = {**known["any"], **known.get(name, {}), **mine.get(name, {})}
@@ -78,7 +79,7 @@ def vendor(dialect: str, own: Mapping[str, Any] | None = None) -> Vendor:
 
 
 def check_vendor(own: Mapping[str, Any]) -> None:
-    """Raise ValueError for an invalid setting."""
+    """Raises ValueError."""
     kinds: dict[str, tuple[type, ...]] = {"shape": (str,), "window": (str,), "purpose": (str,), "endpoints": (list,)}
     kinds |= {"metadata": (bool,), "ready": (bool,), "cached": (bool,), "factor": (int, float)}
     kinds |= dict.fromkeys(("lines", "bytes", "tokens", "days"), (int,))
@@ -101,7 +102,7 @@ def json_object(value: Any) -> dict[str, Any]:
 
 
 def json_objects(value: Any) -> list[dict[str, Any]]:
-    """The objects of a list, none for anything else."""
+    """Empty for anything but a list."""
     return (
         [json_object(item) for item in cast("list[Any]", value) if isinstance(item, dict)]
         if isinstance(value, list)
@@ -110,7 +111,7 @@ def json_objects(value: Any) -> list[dict[str, Any]]:
 
 
 class Batch(NamedTuple):
-    """A batch object: `input` file, `tag`, `total` requests if stated, `output` and `error` files or addresses, `errors` of the whole."""
+    """`output` and `error` files or addresses, `errors` of the whole."""
 
     id: str
     status: str
@@ -137,13 +138,10 @@ class Calling(NamedTuple):
 
 
 class OpenAIShape:
-    """Files and batches as OpenAI has them."""
-
     headers: Mapping[str, str] = {}
     inline = False
     key_header: str | None = None
-    head = separator = tail = b""
-    """What a file has before, between and after its lines."""
+    head = separator = tail = b""  # what a file has before, between and after its lines
 
     def __init__(self, vendor: Vendor) -> None:
         self.vendor = vendor
@@ -151,7 +149,7 @@ class OpenAIShape:
         self._tail: tuple[bytes, bytes | None, bytes | None] | None = None
 
     def line(self, custom_id: str, request: Request) -> bytes:
-        """The body is the bytes that would be sent live."""
+        """The body is sent unchanged."""
         behind = self._behind.get(request.endpoint)
         if behind is None:
             behind = f', "method": "POST", "url": "{request.endpoint.value}","body":'.encode()
@@ -177,7 +175,7 @@ class OpenAIShape:
         return f"files/{file}/content"
 
     def page(self, body: Mapping[str, Any], cursor: str | None) -> tuple[list[Batch], str | None]:
-        """The batches of the page at a cursor, and the next cursor, None at the end."""
+        """With the next cursor, None at the end."""
         batches = [self.batch(item) for item in json_objects(body.get("data")) if item.get("id")]
         more = bool(body.get("has_more")) and bool(batches)
         return batches, (str(body.get("last_id") or batches[-1].id) if more else None)
@@ -203,7 +201,7 @@ class OpenAIShape:
         )
 
     def reply(self, line: bytes) -> tuple[str, bytes, Any] | None:
-        """(custom_id, exact body, its JSON) of a reply in the usual spelling; None for other lines, which `completion` reads.
+        """(custom_id, exact body, its JSON) of a reply in the usual spelling; else use `completion`.
 
         Parses only the body: the regular expressions match all around it.
         """
@@ -226,7 +224,7 @@ class OpenAIShape:
         return (str(named, "utf-8"), body, json_object(data)) if isinstance(data, dict) else None
 
     def completion(self, line: Mapping[str, Any], seq: int, number: int) -> Completion:
-        """Parse one line of a results or error file."""
+        """Parses one line of a results or error file."""
         response = json_object(line.get("response"))
         code, body = response.get("status_code"), response.get("body")
         if isinstance(code, int) and 100 <= code < 600:
@@ -247,18 +245,18 @@ def _without_response(error: Any, seq: int, number: int) -> Completion:
 
 
 def hours(window: str) -> int:
-    """The hours of a window such as `24h` or `7d`."""
+    """Of a window such as `24h` or `7d`."""
     return int(window[:-1]) * (24 if window.endswith("d") else 1)
 
 
 def status(value: Any) -> str:
-    """The status in OpenAI's words; an unknown one counts as under way."""
+    """As OpenAI's; an unknown one counts as under way."""
     word = str(value or "").lower().removeprefix("batch_status_")
     return _STATUSES.get(word, word)
 
 
 class MistralShape(OpenAIShape):
-    """Batch jobs: the model is on the job, lines have no address."""
+    """The model is on the job, lines have no address."""
 
     def line(self, custom_id: str, request: Request) -> bytes:
         return b'{"custom_id":%b,"body":%b}\n' % (_string(custom_id).encode(), request.body)
@@ -305,7 +303,7 @@ class MistralShape(OpenAIShape):
 
 
 class AnthropicShape(OpenAIShape):
-    """Message Batches: no file, no label; requests and replies of its own API."""
+    """No file, no label; requests and replies of its own API."""
 
     headers: Mapping[str, str] = {"anthropic-version": "2023-06-01"}
     inline = True
@@ -313,7 +311,7 @@ class AnthropicShape(OpenAIShape):
     head, separator, tail = b'{"requests":[', b",", b"]}"
 
     def line(self, custom_id: str, request: Request) -> bytes:
-        """Raises RefusedError for what the Messages API does not take."""
+        """Raises RefusedError."""
         params = as_message(json.loads(request.body))
         return json.dumps({"custom_id": custom_id, "params": params}, ensure_ascii=False).encode()
 
@@ -380,7 +378,7 @@ SHAPES: dict[str, type[OpenAIShape]] = {"openai": OpenAIShape, "mistral": Mistra
 
 
 def wire_id(run: str, seq: int, number: int) -> str:
-    """The `custom_id`: unique, of its run, at most 64 of [A-Za-z0-9_-]."""
+    """The `custom_id`: at most 64 of [A-Za-z0-9_-]."""
     return f"{run[-40:]}-{seq}-{number}"
 
 
@@ -394,7 +392,7 @@ def parse_wire_id(run: str, custom_id: Any) -> tuple[int, int] | None:
 
 
 def object_of(line: bytes) -> Mapping[str, Any]:
-    """Parse a line with exact numbers. Raises ValueError where it is no JSON object."""
+    """With exact numbers. Raises ValueError."""
     value = json.loads(line)
     if not isinstance(value, dict):
         raise ValueError("a line of the results is not an object")

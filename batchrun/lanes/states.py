@@ -49,11 +49,11 @@ OPEN = frozenset(
         State.FETCHED,
     }
 )
-"""Tickets in progress. Their rows are not sent otherwise."""
+"""Their rows are not sent otherwise."""
 
 
 def main_of(ticket: Ticket) -> int | None:
-    """The ticket whose create call also made this one's batch, else None."""
+    """The ticket whose create call also made this batch."""
     found = json_object(json.loads(ticket.detail)).get("of")
     return found if isinstance(found, int) else None
 
@@ -70,19 +70,19 @@ def tokens_of(ticket: Ticket) -> int:
 
 
 def weight_of(ticket: Ticket) -> int:
-    """Bytes from which input tokens are estimated; 0 in earlier journals."""
+    """Bytes for estimating input tokens; 0 in earlier journals."""
     return int(json_object(json.loads(ticket.detail)).get("weight") or 0)
 
 
 def learned_of(tickets: Iterable[Ticket]) -> tuple[int, int]:
-    """(bytes, input tokens counted for them) from the last of these tickets."""
+    """(bytes, their input tokens), as last counted."""
     found = [json_object(json.loads(ticket.detail)).get("learned") for ticket in tickets]
     size, tokens = next(filter(None, reversed(found)), (0, 0))
     return int(size), int(tokens)
 
 
 def is_asked_to_end(ticket: Ticket) -> bool:
-    """Whether the provider has answered the cancelling call."""
+    """Whether the cancelling call was answered."""
     return bool(json_object(json.loads(ticket.detail)).get("asked_to_end"))
 
 
@@ -92,5 +92,4 @@ def is_brought(ticket: Ticket) -> bool:
 
 
 def detailed(ticket: Ticket, **changes: Any) -> str:
-    """The detail of a ticket with these members changed."""
     return json.dumps({**json_object(json.loads(ticket.detail)), **changes}, ensure_ascii=False)

@@ -1,13 +1,24 @@
 """Pictures, audio and documents of requests: identified by digest at intake, read when they are sent.
 
-A request names a file by the SHA-256 of its content, so its hash, drift and `--dedupe` depend on contents, not paths, and no
-journal has a file's bytes. Types and limits are in `providers/media.toml`.
+A request names a file by its SHA-256, so its hash, drift and `--dedupe` depend on contents, not paths, and no journal
+has a file's bytes. Types and limits: `providers/media.toml`.
 """
 
 from batchrun.filetypes import is_known, known_types
-from batchrun.media.sending import ChangedError, content, filled, form, why_changed
+from batchrun.media.files import (
+    ChangedError,
+    MediaError,
+    content,
+    encoded_size,
+    filled,
+    form,
+    from_json,
+    is_address,
+    look,
+    to_json,
+    why_changed,
+)
 from batchrun.media.tokens import Formula, check_takes, formula_of
-from batchrun.media.values import MediaError, encoded_size, from_json, is_address, look, to_json
 
 __all__ = [
     "ChangedError",

@@ -1,4 +1,4 @@
-"""A profile's limits on files, and tokens of pictures by the vendors' formulas (`[[tokens]]` of providers/media.toml)."""
+"""A profile's limits on files, and tokens of pictures (`[[tokens]]` of providers/media.toml)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,17 +15,17 @@ class Formula:
 
     def __init__(self, line: Mapping[str, Any]) -> None:
         self._line = line
-        self._count = _WAYS[line["how"]]
+        self._count = _COUNTS[line["how"]]
 
     def of(self, files: Sequence[File], detail: str | None) -> int | None:
-        """The tokens of all files, None where the size of a picture is unknown."""
+        """None if the size of a picture is unknown."""
         if not all(file.width and file.height for file in files):
             return None
         return sum(self._count(self._line, file.width, file.height, detail) for file in files)
 
 
 def formula_of(takes: Mapping[str, Any], dialect: str, model: str | None) -> Formula | None:
-    """The profile's formula (`takes`), else that of the first line that fits."""
+    """The profile's (`takes`), else the first that fits."""
     if "tokens" in takes:
         return Formula(takes["tokens"])
     for line in table("media")["tokens"]:
@@ -35,18 +35,18 @@ def formula_of(takes: Mapping[str, Any], dialect: str, model: str | None) -> For
 
 
 def check_formula(line: Any) -> None:
-    """Raise ValueError for an invalid formula."""
+    """Raises ValueError."""
     try:
         tokens = Formula(line).of([File("", "", width=3000, height=2000)], "high")
         right = tokens is not None and tokens > 0
     except (TypeError, KeyError, ZeroDivisionError, ValueError):
         right = False
     if not right:
-        raise ValueError(f"tokens = {line!r}: known are tables with how = {', '.join(_WAYS)} and their figures")
+        raise ValueError(f"tokens = {line!r}: known are tables with how = {', '.join(_COUNTS)} and their figures")
 
 
 def _tiles(line: Mapping[str, Any], width: int, height: int, detail: str | None) -> int:
-    """`base` plus `each` per tile of `side` pixels, of the picture scaled into a square of `fit` and its shorter side to `short`."""
+    """`base` plus `each` per tile of `side` pixels, scaled into a square of `fit` and its shorter side to `short`."""
     if detail == "low":
         return line["base"]
     scale = min(1.0, line["fit"] / max(width, height))
@@ -62,12 +62,12 @@ def _patches(line: Mapping[str, Any], width: int, height: int, detail: str | Non
 
 
 def _area(line: Mapping[str, Any], width: int, height: int, detail: str | None) -> int:
-    """A token per `pixels`, of the picture scaled to `long`; at most `most`."""
+    """A token per `pixels`, scaled to `long`; at most `most`."""
     scale = min(1.0, line["long"] / max(width, height))
     return min(line["most"], math.ceil(width * scale * height * scale / line["pixels"]))
 
 
-_WAYS = {"tiles": _tiles, "patches": _patches, "area": _area}
+_COUNTS = {"tiles": _tiles, "patches": _patches, "area": _area}
 
 
 _KINDS = ("image", "audio", "file", "transcription")
@@ -75,7 +75,7 @@ _LIMITS = (*(f"{kind}{what}" for kind in _KINDS for what in ("s", "_bytes")), "r
 
 
 def check_takes(takes: Mapping[str, Any]) -> None:
-    """Raise ValueError for what `[takes]` of providers/media.toml does not have."""
+    """Raises ValueError."""
     for name, value in takes.items():
         if name == "tokens":
             check_formula(value)

@@ -1,10 +1,4 @@
-"""Post-processing: replies become values, in a thread, in processes that survive users' code, or on a cluster.
-
-    Reply        the argument of a function of `--post`; import it from here for annotations and tests
-    check        refuses unusable functions before the first call
-    located      a user's name, made to mean the same from any directory
-    described    the built-in functions and what they do
-    PostQueue    rows in, results out; takes Choices and Item, returns Value and Failure
+"""Post-processing: replies become values, in a thread, in processes, or on a cluster.
 
 Only this package imports pebble, and only when it is needed.
 """
@@ -23,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check(specs: Sequence[str], ray: str | None = None) -> None:
-    """Raise RefusedError for unusable functions, and for an unreachable cluster."""
+    """Raises RefusedError."""
     load(specs)
     if specs and ray is not None:
         from batchrun.cluster.address import check_address  # noqa: PLC0415  only with a cluster
@@ -32,7 +26,7 @@ def check(specs: Sequence[str], ray: str | None = None) -> None:
 
 
 def described() -> dict[str, str]:
-    """The built-in functions by name, with the first line of their docstring."""
+    """With the first line of each docstring."""
     return {name: (function.__doc__ or "").partition("\n")[0] for name, function in BUILT_IN.items()}
 
 
@@ -52,7 +46,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the queue on first use, as it imports pebble."""
+    """On first use, as the queue imports pebble."""
     if name not in {"Choices", "PostQueue"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.queue"), name)

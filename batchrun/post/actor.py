@@ -1,11 +1,42 @@
-"""A worker of post-processing on a Ray cluster. Results are plain data, as a user's exception may not survive pickling."""
+"""A worker of post-processing on a Ray cluster, and its shards and results as plain data."""
 
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
-from batchrun.cluster.messages import PIECE, pieces
+from batchrun.cluster.messages import PIECE, pack, pieces, unpack
+from batchrun.models import Usage
 from batchrun.post.event_loop import UnknownRowsError
-from batchrun.post.plain import pack_done, unpack_shard
+from batchrun.post.reply import Done, Failure, Item, Result, Shard, Value
 from batchrun.post.worker import Setup, initialize, refusal, run
+
+_new = cast("Any", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]  generic, and here of types of its own
+_value: partial[Value] = partial(_new, Value)  # Value(…) in a tenth of a microsecond
+
+
+def pack_shard(shard: Shard) -> bytes:
+    return pack(shard)
+
+
+def unpack_shard(data: bytes) -> Shard:
+    items, stop_after, first, held = unpack(data)
+    unpacked = [
+        Item(text, row, value, None if usage is None else Usage(*usage), *rest)
+        for text, row, value, usage, *rest in items
+    ]
+    return Shard(unpacked, stop_after, first, held)
+
+
+def pack_done(done: Done | None) -> bytes:
+    """None: the worker cannot take the shard."""
+    return pack(None if done is None else done._replace(numbers=list(done.numbers)))
+
+
+def unpack_done(data: bytes) -> Done | None:
+    fields = unpack(data)
+    if fields is None:
+        return None
+    results: list[Result] = [_value(each) if len(each) == 2 else Failure(*each) for each in fields[0]]
+    return Done(results, *fields[1:])
 
 
 class Actor:
@@ -15,13 +46,13 @@ class Actor:
         self._rest: list[bytes] = []
 
     def load(self, specs: tuple[str, ...], *rest: Any) -> tuple[str | None, ...] | None:
-        """Takes the fields of a Setup; returns those of a Failure where the functions cannot be imported."""
+        """Takes the fields of a Setup; returns those of a Failure."""
         initialize(Setup(tuple(specs), *rest))
         failure = refusal()
         return None if failure is None else tuple(failure)
 
     def run(self, *data: bytes) -> bytes | int:
-        """Run a packed shard; returns the packed Done (None where it counts on unknown rows), or its number of pieces."""
+        """From a packed shard to a packed Done, or its number of pieces."""
         try:
             done = run(unpack_shard(b"".join(data)))
         except UnknownRowsError:

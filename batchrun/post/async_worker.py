@@ -1,7 +1,8 @@
 """The rows on the event loop of one worker.
 
-A worker gets rows for its free places, and as many ahead as ended in two turns, so that a place is taken at once. Rows of a lost
-worker are run again, each alone, so that only the row at fault fails.
+A worker gets rows for its free places, and as many ahead as ended in two turns. Rows of a lost worker are run again,
+each
+alone, so that only the row at fault fails.
 """
 
 import asyncio
@@ -17,14 +18,12 @@ from batchrun.post.reply import Done, Result, Shard, Task, internal_error
 
 log = logging.getLogger(__name__)
 
-MOST = 2000
-"""Rows ahead at most."""
-_FADE = 0.8
-"""Weight of earlier turns in the pace of the loop."""
+MOST = 2000  # rows ahead at most
+_FADE = 0.8  # weight of earlier turns
 
 
 class AsyncWorker:
-    """A worker's event loop, run by `backend`, and its rows. `twice`: a row that was alone when it was lost is run again too."""
+    """`twice`: a row that was lost alone is run again too."""
 
     def __init__(
         self, backend: Pool | Inline | OneActor, *, concurrency: int, timeout: float, twice: bool = False
@@ -48,11 +47,9 @@ class AsyncWorker:
 
     @property
     def capacity(self) -> int:
-        """Rows that it may hold."""
         return self._concurrency + min(MOST, int(2 * TURN * self._ended / self._seconds))
 
     def take(self, queue: deque[Task], most: int) -> list[Task]:
-        """The rows for the next turn."""
         if self._rows and (self._one_by_one or self._alone):
             return []
         self._one_by_one = bool(self._alone)
@@ -62,7 +59,7 @@ class AsyncWorker:
         return [queue.popleft() for _ in range(count)]
 
     async def turn(self, tasks: list[Task]) -> tuple[list[tuple[Any, Result]], Done | None]:
-        """Returns (token, result) of ended rows, and None for a lost worker."""
+        """(token, result) of ended rows; None for a lost worker."""
         shard = Shard([item for _, item in tasks], first=self._number, held=len(self._rows))
         self._rows.update(enumerate(tasks, self._number))
         self._number += len(tasks)
@@ -90,6 +87,6 @@ class AsyncWorker:
         return []
 
     def transfer(self, other: "AsyncWorker") -> None:
-        """Give another worker the rows that run alone."""
+        """Of the rows that run alone."""
         other._alone.extend(self._alone)
         self._alone.clear()

@@ -16,8 +16,8 @@ _ONLY_BETWEEN = re.compile(r"[\s,;]*")
 def json(reply: Reply) -> Any:
     """Find the JSON in the text, inside or outside a code block, repair it if it is broken, and return its value.
 
-    Tries in this order: the text, the text after the model's thinking, the last code block, the last complete value. A
-    broken value is repaired only if it is the only one, because it is unknown which of several is meant. Raises ValueError.
+    Tries the text, the text after the model's thinking, the last code block, the last complete value. A broken value is
+    repaired only if it is the only one, because it is unknown which of several is meant. Raises ValueError.
     """
     text = reply.text
     answer = extraction.split(text).answer

@@ -1,7 +1,8 @@
 """Replies through the functions of a chain, in a thread and in worker processes.
 
-A dict is merged into the output row, another JSON value replaces the reply, None changes nothing; then the next function is called.
-An exception fails its row only.
+A dict is merged into the output row, another JSON value replaces the reply, None changes nothing. An exception fails
+its
+row only.
 """
 
 import json
@@ -15,17 +16,15 @@ from typing import Any, cast
 from batchrun.post.load import Function
 from batchrun.post.reply import KEPT, Done, Failure, Item, Reply, Result, Shard, Value
 
-BLOCKING = 0.1
-"""Seconds for which blocking the event loop is reported."""
-_TRACE = 8000
-"""Characters kept of a traceback's end."""
+BLOCKING = 0.1  # seconds for which blocking the event loop is reported
+_TRACE = 8000  # characters kept of a traceback's end
 _OWN = frozenset(str(Path(__file__).with_name(name)) for name in ("chain.py", "inline.py", "event_loop.py"))
-"""Files whose frames are left out of tracebacks."""
+"""Left out of tracebacks."""
 _BATCH_LINE = frozenset({"id", "custom_id", "response", "error"})
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _ENCODERS: dict[type[Any], Callable[[Any], str]] = {str: json.encoder.encode_basestring, int: int.__repr__}
-"""Single values, encoded as by JSONEncoder, in a microsecond."""
+"""As by JSONEncoder, in a microsecond."""
 _new = cast("Any", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]  generic, and here of a type of its own
 _value: Callable[[tuple[str | None, str | None]], Value] = partial(_new, Value)
 """Value(…) in a tenth of a microsecond."""
@@ -33,11 +32,11 @@ _encode_ascii = json.JSONEncoder(allow_nan=False).encode
 
 
 class NotJsonError(ValueError):
-    """A function returned what JSON cannot hold."""
+    pass
 
 
 class ClashError(ValueError):
-    """A function returned a member that the row already has."""
+    """The row already has the returned member."""
 
 
 class EndedError(BaseException):
@@ -45,8 +44,6 @@ class EndedError(BaseException):
 
 
 class _OutputRow:
-    """The row as the chain has made it so far."""
-
     def __init__(self, item: Item, reply: Reply, *, batch: bool) -> None:
         self.reply = reply
         self._row = item.row
@@ -83,7 +80,7 @@ class _OutputRow:
 
 
 def encoded(value: object) -> str:
-    """The value as JSON text. Raises NotJsonError, also for NaN and infinity."""
+    """Raises NotJsonError, also for NaN and infinity."""
     try:
         text = _ENCODERS.get(type(value), _encode)(value)
     except (TypeError, ValueError, RecursionError) as error:
@@ -106,7 +103,7 @@ class Chain:
         self._longest = 0.0
 
     def make(self) -> None:
-        """Make instances of classes, once; an exception fails every row."""
+        """Once; an exception fails every row."""
         if self._calls is not None or self._broken is not None:
             return
         try:
@@ -123,8 +120,7 @@ class Chain:
         began = time.perf_counter()
         return Done(list(results), time.perf_counter() - began, 0.0, {})
 
-    def close(self) -> None:
-        """Nothing to close."""
+    def close(self) -> None: ...
 
     def _run_chain(self, item: Item) -> Result:
         if self._calls is None:
@@ -138,7 +134,6 @@ class Chain:
             return failure_of(error)
 
     def _run_single(self, call: Callable[[Reply], Any], items: Iterable[Item]) -> Iterator[Result]:
-        """The fast path for a single function."""
         for item in items:
             try:
                 value = call(reply := Reply.of(item))
@@ -155,7 +150,7 @@ class Chain:
             yield result
 
     async def awaited(self, item: Item) -> Result:
-        """Like `run`, for a row with coroutine functions; raises nothing."""
+        """For a row with coroutine functions; raises nothing."""
         if self._calls is None:
             return self._broken or KEPT
         try:
@@ -180,7 +175,7 @@ class Chain:
 
 
 def _each_timed(each: Iterator[Result], stop_after: float) -> Done:
-    """The results, for so many seconds beside the longest row."""
+    """For so many seconds beside the longest row."""
     results: list[Result] = []
     longest = longest_work = 0.0
     began = before = time.perf_counter()
@@ -196,7 +191,7 @@ def _each_timed(each: Iterator[Result], stop_after: float) -> Done:
 
 
 class _Timed:
-    """Awaits a coroutine and reports how long each step blocks the event loop, and its CPU time."""
+    """Reports how long each step blocks the event loop, and its CPU time."""
 
     def __init__(self, awaited: Awaitable[Any], name: str, note: Callable[[str, float, float], None]) -> None:
         self._awaited = awaited
@@ -226,7 +221,7 @@ def timed_out(seconds: float) -> Failure:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """A user's exception as a Failure, with the place in the user's code."""
+    """With the place in the user's code."""
     name = type(error).__name__
     if isinstance(error, NotJsonError | ClashError):
         cause = "post: not JSON" if isinstance(error, NotJsonError) else "post: column exists"

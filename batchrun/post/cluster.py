@@ -1,45 +1,99 @@
 """Shards in actors of a Ray cluster: a backend of the queue.
 
-Each processor of each node is a slot for an actor that has imported the functions. An actor gets one shard at a time, as all that are
-queued at it die with it, and none before it has answered, as an actor that cannot be placed waits forever.
+Each processor of each node is a slot for an actor that has imported the functions. An actor gets one shard at a time,
+as
+all that are queued at it die with it, and none before it has answered, as an actor that cannot be placed waits forever.
 
-Ray does not report whether an actor died of a row, was killed, or lost its machine. So a row alone in its shard is at fault only when
-lost twice, and a shard whose node is gone is run once more.
+Ray does not report whether an actor died of a row, was killed, or lost its machine. So a row alone in its shard is at
+fault only when lost twice, and a shard whose node is gone is run once more.
 """
 
 import asyncio
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
 
+from batchrun.cluster import bundle
 from batchrun.cluster.address import JOIN, found, refusal_of
-from batchrun.cluster.driver import ActorLostError, DriverLostError, Node
+from batchrun.cluster.driver import ActorLostError, DriverLostError, DriverProcess, Node
 from batchrun.display import printable
 from batchrun.errors import RefusedError
+from batchrun.post.actor import pack_shard, unpack_done
 from batchrun.post.chain import timed_out
-from batchrun.post.driver import Driver
-from batchrun.post.plain import pack_shard, unpack_done
 from batchrun.post.pool import LostError
 from batchrun.post.reply import Done, Failure, Shard
 from batchrun.post.worker import Setup
 
 log = logging.getLogger(__name__)
 
-FIRST = 10.0
-"""Seconds that a run waits at its start for the first actor."""
-POLL = 5.0
-"""Seconds between checks of the nodes."""
-TRANSFER = 2.0
-"""Seconds for a shard beyond its time."""
-NO_WORKER = 600.0
-"""Seconds without any actor after which rows fail."""
-_RETRY, _LONGEST_RETRY = 1.0, 30.0
-"""Seconds before an actor is made again, at first and at most."""
+FIRST = 10.0  # seconds that a run waits for the first actor
+POLL = 5.0  # seconds between checks of the nodes
+TRANSFER = 2.0  # seconds for a shard beyond its time
+NO_WORKER = 600.0  # seconds without any actor after which rows fail
+_RETRY, _LONGEST_RETRY = 1.0, 30.0  # seconds before an actor is made again
 
 
 _DIED = Failure("post: worker died", "the worker process ended")
 _NODE = Failure("post: worker died", "the worker's node left the cluster or cannot be reached")
+
+
+_ACTOR = "batchrun.post.actor:Actor"
+
+
+class Driver(Protocol):
+    """A member of a cluster whose actors are workers."""
+
+    async def join(self, address: str) -> None:
+        """Raises OSError, or RuntimeError with Ray's message."""
+        ...
+
+    async def nodes(self) -> list[Node]: ...
+
+    async def create(self, number: int, node: str, setup: Setup) -> Failure | None:
+        """Waits if the node is full; returns why functions cannot be imported. Raises ActorLostError."""
+        ...
+
+    async def run(self, number: int, shard: bytes) -> bytes:
+        """From a packed Shard to a packed Done. Raises ActorLostError."""
+        ...
+
+    def kill(self, number: int) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class PostDriver(DriverProcess):
+    """In a process of its own."""
+
+    async def create(self, number: int, node: str, setup: Setup) -> Failure | None:
+        failure = await self.make(number, node, _ACTOR, 1, tuple(setup))
+        return None if failure is None else Failure(*failure)
+
+    async def run(self, number: int, shard: bytes) -> bytes:
+        return await self.carry(number, shard)
+
+
+def prepared(
+    specs: Sequence[str],
+    hidden: Sequence[str],
+    setup: Setup,
+    environ: Mapping[str, str],
+    loop: asyncio.AbstractEventLoop,
+) -> tuple[PostDriver, Setup]:
+    """A driver with a folder of these functions, and its actors' setup. Raises RefusedError."""
+    folder = Path(tempfile.mkdtemp(prefix="batchrun-ray-"))
+    try:
+        return PostDriver(folder, environ, loop), setup._replace(specs=bundle.fill(folder, specs, hidden))
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise RefusedError(f"the files beside the function cannot be copied: {error}") from error
+        raise
 
 
 class _ActorGoneError(LostError):
@@ -49,7 +103,7 @@ class _ActorGoneError(LostError):
 
 
 class _Order:
-    """A packed shard that waits for an actor; a row may take `seconds`, all of it `grace` more."""
+    """A row may take `seconds`, all of it `grace` more."""
 
     def __init__(self, shard: bytes, seconds: float, grace: float) -> None:
         self.shard = shard
@@ -63,7 +117,7 @@ class _Order:
 
 
 class OneActor:
-    """One actor as a backend for rows that stay in flight. Once lost it stays so."""
+    """A backend for rows that stay in flight. Once lost it stays so."""
 
     def __init__(self) -> None:
         self.orders: asyncio.Queue[_Order] = asyncio.Queue()
@@ -81,20 +135,19 @@ class OneActor:
         return done
 
     def lose(self) -> None:
-        """Lose what waits for it."""
         self.is_lost = True
         while not self.orders.empty():
             self.orders.get_nowait().lose(_NODE, by_node=True)
 
-    async def close(self) -> None:
-        """The cluster ends it."""
+    async def close(self) -> None: ...
 
 
 class Cluster:
-    """A backend on a Ray cluster, used on one event loop.
+    """Used on one event loop.
 
-    `make`, called in a thread, returns a driver and the setup of actors; `most` limits actors. With `apart` shards go to one of `actors`
-    instead of `run`; `changed` is called when `actors` changes.
+    `make`, called in a thread, returns a driver and the setup of actors; `most` limits actors. With `apart` shards go
+    to one
+    of `actors` instead of `run`; `changed` is called when `actors` changes.
     """
 
     def __init__(
@@ -122,13 +175,12 @@ class Cluster:
         self._first: asyncio.Future[Failure | None] = self._loop.create_future()
         self._left = asyncio.Event()
         self._since = math.inf
-        self.actors: dict[int, OneActor] = {}
-        """Those that have answered, by number."""
+        self.actors: dict[int, OneActor] = {}  # by number, once they have answered
 
     async def join(self) -> None:
         """Join the cluster and start actors.
 
-        Raises RefusedError where it cannot be joined, or its first actor cannot import the functions.
+        Raises RefusedError if it cannot be joined, or its first actor cannot import the functions.
         """
         joining = self._loop.create_task(self._join())
         leaving = self._loop.create_task(self._left.wait())
@@ -161,8 +213,7 @@ class Cluster:
             await self._driver.close()
             raise
 
-    def start(self) -> None:
-        """Nothing: actors are made since `join`."""
+    def start(self) -> None: ...
 
     async def run(self, shard: Shard, seconds: float, grace: float = 0.0) -> Done:
         """As `Pool.run`."""
@@ -233,13 +284,12 @@ class Cluster:
                 self._slots[slot] = self._loop.create_task(self._fill_slot(slot))
 
     def _release(self, slots: Iterable[tuple[str, int]]) -> None:
-        """Release slots that are not at work; others notice."""
+        """Except slots at work, which notice by themselves."""
         for slot in slots:
             if slot not in self._busy:
                 self._slots.pop(slot).cancel()
 
     async def _fill_slot(self, slot: tuple[str, int]) -> None:
-        """One actor after another."""
         driver, setup, wait = self._driver, self._setup, _RETRY
         assert driver is not None
         assert setup is not None
@@ -259,7 +309,7 @@ class Cluster:
                 driver.kill(number)
 
     async def _work(self, driver: Driver, number: int, slot: tuple[str, int]) -> None:
-        """Run shards, one at a time, until the actor is lost."""
+        """Until the actor is lost."""
         own = self.actors[number] = OneActor()
         self._changed()
         orders = own.orders if self._apart else self._orders
@@ -305,6 +355,6 @@ class Cluster:
 
 
 def slots_of(nodes: Sequence[Node], most: int | None) -> list[tuple[str, int]]:
-    """(node, number) of processors, at most `most`, spread over all nodes."""
+    """(node, number) of at most `most` processors, spread over all nodes."""
     slots = [(place, node.id) for node in nodes for place in range(node.processors)]
     return [(node, place) for place, node in sorted(slots)[:most]]

@@ -1,8 +1,8 @@
 """Rows in flight on an event loop, for coroutine functions.
 
-A shard is taken, and what has ended by then is returned; slower rows return with a later one. The answer comes once something has
-ended and no row waits for a place, else after `TURN`, so that rows that came meanwhile get free places. It is given on the loop: none
-comes while a function blocks it, which is how that is noticed.
+A shard is taken, and what has ended by then is returned; slower rows return with a later one. The answer comes once
+something has ended and no row waits for a place, else after `TURN`. It is given on the loop, so a blocked loop is
+noticed.
 """
 
 import asyncio
@@ -17,18 +17,16 @@ from batchrun.post.chain import Chain, timed_out
 from batchrun.post.load import Function
 from batchrun.post.reply import Done, Item, Result, Shard
 
-TURN = 0.05
-"""Seconds until an answer, unless the loop is blocked."""
-GRACE = 1.0
-"""Seconds that a row may take beyond its time to be cancelled."""
+TURN = 0.05  # seconds until an answer, unless the loop is blocked
+GRACE = 1.0  # seconds that a row may take beyond its time to be cancelled
 
 
 class UnknownRowsError(Exception):
-    """The shard counts on rows that were on a lost worker."""
+    """The shard counts on rows of a lost worker."""
 
 
 class _Row:
-    """A row in flight; `timer` ends its time, and then its grace."""
+    """`timer` ends its time, and then its grace."""
 
     __slots__ = ("is_late", "task", "timer")
 
@@ -39,7 +37,7 @@ class _Row:
 
 
 class EventLoopWorker:
-    """Up to `concurrency` rows of the chain on a loop; `begin` is called first in its thread.
+    """Up to `concurrency` rows on a loop; `begin` is called first in its thread.
 
     A row that is not cancelled in its grace is left running.
     """
@@ -70,7 +68,7 @@ class EventLoopWorker:
         self._loop.call_soon_threadsafe(self._over.set)
 
     def run(self, shard: Shard) -> Done:
-        """Take rows, and return those that have ended. Raises UnknownRowsError."""
+        """Returns the rows that have ended. Raises UnknownRowsError."""
         return asyncio.run_coroutine_threadsafe(self._take(shard), self._loop).result()
 
     async def _take(self, shard: Shard) -> Done:
@@ -140,7 +138,7 @@ def worker(
     batch: bool,
     begin: Callable[[], None] = lambda: None,
 ) -> Chain | EventLoopWorker:
-    """An event loop for coroutine functions, else the chain itself."""
+    """An event loop for coroutine functions, else the chain."""
     chain = Chain(functions, batch=batch)
     if not any(function.is_coroutine for function in functions):
         return chain

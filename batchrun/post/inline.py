@@ -1,7 +1,7 @@
 """Shards in one thread of this process, for work that is shorter than sending it.
 
-A thread that hangs is abandoned, and another takes its shards. It notifies the loop once a shard: each notification makes one wait for
-the other to release the interpreter.
+A thread that hangs is abandoned, and another takes its shards. The loop is notified once a shard, as each notification
+contends for the interpreter.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class Inline:
     """Used on one event loop."""
 
     def __init__(self, make: Callable[[Callable[[], None]], Chain | EventLoopWorker]) -> None:
-        """`make` makes what runs shards, in the thread; further threads have to call its argument first."""
+        """`make` is called in the thread; further threads call its argument first."""
         self._make = make
         self._loop = asyncio.get_running_loop()
         self._orders: _Orders = queue.SimpleQueue()
@@ -62,7 +62,6 @@ class Inline:
         return done.result()
 
     def _replace_thread(self) -> None:
-        """Move the hanging thread's shards to a new one."""
         self._orders.put(None)
         self._orders = queue.SimpleQueue()
         for order in self._under_way:
@@ -104,11 +103,11 @@ class OutputRedirect:
         os._exit = self._stay  # pyright: ignore[reportPrivateUsage]  as above
 
     def redirect(self) -> None:
-        """Begin for the calling thread."""
+        """For the calling thread."""
         self._threads.add(threading.get_ident())
 
     def close(self) -> None:
-        """Restore the streams that nothing else has replaced since."""
+        """Except streams that were replaced since."""
         if sys.stdout is self._now[0]:
             sys.stdout = self._before[0]
         if sys.stderr is self._now[1]:
@@ -129,7 +128,6 @@ class _ThreadStream:
         self._line = ""
 
     def write(self, text: str) -> int:
-        """Log whole lines of a redirected thread."""
         if threading.get_ident() not in self._threads:
             return self._stream.write(text)
         *lines, self._line = (self._line + text).split("\n")

@@ -25,7 +25,7 @@ _FORMS = "FILE.py:name, package.module:name, or one of " + ", ".join(BUILT_IN)
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """`target` is what was named, a function or a class."""
+    """`target`: a function or a class."""
 
     name: str
     target: Any
@@ -45,7 +45,7 @@ def located(spec: str, folder: Path | None = None) -> str:
 
 
 def load(specs: Sequence[str]) -> list[Function]:
-    """Raises RefusedError for what is missing, cannot be imported, or cannot be called with one reply."""
+    """Raises RefusedError: missing, not importable, or not callable with one reply."""
     return [_loaded(spec) for spec in specs]
 
 
@@ -60,7 +60,10 @@ def _loaded(spec: str) -> Function:
     for part in name.split("."):
         target = getattr(target, part, None)
         if target is None:
-            raise _no_such_name(spec, module, where, name)
+            public = [own for own, value in vars(module).items() if callable(value) and not own.startswith("_")]
+            near = difflib.get_close_matches(name, public, 1)
+            hint = f"did you mean {near[0]}?" if near else None
+            raise RefusedError(f"--post {spec}: {where} has no {name}", hint)
     _check_call(spec, target)
     return Function(
         f"{Path(where).name if where.endswith('.py') else where}:{name}",
@@ -91,7 +94,7 @@ def _imported(spec: str, where: str) -> ModuleType:
 
 
 def _from_file(path: Path) -> ModuleType:
-    """Import a file once under a name of its own; it can import its neighbours."""
+    """Once under a name of its own; it can import its neighbours."""
     path = path.resolve()
     name = f"batchrun_post_{hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()}"
     if name in sys.modules:
@@ -138,13 +141,6 @@ def _cannot_import(spec: str, error: Exception) -> RefusedError:
         f"--post {spec}: the module cannot be imported: {type(error).__name__}: {error}{place}",
         "fix the module, or install the packages it needs beside batchrun; nothing was sent",
     )
-
-
-def _no_such_name(spec: str, module: ModuleType, where: str, name: str) -> RefusedError:
-    public = [own for own, value in vars(module).items() if callable(value) and not own.startswith("_")]
-    near = difflib.get_close_matches(name, public, 1)
-    hint = f"did you mean {near[0]}?" if near else None
-    return RefusedError(f"--post {spec}: {where} has no {name}", hint)
 
 
 def _check_call(spec: str, target: Any) -> None:

@@ -1,18 +1,28 @@
-"""Shards in worker processes by pebble: a worker that dies or hangs costs one shard, and is replaced."""
+"""Shards in worker processes by pebble: a worker that dies or hangs costs one shard, and is replaced.
+
+`multiprocessing` starts a spawned process with its parent's whole environment and terminal; `Launcher` starts it
+without
+secrets, and with its output in the log. On Windows only the process itself can drop secrets.
+"""
 
 import asyncio
 import contextlib
+import io
 import logging
 import os
 import signal
+import sys
+import threading
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Any
+from multiprocessing import process, spawn, util
+from multiprocessing.context import SpawnContext, SpawnProcess, set_spawning_popen
+from typing import TYPE_CHECKING, Any, cast
 
+from batchrun.child_processes import into_log
 from batchrun.post.chain import timed_out
 from batchrun.post.event_loop import UnknownRowsError
-from batchrun.post.process import Launcher, WorkerContext
 from batchrun.post.reply import Done, Failure, Shard
 from batchrun.post.worker import Setup, initialize, run
 
@@ -21,14 +31,121 @@ if TYPE_CHECKING:  # only a run with --post pays for it
 
 log = logging.getLogger(__name__)
 
-REBUILDS = 5
-"""Times in a row that a pool is made again before anything comes back."""
-LOOK = 1.0
-"""Seconds between checks that the pool of a pending shard still works."""
+REBUILDS = 5  # times in a row that a pool is made again before anything comes back
+LOOK = 1.0  # seconds between checks that the pool of a pending shard still works
+
+
+class Launcher:
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = dict(environ)
+        self._processes: list[WorkerProcess] = []
+        reading, self.output = os.pipe()
+        self._reader = threading.Thread(target=into_log, args=(reading,), name="post output", daemon=True)
+        self._reader.start()
+
+    def process(self, *args: Any, **settings: Any) -> "WorkerProcess":
+        """Not started yet."""
+        made = WorkerProcess(*args, **settings)
+        made.launcher = self
+        self._processes = [one for one in self._processes if one.pid is None or one.is_alive()]
+        self._processes.append(made)
+        return made
+
+    def kill(self) -> None:
+        for one in self._processes:
+            if one.pid is not None and one.is_alive():
+                one.kill()
+
+    def close(self) -> None:
+        os.close(self.output)
+        self._reader.join(1.0)
+
+
+class WorkerProcess(SpawnProcess):
+    launcher: Launcher | None = None
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802  the name that multiprocessing calls
+        if sys.platform == "win32":
+            return SpawnProcess._Popen(process_obj)  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]  the usual way
+        return popen_type()(process_obj)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled without its launcher."""
+        return {name: value for name, value in self.__dict__.items() if name != "launcher"}
+
+
+class WorkerContext(SpawnContext):
+    def __init__(self, launcher: Launcher) -> None:
+        super().__init__()
+        self._launcher = launcher
+
+    def Process(self, *args: Any, **settings: Any) -> process.BaseProcess:  # noqa: N802  # pyright: ignore[reportIncompatibleVariableOverride]  a class in the base, here what makes one
+        return self._launcher.process(*args, **settings)
+
+
+def popen_type() -> Any:
+    """For systems with `posix_spawn`."""
+    from multiprocessing import popen_spawn_posix, reduction, resource_tracker  # noqa: PLC0415  not on Windows
+
+    class Popen(popen_spawn_posix.Popen):
+        """The parent's main module is not loaded."""
+
+        _fds: list[int]
+
+        def _launch(self, process_obj: Any) -> None:
+            tracker = resource_tracker.getfd()
+            assert tracker is not None
+            self._fds.append(tracker)
+            preparation = spawn.get_preparation_data(process_obj.name)
+            for name in ("init_main_from_name", "init_main_from_path"):
+                preparation.pop(name, None)
+            data = io.BytesIO()
+            set_spawning_popen(cast("Any", self))
+            try:
+                reduction.dump(preparation, data)
+                reduction.dump(process_obj, data)
+            finally:
+                set_spawning_popen(None)
+            parent_reads, child_writes = os.pipe()
+            child_reads, parent_writes = os.pipe()
+            try:
+                command = spawn.get_command_line(tracker_fd=tracker, pipe_handle=child_reads)
+                self._fds.extend([child_reads, child_writes])
+                self.pid = _start(command, self._fds, process_obj.launcher)
+                self.sentinel = parent_reads
+                with open(parent_writes, "wb", closefd=False) as pipe:
+                    pipe.write(data.getbuffer())
+            finally:
+                self.finalizer = util.Finalize(self, _close, (parent_reads, parent_writes))
+                _close(child_reads, child_writes)
+
+    return Popen
+
+
+def _start(command: list[str], inherited: list[int], launcher: Launcher) -> int:
+    actions: list[Any] = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, launcher.output, 1),
+        (os.POSIX_SPAWN_DUP2, launcher.output, 2),
+        *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherited),  # onto itself: it stays open in the child
+    ]
+    return os.posix_spawn(
+        os.fsdecode(spawn.get_executable()),
+        command,
+        launcher.environ,
+        file_actions=actions,
+        setsigdef=[signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP, signal.SIGIO],
+    )
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 class LostError(Exception):
-    """A shard did not come back; `failure` is that of a row alone in it."""
+    """`failure`: of a row alone in the shard."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -48,7 +165,7 @@ class Pool:
         self._closed = False
 
     def start(self) -> None:
-        """Start the workers, without waiting."""
+        """Without waiting."""
         if self._making is None and not self._closed:
             self._making = self._loop.run_in_executor(None, self._make)
 
@@ -64,7 +181,7 @@ class Pool:
         return pool
 
     async def run(self, shard: Shard, seconds: float, grace: float = 0.0) -> Done:
-        """Run one shard, in `seconds` and a further `grace`. Raises LostError where it does not come back."""
+        """In `seconds` and a further `grace`. Raises LostError."""
         while True:
             self.start()
             making = self._making
@@ -88,13 +205,13 @@ class Pool:
                 return done
 
     def _rebuild(self, broken: "asyncio.Future[ProcessPool]", error: Exception) -> None:
-        """Make another pool: pebble's stops when a worker dies while none is at work."""
+        """Pebble's pool stops when a worker dies while none is at work."""
         if self._closed or self._making is not broken:
             return
         self._rebuilt += 1
         if self._rebuilt > REBUILDS:
             reason = error.__cause__ or error
-            raise LostError(Failure("post: no workers", f"worker processes end again and again: {reason}"))
+            raise LostError(Failure("post: no workers", f"worker processes keep ending: {reason}"))
         log.warning("the worker pool is restarted: %s", error.__cause__ or error)
         self._making = self._loop.run_in_executor(None, self._remake, _pool_of(broken))
 
@@ -121,7 +238,7 @@ class Pool:
 
 
 async def _answer(pool: "ProcessPool", shard: Shard, seconds: float) -> Done:
-    """A broken pool answers only for shards it had begun to hand out, so check it now and then."""
+    """A broken pool answers only for shards it had begun to hand out."""
     answer = asyncio.wrap_future(pool.schedule(run, args=(shard,), timeout=seconds))
     try:
         while not answer.done():
@@ -134,7 +251,7 @@ async def _answer(pool: "ProcessPool", shard: Shard, seconds: float) -> Done:
 
 
 def _pool_of(making: "asyncio.Future[ProcessPool]") -> "ProcessPool | None":
-    """The pool, None where making it failed."""
+    """None if making it failed."""
     return making.result() if making.exception() is None else None
 
 
@@ -147,7 +264,7 @@ def _exit_failure(error: OSError) -> Failure:
 
 
 def cores() -> int:
-    """The processors that this process may use."""
+    """That this process may use."""
     try:
         return max(1, len(os.sched_getaffinity(0)))
     except AttributeError:  # sched_getaffinity is of Linux only

@@ -1,10 +1,10 @@
 """The queue between a paid reply and its outcome: rows come in singly, and go through the functions in shards.
 
-Sending a row to a process costs about 100 µs alone and 5 µs in a shard of 64, so `shard_size` sizes shards by the last ones. Work too
-short for a process is done in a thread: with `auto` the first rows are timed there, and the queue moves to a pool once they prove
-slower. Coroutine functions have async workers instead.
-
-A lost shard is run again row by row, so that only the row at fault fails; a function may be called twice for a row.
+Sending a row to a process costs about 100 µs alone and 5 µs in a shard of 64. Work too short for a process is done in a
+thread: with `auto` the first rows are timed there, and the queue moves to a pool if they are slower. Coroutine
+functions
+have async workers instead. A lost shard is run again row by row, so that only the row at fault fails; a function may be
+called twice for a row.
 """
 
 import asyncio
@@ -21,8 +21,7 @@ from batchrun.child_processes import without_secrets
 from batchrun.cluster.driver import driver_environ
 from batchrun.post.async_worker import AsyncWorker
 from batchrun.post.chain import Chain
-from batchrun.post.cluster import Cluster, OneActor
-from batchrun.post.driver import prepared
+from batchrun.post.cluster import Cluster, OneActor, prepared
 from batchrun.post.event_loop import GRACE, EventLoopWorker, worker
 from batchrun.post.inline import Inline
 from batchrun.post.load import load
@@ -33,19 +32,17 @@ from batchrun.post.worker import Setup
 
 log = logging.getLogger(__name__)
 
-LINGER = 4.0
-"""Seconds that the queue works on after `end_soon`; the rest can be done later at no cost."""
-CLUSTER_SHARD = 0.25
-"""Seconds of work in a shard, as sending one costs the driver a millisecond."""
-CLUSTER_BYTES = 1_000_000
-"""Characters of its rows at most."""
+LINGER = 4.0  # seconds that the queue works on after `end_soon`; the rest can be done later at no cost
+CLUSTER_SHARD = 0.25  # seconds of work in a shard, as sending one costs the driver a millisecond
+CLUSTER_BYTES = 1_000_000  # characters of its rows at most
 _token: Callable[[Task], Any] = itemgetter(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """The user's settings. `workers` is None for auto, 0 for the thread; with `ray` (an address or `auto`) the greatest number on the
-    cluster. `batch`: rows are OpenAI Batch requests. `secret_names` and `secret_values` are kept out of workers' environment.
+    """`workers`: None for auto, 0 for the thread; with `ray` (an address or `auto`) the most.
+
+    `batch`: rows are OpenAI Batch requests. Secrets are kept out of workers' environment.
     """
 
     specs: tuple[str, ...]
@@ -62,10 +59,9 @@ Deliver = Callable[[list[tuple[Any, Result]]], Awaitable[None]]
 
 
 class PostQueue:
-    """Post-processing of one run, made inside its loop.
+    """Made inside the run's loop. Raises RefusedError if the functions cannot be loaded.
 
-    `deliver` is awaited with results and raises nothing; `busy` is called when `put` begins and ends to wait. Raises RefusedError where
-    the functions cannot be loaded.
+    `deliver` is awaited with results and raises nothing; `busy` is called when `put` begins and ends to wait.
     """
 
     def __init__(
@@ -93,10 +89,9 @@ class PostQueue:
         self._ending = False
         self._room = 0
         self._sizer = ShardSizer() if choices.ray is None else ShardSizer(CLUSTER_SHARD)
-        self.workers = 0
-        """Worker processes, 0 for the thread; on a cluster those that have answered."""
+        self.workers = 0  # 0 for the thread; on a cluster those that have answered
         self.blocked: dict[str, float] = {}
-        """The longest time that each coroutine function blocked its event loop, if long."""
+        """The longest time that each coroutine function blocked its event loop."""
         self._backends: list[Pool | Inline | Cluster] = []
         self._async_workers: list[AsyncWorker] = []
         self._retired: list[Pool | Inline | Cluster] = []
@@ -108,7 +103,7 @@ class PostQueue:
 
     @property
     def inside(self) -> int:
-        """Rows that have come in and not come out."""
+        """Rows without a result."""
         return self._inside
 
     async def join(self) -> None:
@@ -122,7 +117,7 @@ class PostQueue:
                 backend.start()
 
     async def put(self, token: Any, item: Item, ready: "asyncio.Future[None] | None" = None) -> None:
-        """Add a row, waiting while the queue is full. It starts when `ready` is done; `token` comes back with its result."""
+        """Waits while the queue is full. The row starts when `ready` is done; `token` comes back."""
         if self._inside >= self._room:
             await self._have_room()
         self._inside += 1
@@ -161,7 +156,6 @@ class PostQueue:
         return self._inside + self._outside
 
     async def drain(self) -> None:
-        """Wait until every row is out."""
         end: asyncio.TimerHandle | None = None
         while self._inside and not self._closed:
             if self._ending and end is None:
@@ -178,13 +172,13 @@ class PostQueue:
         self._wake()
 
     async def close(self) -> None:
-        """Stop all workers; rows inside are dropped."""
+        """Rows inside are dropped."""
         self.abandon()
         await asyncio.gather(*self._under_way, return_exceptions=True)
         await asyncio.gather(*(backend.close() for backend in (*self._backends, *self._retired)))
 
     def _fitting_room(self) -> int:
-        """Rows that may be inside: a shard for every worker and another to come."""
+        """A shard for every worker and another to come."""
         if self._async_workers:
             return max(64, 2 * sum(async_worker.capacity for async_worker in self._async_workers))
         return max(64, 3 * self._slots * self._sizer.size)
@@ -204,11 +198,11 @@ class PostQueue:
 
     @property
     def _may_move(self) -> bool:
-        """Whether it may move from the thread to worker processes."""
+        """From the thread to worker processes."""
         return self._choices.workers is None and self._cluster is None and not self.workers
 
     def _soon(self) -> None:
-        """Schedule the dispatch, so that rows that come together stay together."""
+        """So that rows that come together stay together."""
         if not self._dispatching:
             self._dispatching = True
             asyncio.get_running_loop().call_soon(self._dispatch)
@@ -270,7 +264,7 @@ class PostQueue:
         return tasks
 
     def _next_size(self) -> int:
-        """Rows for the next shard: a full one, or an even share."""
+        """A full shard, or an even share."""
         waiting = len(self._queue)
         if self._probing:
             return min(waiting, self._sizer.to_probe)
@@ -292,7 +286,7 @@ class PostQueue:
         self._leave(len(results))
 
     async def _results_of(self, tasks: list[Task]) -> list[Result]:
-        """The results of the shard, or of its beginning; the rest goes back into the queue."""
+        """The rest of the shard goes back into the queue."""
         items = [item for _, item in tasks]
         try:
             done = await self._shard(items)
@@ -347,7 +341,7 @@ class PostQueue:
         self._soon()
 
     def _use_workers(self, workers: int) -> None:
-        """Use so many processes, 0 for the thread. Each event loop has its own pool, so that rows in flight stay in their process."""
+        """Each event loop has its own pool, so that rows in flight stay in their process."""
         self.workers = workers
         if not workers:
             backends: list[Pool] | list[Inline] = [Inline(self._make_worker)]
@@ -369,7 +363,7 @@ class PostQueue:
         self._backends = [self._cluster]
 
     def _recount(self) -> None:
-        """Use the present actors; rows of a lost one go to the next."""
+        """Rows of a lost actor go to the next."""
         assert self._cluster is not None
         actors = self._cluster.actors
         self.workers = len(actors)
@@ -417,7 +411,6 @@ class PostQueue:
                 self._busy(False)
 
     def _wake(self) -> None:
-        """Wake all waiting `put`s to check again."""
         for waiter in islice(tuple(self._waiters), None):
             if not waiter.done():
                 waiter.set_result(None)

@@ -8,7 +8,7 @@ from batchrun.models import Usage
 
 
 class Item(NamedTuple):
-    """A reply for a worker, as cheap text: `row` is a JSON object, `value` the JSON of a value beside the text."""
+    """`row` is a JSON object, `value` the JSON of a value beside the text."""
 
     text: str
     row: str = "{}"
@@ -19,17 +19,18 @@ class Item(NamedTuple):
     key: str = ""
 
 
-Task = tuple[Any, Item]
-"""A token, which comes back with its result, and a row's reply."""
+Task = tuple[Any, Item]  # a token, which comes back with its result, and a row's reply
 
 
 class Reply:
     """One reply, the argument of a function of `--post`.
 
-    `text` is the model's text, or what an earlier function made of it. `value` is what the previous function returned; for the first the
-    parsed value with an output schema, the embedding or the tool calls, else None. `usage` has the tokens (`input`, `output`, `cached`,
-    `reasoning`), None if not stated; `finish` is the provider's finish reason, such as `stop` or `length`. `line` and `key` name the
-    input row, `fields` are its columns.
+    `text` is the model's text, or what an earlier function made of it. `value` is what the previous function returned;
+    for
+    the first the parsed value with an output schema, the embedding or the tool calls, else None. `usage` has the tokens
+    (`input`, `output`, `cached`, `reasoning`), None if not stated; `finish` is the provider's finish reason, such as
+    `stop` or
+    `length`. `line` and `key` name the input row, `fields` are its columns.
     """
 
     __slots__ = ("_fields", "_row", "finish", "key", "line", "text", "usage", "value")
@@ -63,7 +64,6 @@ class Reply:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The columns of the input row by name."""
         if self._fields is None:
             self._fields = json.loads(self._row)
         return self._fields
@@ -82,7 +82,7 @@ class Reply:
 
 
 class Value(NamedTuple):
-    """JSON texts: `output` replaces the reply (None keeps it), `added` is an object to merge into the output row."""
+    """JSON texts: `output` replaces the reply (None keeps it), `added` is merged into the output row."""
 
     output: str | None
     added: str | None
@@ -107,10 +107,9 @@ def internal_error(error: Exception) -> Failure:
 
 
 class Shard(NamedTuple):
-    """Rows that are handed to a worker together.
+    """With `stop_after` only the first rows may come back, after so many seconds beside the longest.
 
-    With `stop_after` only the first may come back, after so many seconds beside the longest row. Rows that stay in flight are numbered
-    from `first`; `held` earlier ones have not come back.
+    Rows that stay in flight are numbered from `first`; `held` earlier ones have not come back.
     """
 
     items: list[Item]
@@ -122,7 +121,8 @@ class Shard(NamedTuple):
 class Done(NamedTuple):
     """Results of a shard, or its beginning; of rows in flight those that ended, by `numbers`.
 
-    `seconds` of work, `processor` of it CPU time, `longest` that of one row, if timed. `blocked` has the longest time that a function
+    `seconds` of work, `processor` of it CPU time, `longest` that of one row; `blocked`: the longest time that a
+    function
     blocked its event loop, if too long.
     """
 

@@ -1,33 +1,24 @@
 """How long rows take: the size of a shard, and whether processes are worth it.
 
-The size follows the mean of the last shards. The first `PROBE` rows, without the longest, which may import something, decide about
-processes by CPU time, which a busy machine does not change; later ones every `RECENT` seconds of work.
+The size follows the mean of the last shards. The first `PROBE` rows, without the longest, which may import something,
+decide about processes by CPU time, which a busy machine does not change; later ones every `RECENT` seconds of work.
 """
 
 from batchrun.post.reply import Done
 
-SHARD = 0.05
-"""Seconds of work in a shard."""
-LARGEST = 2000
-"""Rows in a shard at most."""
-WORTH_A_PROCESS = 100e-6
-"""Seconds of work a row from which a process is worth it."""
-PROBE = 20
-"""Rows that are timed in the thread before the decision."""
-CERTAIN = PROBE * WORTH_A_PROCESS
-"""Seconds of work that are too many for all of them."""
-RECENT = 0.2
-"""Seconds of work between later decisions, for which twice `WORTH_A_PROCESS` is slow."""
-_SLOW_CALL = 0.05
-"""Seconds of work that are slow in any single row."""
+SHARD = 0.05  # seconds of work in a shard
+LARGEST = 2000  # rows in a shard at most
+WORTH_A_PROCESS = 100e-6  # seconds of work a row from which a process is worth it
+PROBE = 20  # rows that are timed in the thread before the decision
+CERTAIN = PROBE * WORTH_A_PROCESS  # seconds of work that are too many for all of them
+RECENT = 0.2  # seconds of work between later decisions, for which twice `WORTH_A_PROCESS` is slow
+_SLOW_CALL = 0.05  # seconds of work that are slow in any single row
 
 
 class ShardSizer:
     def __init__(self, shard: float = SHARD) -> None:
-        """`shard` is the seconds of work in a shard."""
         self._shard = shard
-        self.is_slow = False
-        """Whether processes are worth it, by the last decision."""
+        self.is_slow = False  # whether processes are worth it
         self._rows = 0
         self._mean: float | None = None
         self._unended = 0.0
@@ -38,14 +29,13 @@ class ShardSizer:
 
     @property
     def size(self) -> int:
-        """Rows for a shard."""
         if self._mean is None:
             return 1
         return max(1, min(LARGEST, int(self._shard / max(self._mean, 1e-7))))
 
     @property
     def to_probe(self) -> int:
-        """Rows that have to come back before the decision."""
+        """Rows before the decision."""
         return max(0, PROBE - self._rows)
 
     def learn(self, done: Done) -> None:
@@ -56,18 +46,12 @@ class ShardSizer:
             mean, self._unended = self._unended / rows, 0.0
             self._mean = mean if self._mean is None else 0.7 * self._mean + 0.3 * mean
         if self._rows <= PROBE:
-            self._judge_first(done)
-        else:
-            self._judge_recent(done)
-
-    def _judge_first(self, done: Done) -> None:
-        self._spent += done.processor
-        self._longest = max(self._longest, done.longest)
-        slow_call = self._longest > _SLOW_CALL or bool(done.blocked)
-        self.is_slow = self.is_slow or slow_call or self._spent - self._longest > CERTAIN
-
-    def _judge_recent(self, done: Done) -> None:
-        self._recent_rows += len(done.results)
+            self._spent += done.processor
+            self._longest = max(self._longest, done.longest)
+            slow_call = self._longest > _SLOW_CALL or bool(done.blocked)
+            self.is_slow = self.is_slow or slow_call or self._spent - self._longest > CERTAIN
+            return
+        self._recent_rows += rows
         self._recent_seconds += done.seconds
         if self._recent_seconds >= RECENT:
             self.is_slow = self._recent_seconds > 2 * WORTH_A_PROCESS * self._recent_rows

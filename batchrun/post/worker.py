@@ -14,8 +14,7 @@ from batchrun.post.event_loop import EventLoopWorker, worker
 from batchrun.post.load import load
 from batchrun.post.reply import Done, Failure, Shard
 
-EXITED = 70
-"""The exit code in place of 0, which the pool takes for a finished worker."""
+EXITED = 70  # in place of 0, which the pool takes for a finished worker
 
 
 class Setup(NamedTuple):
@@ -45,7 +44,6 @@ def initialize(setup: Setup) -> None:
 
 
 def refusal() -> Failure | None:
-    """What is wrong with the functions."""
     return _broken
 
 
@@ -58,10 +56,11 @@ def run(shard: Shard) -> Done:
 
 
 def _die_with_parent() -> None:
-    """End this process with its parent, however that ends, and whatever a function is doing here.
+    """End this process with its parent, whatever a function is doing here.
 
-    When the parent's end of the pipe closes, the kernel sends SIGIO, which kills a process that does not handle it; on systems without
-    it a thread waits for the same.
+    The kernel sends SIGIO when the parent's end of the pipe closes, which kills a process that does not handle it; on
+    other
+    systems a thread waits for the same.
     """
     parent = multiprocessing.parent_process()
     if parent is None:

@@ -15,8 +15,7 @@ from batchrun.prompts.request import to_json
 from batchrun.providers import table
 
 BYTES_PER_TOKEN = 4
-_MINIMUM, _SECONDS = 1024, 300.0
-"""Tokens and seconds of an unknown cache."""
+_MINIMUM, _SECONDS = 1024, 300.0  # tokens and seconds of an unknown cache
 _OPENING = b'"content":"'
 _ASSISTANT = b'"role":"assistant","content":"'
 _NEXT_MESSAGE = b'"},{"role":"'

@@ -16,8 +16,7 @@ from batchrun.models import Endpoint, Request, Row
 _JSON_KINDS = frozenset(
     ["integer", "int", "number", "float", "double", "boolean", "bool", "array", "list", "object", "dict"]
 )
-ABSENT = object()
-"""The value of a missing column."""
+ABSENT = object()  # the value of a missing column
 
 
 class RenderError(PromptError):

@@ -57,8 +57,7 @@ _ENDPOINTS: Mapping[str, Endpoint] = {
     "transcription": Endpoint.TRANSCRIPTIONS,
     "transcriptions": Endpoint.TRANSCRIPTIONS,
 }
-INLINE = "prompt"
-"""The name of a prompt written on the command line."""
+INLINE = "prompt"  # the name of a prompt written on the command line
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 

@@ -44,12 +44,9 @@ CONTENT: Mapping[Endpoint, str] = {
 }
 """The member with the prompt."""
 _EMBEDDINGS, _RESPONSES, _COMPLETIONS = Endpoint.EMBEDDINGS, Endpoint.RESPONSES, Endpoint.COMPLETIONS
-_SINGLE = (Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS, Endpoint.TRANSCRIPTIONS)
-"""Endpoints without conversations."""
-_TRANSCRIPTS = ("json", "verbose_json", "diarized_json")
-"""JSON formats of a transcription."""
-SCHEMAS = ("schema", "json_object", "message")
-"""How the schema of `outputs` can be sent."""
+_SINGLE = (Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS, Endpoint.TRANSCRIPTIONS)  # endpoints without conversations
+_TRANSCRIPTS = ("json", "verbose_json", "diarized_json")  # JSON formats of a transcription
+SCHEMAS = ("schema", "json_object", "message")  # how the schema of `outputs` can be sent
 _SYSTEM = ("system", "developer")
 _OURS = "maxOutputTokens"
 _CANONICAL = "max_completion_tokens"

@@ -18,11 +18,9 @@ from batchrun.errors import PromptError
 from batchrun.prompts.definition import Message
 from batchrun.prompts.whitelist import MAX_OUTPUT, SAFE_FILTERS, SAFE_TESTS, Check, TooLargeError
 
-MAX_STEPS = 100_000
-"""Iterations of all loops of one message, for one row."""
+MAX_STEPS = 100_000  # iterations of all loops of one message, for one row
 
-MAX_MADE = 5 * MAX_OUTPUT
-"""What filters, `~` and `+` make for one message: forty doublings would fill any memory."""
+MAX_MADE = 5 * MAX_OUTPUT  # what filters, `~` and `+` make for one message: forty doublings would fill any memory
 
 _LEFT, _STEPS, _MADE, _PLAIN = "batchrun:left", "batchrun:steps", "batchrun:made", "batchrun:plain:"
 _LOOP_MEMBERS = frozenset(

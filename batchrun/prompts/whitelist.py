@@ -15,8 +15,7 @@ from jinja2.tests import TESTS
 from batchrun.errors import PromptError
 from batchrun.prompts.definition import Message, did_you_mean
 
-MAX_OUTPUT = 10_000_000
-"""Characters of a message."""
+MAX_OUTPUT = 10_000_000  # characters of a message
 _PLAIN = [
     "abs",
     "capitalize",

@@ -25,8 +25,7 @@ BY_SUFFIX = {
     **dict.fromkeys((".tsv", ".tab"), "tsv"),
     **dict.fromkeys(TEXT_SUFFIXES, "text"),
 }
-DOCUMENTS = ("pdf", "docx", "epub", "html")
-"""Formats of one row per file."""
+DOCUMENTS = ("pdf", "docx", "epub", "html")  # formats of one row per file
 _HEAD = 64 * 1024
 _ARRAY = re.compile(r"\s*\[\s*[{\]]")
 _COLUMN = re.compile(r"[^\W\d][\w.-]*( [\w.-]+){0,3}")

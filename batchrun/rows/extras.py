@@ -20,8 +20,7 @@ from batchrun.rows.check import Record, encodable, encode, invalid
 from batchrun.rows.source import translated
 
 _AS_IT_IS = frozenset({str, int, bool, type(None)})
-_MISSING = frozenset({"NAType", "NaTType"})
-"""Of pandas, beside NaN."""
+_MISSING = frozenset({"NAType", "NaTType"})  # of pandas, beside NaN
 _FOREIGN = (
     ValueError,
     LookupError,

@@ -25,10 +25,8 @@ _ROWS = {
     ".feather": "arrow",
 }
 _NEVER_TEXT = frozenset({"jsonl", "parquet", "arrow"})
-NEEDS_CONTENT = ".json"
-"""Rows or one document."""
-_BESIDE = "_"
-"""Prefix of marker files of Spark and Hive (`_SUCCESS`)."""
+NEEDS_CONTENT = ".json"  # rows or one document
+_BESIDE = "_"  # prefix of marker files of Spark and Hive (`_SUCCESS`)
 
 
 def is_glob(source: str) -> bool:

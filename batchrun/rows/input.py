@@ -67,10 +67,8 @@ class Input:
     Iterating raises InputError for a cut archive, an unclosed array or quotation, or a changed file.
     """
 
-    row_size = 0
-    """Average characters of the first records; 0: unknown."""
-    table: Table = COMMAS
-    """How a CSV output is written."""
+    row_size = 0  # average characters of the first records; 0: unknown
+    table: Table = COMMAS  # how a CSV output is written
 
     def __init__(self, records: Records, sample: "_Sample", place: Place, remarks: Remarks) -> None:
         self._records = records

@@ -39,8 +39,7 @@ PACKED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd")
 _STREAM_NAMES = ("-", "/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 _SHORTEST = 120
 _ENOUGH = 20_000
-_LONG = 4096
-"""Characters from which lines are found one by one."""
+_LONG = 4096  # characters from which lines are found one by one
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)

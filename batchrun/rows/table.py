@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 DELIMITERS = (",", ";", "\t", "|")
 INDEX = "index"
-NO_DELIMITER = "\x1f"
-"""For one column: the unit separator."""
+NO_DELIMITER = "\x1f"  # for one column: the unit separator
 _SAMPLE = 20
 _SEPARATOR_LINE = re.compile(r"\ufeff?sep=(.)[ \t]*\r?\n", re.IGNORECASE)
 _WELL_FORMED = re.compile(r'"(?:[^"]|"")*"')

@@ -1,8 +1,10 @@
-"""The files that a variable's value names, and their JSON in the journal."""
+"""The files that a variable names, their JSON in the journal, and their content in a request."""
 
 import glob
 import hashlib
 import os
+import re
+from binascii import b2a_base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,13 +16,12 @@ from batchrun.display import printable
 from batchrun.filetypes import HEAD, known_types, pixels, type_of
 from batchrun.models import File
 
-_SHOWN = 120
-"""Characters of a path in a message."""
+_SHOWN = 120  # characters of a path in a message
+_PLACE = re.compile(rb'"(?:url|image_url|file_data|data)":"(?:data:[\w./+-]+;base64,)?(sha256:([0-9a-f]{64}))"')
+"""Where a body names a file. A row's text cannot match, as its quotation marks are escaped."""
 
 
 class MediaError(Exception):
-    """A value that names no file that can be sent."""
-
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
@@ -33,9 +34,9 @@ def is_address(path: str) -> bool:
 
 
 def look(name: str, kind: str, value: Any, folders: Sequence[Path], takes: Mapping[str, Any]) -> list[File]:
-    """The files of the variable `name`: a path, a pattern, an https address, or a list of these.
+    """A path, a pattern, an https address, or a list of these. Raises MediaError.
 
-    A relative path is searched in each of `folders`; `takes` are the provider's limits. Raises MediaError.
+    A relative path is searched in each of `folders`; `takes` are the provider's limits.
     """
     values = cast("list[Any]", value) if isinstance(value, list) else [value]
     found: list[File] = []
@@ -68,7 +69,7 @@ def _address(name: str, kind: str, address: str) -> File:
 
 
 def _paths(name: str, value: str, folders: Sequence[Path]) -> Iterator[Path]:
-    """The files in the first folder that has any."""
+    """In the first folder that has any."""
     wanted = os.path.expanduser(value)
     for folder in folders:
         path = folder / wanted
@@ -105,7 +106,7 @@ def _file(path: str, name: str) -> File:
 
 @lru_cache(maxsize=1000)
 def _read(path: str, size: int, modified: float) -> File:
-    """The record of a file without the name of an input; cached."""
+    """Without the name of an input."""
     with open(path, "rb") as stream:
         head = stream.read(HEAD)
         stream.seek(0)
@@ -116,7 +117,7 @@ def _read(path: str, size: int, modified: float) -> File:
 
 
 def _checked(name: str, kind: str, file: File, takes: Mapping[str, Any]) -> File:
-    """Raises MediaError for a file that the provider does not take."""
+    """Raises MediaError."""
     shown = printable(file.path, _SHOWN)
     if not file.size:
         raise MediaError(f"`{name}`: {shown} is empty")
@@ -135,13 +136,13 @@ def _checked(name: str, kind: str, file: File, takes: Mapping[str, Any]) -> File
 
 
 def to_json(files: Iterable[File], folder: Path) -> str:
-    """Files as JSON, "" for none. A path in the journal's project is relative to `folder`, so that both can be moved."""
+    """Paths in the journal's project are relative to `folder`, so that both can be moved."""
     noted = [{**file._asdict(), "path": _noted(file.path, folder)} for file in files]
     return orjson.dumps(noted).decode() if noted else ""
 
 
 def from_json(text: str, folder: Path) -> tuple[File, ...]:
-    """The files, with absolute paths."""
+    """With absolute paths."""
     if not text:
         return ()
     files = (File(**noted) for noted in orjson.loads(text))
@@ -161,3 +162,81 @@ def _noted(path: str, folder: Path) -> str:
     if is_address(path) or not Path(path).is_relative_to(project):
         return path
     return Path(os.path.relpath(path, folder.absolute())).as_posix()
+
+
+class ChangedError(Exception):
+    """A file is missing, unreadable or changed since intake."""
+
+
+def filled(body: bytes, files: Sequence[File]) -> bytes:
+    """With contents in base64. Blocks. Raises ChangedError."""
+    held = {file.sha256.encode(): file for file in files if file.sha256}
+    pieces: list[bytes] = []
+    after = 0
+    for place in _PLACE.finditer(body):
+        file = held.get(place[2])
+        if file is not None:
+            pieces += [body[after : place.start(1)], b2a_base64(content(file), newline=False)]
+            after = place.end(1)
+    return b"".join([*pieces, body[after:]])
+
+
+def form(body: bytes, files: Sequence[File]) -> bytes:
+    """As a multipart form (RFC 7578). Blocks. Raises ChangedError."""
+    fields: dict[str, Any] = orjson.loads(body)
+    boundary = f"batchrun-{hashlib.sha256(body).hexdigest()}".encode()
+    held = {f"sha256:{file.sha256}": file for file in files}
+    pieces: list[bytes] = []
+    for name, value in fields.items():
+        if name == "file":
+            file = held[value]
+            suffix = known_types()[file.type].suffix
+            head = f'name="file"; filename="audio.{suffix}"\r\nContent-Type: {file.type}'
+            pieces += [_field(boundary, head), content(file), b"\r\n"]
+            continue
+        several = isinstance(value, list)
+        for one in cast("list[Any]", value) if several else [value]:
+            text = one if isinstance(one, str) else orjson.dumps(one).decode()
+            pieces += [_field(boundary, f'name="{name}{"[]" if several else ""}"'), text.encode(), b"\r\n"]
+    return b"".join([*pieces, b"--%b--\r\n" % boundary])
+
+
+def _field(boundary: bytes, head: str) -> bytes:
+    return b"--%b\r\nContent-Disposition: form-data; %b\r\n\r\n" % (boundary, head.encode())
+
+
+def content(file: File) -> bytes:
+    """Raises ChangedError."""
+    try:
+        with open(file.path, "rb") as stream:
+            data = stream.read()
+    except OSError as error:
+        raise ChangedError(_missing(file, error)) from None
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise ChangedError(_changed(file))
+    return data
+
+
+def why_changed(file: File) -> str | None:
+    """Reads a file only if its size is the same and its time is not."""
+    if not file.sha256:
+        return None
+    try:
+        status = os.stat(file.path)
+        if status.st_size == file.size and status.st_mtime == file.modified:
+            return None
+        if status.st_size == file.size:
+            with open(file.path, "rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256:
+                    return None
+    except OSError as error:
+        return _missing(file, error)
+    return _changed(file)
+
+
+def _missing(file: File, error: OSError) -> str:
+    return f"{printable(file.path, 200)} cannot be read: {error.strerror or error}"
+
+
+def _changed(file: File) -> str:
+    return f"{printable(file.path, 200)} has changed since its row was read"
