@@ -126,7 +126,7 @@ class DriverProcess:
         return [Node(*node) for node in await self._call("nodes")]
 
     async def make(self, number: int, node: str, kind: str, processors: int, arguments: tuple[Any, ...]) -> Any:
-        """Start an actor of the class `MODULE:NAME`, if the node is full later; returns its `load(*arguments)`.
+        """Start an actor of the class `MODULE:NAME` when its node has room; returns its `load(*arguments)`.
 
         Raises ActorLostError.
         """
