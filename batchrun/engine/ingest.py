@@ -13,7 +13,7 @@ from batchrun.display import counted
 from batchrun.errors import InputError
 from batchrun.events import Emit, Notice
 from batchrun.journal import IntakeRow, duplicate_id
-from batchrun.models import Blank, Row
+from batchrun.models import Blank, Row, made
 from batchrun.plan.blanks import Blanks
 from batchrun.plan.reducing import Reduction
 from batchrun.prompts import Renderer, RenderError, request_digest
@@ -177,14 +177,14 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
 
     Rows must not have the columns `added`. `reduction` splits long texts. Paths are relative to `folder`.
     """
-    taken, render = frozenset(added), renderer.render
+    taken, may_be_blank, render = frozenset(added), bool(blanks.columns), renderer.render
     for item in source:
         if isinstance(item, Row):
             line, key, text, fields, *_ = item
             try:
                 if taken and not taken.isdisjoint(fields):
                     raise _clash(item, added)
-                if blanks.columns and blanks.is_blank(fields):
+                if may_be_blank and blanks.is_blank(fields):
                     if blanks.policy is not Blank.SEND:
                         source.remarks.add(blanks.notice, line - source.remarks.offset)
                     if blanks.policy is Blank.SKIP:
@@ -205,7 +205,7 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
             else:
                 files = media.to_json(request.files, folder) if request.files else ""
                 del item, fields, request  # may be as large as the next ones
-                yield IntakeRow(line, key, hashed, text, None, 0, files)
+                yield made(IntakeRow, (line, key, hashed, text, None, 0, files))
         else:
             problems.add(item.line, item.reason, item.text, mixed=isinstance(item, Mixed))
             yield IntakeRow(item.line, None, "", line_text(item.text), item.reason)

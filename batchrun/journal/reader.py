@@ -28,7 +28,7 @@ from batchrun.journal.records import (
     TierShare,
     Wanted,
 )
-from batchrun.models import Parts, State, Ticket, Totals
+from batchrun.models import Parts, State, Ticket, Totals, made
 
 PAGE = 1000
 
@@ -70,7 +70,7 @@ def _record(row: Sequence[Any]) -> Record:
 def _result(row: Sequence[Any]) -> Result:
     _, text, value, body, added, _ = row
     _check_texts(text, value, body, added)
-    return Result(text, value, body, added)
+    return made(Result, (text, value, body, added))
 
 
 def _check_texts(text: Any, value: Any, body: Any, added: Any) -> None:

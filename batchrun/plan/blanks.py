@@ -23,10 +23,14 @@ class Blanks(NamedTuple):
 
     def is_blank(self, fields: Mapping[str, Any]) -> bool:
         """No column has text, and one is blank, or null if blanks are not sent."""
+        columns, policy = self
         blank = False
-        for column in self.columns:
+        for column in columns:
+            value = fields.get(column)
+            if type(value) is str and value and not value.isspace():  # nearly every one
+                return False
             value = cell(fields, column)
-            if value is None and self.policy in (Blank.SKIP, Blank.COPY):
+            if value is None and policy in (Blank.SKIP, Blank.COPY):
                 blank = True
             if value is None or value is ABSENT:
                 continue

@@ -37,7 +37,7 @@ from batchrun.progress import Fold
 from batchrun.registry import RunFile
 from batchrun.report import estimates, event_log, pages, words
 from batchrun.report.observers import Observers
-from batchrun.report.reporters import JsonLines, choose, plain
+from batchrun.report.reporters import OF_ROWS, JsonLines, choose, plain
 
 PAINT_EVERY = 0.2
 JSON_EVERY = 1.0
@@ -136,6 +136,8 @@ class Headless:
         self._drain = settings.drain
         self._events_lost: RunResult | None = None
         self._logs = settings.verbose or settings.log_file is not None
+        all_used = self._observers.listen or self._logs or self._reporter.of_rows
+        self._only_folded: frozenset[type] = frozenset() if all_used else OF_ROWS
 
     def __enter__(self) -> Self:
         return self
@@ -146,6 +148,8 @@ class Headless:
     def emit(self, event: Event) -> None:
         """Every event passes here, in order."""
         self._fold(event)
+        if type(event) in self._only_folded:
+            return
         if self._observers.listen:
             self._observers.handle(event)
         if self._logs:

@@ -51,7 +51,14 @@ CHECKED_EVERY = 100_000
 """Rows between plain lines of the input check: about a second."""
 
 
+OF_ROWS = frozenset({AttemptStarted, AttemptEnded, RowFinished, RowsAnswered})
+"""Events of every row, which most reporters show only in the numbers."""
+
+
 class Reporter(Protocol):
+    of_rows: bool
+    """Whether `handle` needs `OF_ROWS`."""
+
     def handle(self, event: Event) -> None:
         """Returns at once."""
         ...
@@ -63,12 +70,10 @@ class Reporter(Protocol):
     def close(self) -> None: ...
 
 
-_OF_ROWS = frozenset({AttemptStarted, AttemptEnded, RowFinished, RowsAnswered})
-"""Events of every row, visible only in the numbers."""
-
-
 class Quiet:
     """Prints only where requests go."""
+
+    of_rows = False
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -88,6 +93,8 @@ class Quiet:
 class Lines:
     """A line for each rare event, and a status line every few seconds unless `status` is off."""
 
+    of_rows = False
+
     def __init__(self, stream: TextIO, *, status: bool = True) -> None:
         self._stream = stream
         self._status = status
@@ -95,7 +102,7 @@ class Lines:
         self._batches: dict[int, str] = {}
 
     def handle(self, event: Event) -> None:
-        if type(event) in _OF_ROWS:
+        if type(event) in OF_ROWS:
             return
         if self._status and isinstance(event, IntakeProgress) and event.rows % CHECKED_EVERY == 0:
             self._print(f"{counted(event.rows)} checked")
@@ -123,6 +130,8 @@ _BAR_STANDING = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 
 class Bar:
+    of_rows = False
+
     def __init__(self, stream: TextIO, *, ascii_only: bool) -> None:
         self._stream = stream
         self._ascii = ascii_only
@@ -130,7 +139,7 @@ class Bar:
         self._batches: dict[int, str] = {}
 
     def handle(self, event: Event) -> None:
-        if type(event) in _OF_ROWS:
+        if type(event) in OF_ROWS:
             return
         if isinstance(event, RunStarted):
             self.close()
@@ -238,6 +247,8 @@ def notable(event: Event, batches: dict[int, str]) -> str | None:
 class JsonLines:
     """One event per line on stdout, described in docs/events.md; `gone` gets the error when they can no longer be
     written."""
+
+    of_rows = True
 
     def __init__(self, stream: TextIO, gone: Callable[[OSError], None]) -> None:
         self._stream = stream
