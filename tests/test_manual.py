@@ -16,7 +16,7 @@ from batchrun.engine import steer
 from batchrun.plan.config import OF_PROFILES, read_files
 from batchrun.plan.settings import OPTIONS
 from batchrun.progress import Progress
-from batchrun.report import prometheus
+from batchrun.report import observers
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -125,7 +125,7 @@ async def test_the_page_of_the_simulator_has_its_settings_and_statistics() -> No
 def test_the_page_about_operation_has_every_metric_and_every_field_of_the_status() -> None:
     page = text("docs/operation.md")
     picture = Progress(causes={"x": 1}, rows=1, started=0.0, now=1.0)
-    metrics = {metric.name for metric in prometheus._metrics(picture, 0.0)}
+    metrics = {metric.name for metric in observers._metrics(picture, 0.0)}
     assert set(re.findall(r"`(batchrun_\w+)`", page)) == metrics
     fields_of_status = set(re.findall(r'^ +"(\w+)": ', inspect.getsource(steer.status_of), re.MULTILINE))
     assert first_cells(page.partition("`status` has:")[2].partition("## ")[0]) == fields_of_status

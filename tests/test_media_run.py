@@ -29,8 +29,8 @@ from batchrun.plan.profiles import find_profile
 from batchrun.plan.resolve import access
 from batchrun.plan.sources import gather
 from batchrun.prompts import parse
-from batchrun.report import requests
-from batchrun.report.row_page import show_row
+from batchrun.report import row_text
+from batchrun.report.pages import show_row
 from batchrun.sim import Server, Settings
 from batchrun.sim.server import running
 from batchrun.tui import draft
@@ -242,7 +242,7 @@ async def test_files_that_cannot_be_taken_along_are_named(server: Server, tmp_pa
     await ran(server, max_requests=1)
     Path("pictures/2.png").unlink()
     with Reader.open(registry.find("last", None).path) as reader:
-        shown = requests.of_record(plan_from_json(reader.meta.plan), reader.row(line=3), None)
+        shown = row_text.of_record(plan_from_json(reader.meta.plan), reader.row(line=3), None)
         said: Any = io.StringIO()
         show_row(registry.find("last", None), "3", as_json=True, out=said)
     assert "data:image/png;base64,sha256:" in shown  # as it was, though its file is gone

@@ -19,7 +19,7 @@ from waiting import PATIENCE
 
 from batchrun import progress
 from batchrun.events import Waiting, WaitReason
-from batchrun.report import observers, prometheus
+from batchrun.report import observers
 
 SAMPLE = re.compile(r'([a-z_]+)\{((?:[a-z_]+="(?:[^"\\]|\\.)*",?)+)\} (-?[0-9.e+]+)')
 moment = threading.Event().wait
@@ -254,7 +254,7 @@ def test_a_metrics_file_that_cannot_be_written_is_said_at_the_end():
 
 def test_text_from_outside_stays_inside_its_label():
     picture = progress.Progress(causes={'status 400: "a\\b"\nc': 2}, waiting=Waiting(WaitReason.THROTTLED, None, 0.0))
-    text = prometheus.text_of(picture, "r1", now=1.0)
+    text = observers.metrics_text(picture, "r1", now=1.0)
     assert 'batchrun_failures_total{run="r1",cause="status 400: \\"a\\\\b\\"\\nc"} 2\n' in text
     assert ("batchrun_waiting", 'reason="the provider said 429"') in samples(text)
     assert "batchrun_cost_dollars_total" not in text  # not known is not 0

@@ -207,7 +207,7 @@ def test_the_face_fits_the_place(
     settings: dict[str, Any], environ: dict[str, str], terminal: bool, face: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr", Terminal() if terminal else io.StringIO())
-    chosen = choose(settings_of(settings), environ=environ, gone=lambda _: None)
+    chosen = choose(settings_of(settings), environ=environ, on_closed=lambda _: None)
     assert isinstance(chosen, face)
 
 

@@ -43,7 +43,6 @@ def batches(ctx: click.Context, ref: str, action: str | None, what: str | None, 
     most until the provider has ended the batches, then read their results.
     """
     from batchrun import registry  # noqa: PLC0415  only for this command
-    from batchrun.report import batch_pages  # noqa: PLC0415  only for this command
 
     needs = {"adopt": "the id of a batch", "forget": "the number of a chunk"}
     if action is not None and action not in _ACTIONS:
@@ -55,16 +54,18 @@ def batches(ctx: click.Context, ref: str, action: str | None, what: str | None, 
     runs_dir = options["runs_dir"] or configured_runs_dir()
     found = registry.find(ref, runs_dir)
     if action is None:
+        from batchrun.report import batch_pages  # noqa: PLC0415  only for this table
+
         batch_pages.table(found, as_json=options["json"])
         return ExitCode.OK
-    if action == "forget":
-        return batch_pages.forget(found, str(what))
-    flags: dict[str, Any] = {"runs_dir": runs_dir} if runs_dir else {}
-    if action == "adopt":
-        return batch_pages.adopt(ref, flags, str(what), admit=admission(ctx))
     from batchrun.engine.batches import BatchMode  # noqa: PLC0415  the engine: not for --help
     from batchrun.report import headless  # noqa: PLC0415  likewise
 
+    if action == "forget":
+        return headless.forget_chunk(found, str(what))
+    flags: dict[str, Any] = {"runs_dir": runs_dir} if runs_dir else {}
+    if action == "adopt":
+        return headless.adopt_batch(ref, flags, str(what), admit=admission(ctx))
     batch_mode = BatchMode.CANCEL if action == "cancel" else BatchMode.FINISH_LIVE
     if options["json"]:
         flags["as_json"] = True

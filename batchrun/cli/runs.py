@@ -57,9 +57,7 @@ def show(ref: str, json: bool, runs_dir: str | None, **what: Any) -> int:
 
     found = registry.find(ref, runs_dir or configured_runs_dir())
     if what["row"] is not None:
-        from batchrun.report.row_page import show_row  # noqa: PLC0415  prompts and replies: only for a row
-
-        show_row(found, what["row"], as_json=json, out=sys.stdout)
+        pages.show_row(found, what["row"], as_json=json, out=sys.stdout)
         return ExitCode.OK
     pages.show_run(found, follow=what["follow"], failed=what["failed"], as_json=json)
     return ExitCode.OK

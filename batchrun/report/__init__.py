@@ -1,1 +1,1 @@
-"""The headless interface: lines, a bar or JSON events during a run; tables and pages about journals."""
+"""The headless interface: lines, a bar or JSON events; tables and pages about journals."""

@@ -1,28 +1,95 @@
-"""The output of `batches`."""
+"""The batches of a run as JSON values and as a table. Loads no engine, as the app shows them too."""
 
-import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from batchrun.display import counted, printable
-from batchrun.errors import ExitCode, RefusedError
+from batchrun.display import printable
 from batchrun.journal import Reader
-from batchrun.plan import plan_from_json
+from batchrun.models import Ticket
+from batchrun.plan import Plan, plan_from_json
+from batchrun.pricing import usd
 from batchrun.registry import RunFile
 from batchrun.report import words
-from batchrun.report.batch_table import batches, lines
 
 if TYPE_CHECKING:
-    from batchrun.plan import Plan
-    from batchrun.plan.resolve import Access
-    from batchrun.plan.sources import Gathered
+    from batchrun.lanes.shapes import OpenAIShape
+
+_COLUMNS = ("chunk", "rows", "state", "status", "counts", "since", "expires", "cost at most", "next check", "batch")
+
+
+def batches(reader: Reader, plan: Plan) -> list[dict[str, Any]]:
+    """In order; `worst_cost` is the most that open rows may cost."""
+    tickets = reader.tickets
+    if not tickets:
+        return []
+    from batchrun.lanes.shapes import SHAPES, vendor  # noqa: PLC0415  orjson, only where there are batches
+
+    found = vendor(plan.dialect, plan.batches)
+    shape = SHAPES[found.shape](found)
+    return [_values(ticket, reader.worst_of(ticket.id), shape) for ticket in tickets]
+
+
+def _values(ticket: Ticket, worst: int | None, shape: "OpenAIShape") -> dict[str, Any]:
+    seen = json.loads(ticket.detail).get("object")
+    batch = shape.batch(seen) if seen else None
+    counts = None if batch is None else {"total": batch.total, "completed": batch.done, "failed": batch.failed}
+    return {
+        "chunk": ticket.chunk,
+        "rows": ticket.rows,
+        "state": ticket.state,
+        "batch": ticket.remote,
+        "status": ticket.status,
+        "counts": counts,
+        "file": ticket.file,
+        "tag": ticket.tag,
+        "endpoint": ticket.endpoint,
+        "model": ticket.model,
+        "bytes": ticket.bytes,
+        "asked": ticket.asked,
+        "seen": ticket.seen,
+        "expires": ticket.expires,
+        "next_look": ticket.next,
+        "worst_cost": None if worst is None else usd(worst),
+        "note": ticket.note,
+    }
+
+
+def lines(found: Sequence[dict[str, Any]], now: float) -> list[str]:
+    """Empty without batches."""
+    if not found:
+        return []
+    table = [_COLUMNS, *(_cells(values, now) for values in found)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    return text + [f"chunk {each['chunk']}: {printable(each['note'], 300)}" for each in found if each["note"]]
+
+
+def _cells(values: dict[str, Any], now: float) -> tuple[str, ...]:
+    counts: dict[str, Any] = values["counts"] or {}
+    parts = [f"{count:,} {name}" for name, count in counts.items() if count and name != "total"]
+
+    def span(at: float | None, sign: int) -> str:
+        return "" if at is None else words.duration(max(0.0, sign * (at - now)))
+
+    worst, ended = values["worst_cost"], values["state"] in ("settled", "forgotten")
+    return (
+        str(values["chunk"]),
+        f"{values['rows']:,}",
+        values["state"],
+        printable(values["status"] or "", 20),
+        printable(", ".join(parts), 60),
+        span(values["asked"], -1),
+        "" if ended else span(values["expires"], 1),
+        f"${worst:,.4f}" if worst else "",
+        span(values["next_look"], 1),
+        printable(values["batch"] or "", 60),
+    )
 
 
 def table(run: RunFile, *, as_json: bool) -> None:
-    """Print the batches of a run."""
     with Reader.open(run.path) as reader:
         found, totals = batches(reader, plan_from_json(reader.meta.plan)), reader.totals
     if as_json:
@@ -35,36 +102,3 @@ def table(run: RunFile, *, as_json: bool) -> None:
     for line in lines(found, time.time()):
         print(line)
     print(words.account(totals))
-
-
-def forget(run: RunFile, chunk: str) -> ExitCode:
-    """Forget a chunk and print what follows."""
-    from batchrun.engine import batch_commands  # noqa: PLC0415  the engine: not for the table
-
-    if not chunk.isascii() or not chunk.isdecimal():
-        raise RefusedError(f"forget needs the number of a chunk, not {chunk!r}", "`batchrun batches RUN` lists them")
-    rows = batch_commands.forget(run, int(chunk))
-    print(
-        f"batchrun: chunk {chunk} is forgotten: {counted(rows)} pending again, possibly billed; "
-        f"resume with: batchrun resume {run.reference}",
-        file=sys.stderr,
-    )
-    return ExitCode.OK
-
-
-def adopt(ref: str, flags: dict[str, Any], remote: str, *, admit: "Callable[[Plan, Gathered], Access]") -> ExitCode:
-    """Assign a provider's batch to a chunk."""
-    from batchrun.engine import batch_commands  # noqa: PLC0415  the engine: not for the table
-    from batchrun.engine.resume import prepare_resume  # noqa: PLC0415  likewise
-
-    prepared, gathered = prepare_resume(ref, flags, failed=False)
-    try:
-        access = admit(prepared.plan, gathered)
-        ticket = asyncio.run(batch_commands.adopt(prepared, access, remote))
-    finally:
-        prepared.close()
-    print(
-        f"batchrun: {printable(remote, 80)} is chunk {ticket.chunk}; resume with: batchrun resume {prepared.run.reference}",
-        file=sys.stderr,
-    )
-    return ExitCode.OK

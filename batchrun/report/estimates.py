@@ -1,4 +1,4 @@
-"""The estimate of `batchrun plan` as text and JSON, and the error of a pilot's prediction."""
+"""The estimate of `batchrun plan`, and the error of a pilot's prediction."""
 
 import json
 from collections.abc import Iterable
@@ -15,15 +15,12 @@ from batchrun.pricing import STANDARD, usd
 from batchrun.report import words
 
 _MEASURABLE = 1.0
-"""Seconds: of a shorter forecast most is the start of the program, which is no part of it."""
+"""Seconds: a shorter run is mostly the start of the program, which a forecast leaves out."""
 _SHOWN = 4000
-"""Characters shown of an example."""
 _BEGINNING, _END = 240, 80
-"""Characters shown of a long text in it."""
 
 
 def show(found: Estimate, *, as_json: bool, requests: int = 0) -> None:
-    """Print the estimate; as text with this many requests."""
     if as_json:
         print(json.dumps(values(found)))
         return
@@ -32,7 +29,7 @@ def show(found: Estimate, *, as_json: bool, requests: int = 0) -> None:
 
 
 def values(found: Estimate) -> dict[str, Any]:
-    """JSON values: money in US dollars, times in seconds, ranges as low, expected and high."""
+    """Money in US dollars, times in seconds, ranges as low, expected and high."""
     stats, expected, throughput = found
     return {
         "rows": stats.rows,
@@ -100,7 +97,6 @@ def _range(amount: Range | None, unit: float = 1.0) -> dict[str, float] | None:
 
 
 def brief(found: Estimate) -> str:
-    """The estimate in one line, with what is not known yet."""
     stats, expected = found.stats, found.forecast
     parts = [counted(expected.requests, "request"), f"≈ {words.count(round(expected.input_tokens.expected))} tokens in"]
     unknown: list[str] = []
@@ -136,7 +132,10 @@ def lines(found: Estimate) -> Iterable[str]:
         yield f"reuse     {taken_over(stats.reused, stats.reuse.id)}"
     yield f"to        {printable(stats.plan.base_url or stats.plan.profile)}, model {printable(stats.plan.model or '-')}"
     yield f"output    {printable(stats.plan.output)}"
-    yield f"in        {_tokens(expected.input_tokens)}, {_basis(found)}"
+    basis = "by the length of every request; --pilot 50 measures it"
+    if expected.measured:
+        basis = f"measured on {counted(expected.measured, 'answered row')}"
+    yield f"in        {_tokens(expected.input_tokens)}, {basis}"
     yield f"out       {_output(found)}"
     yield f"cost      {_cost(found)}"
     if costs := lane_costs(stats):
@@ -162,12 +161,6 @@ def _duplicates(found: Estimate) -> str:
 def _tokens(amount: Range) -> str:
     low, expected, high = (words.count(round(value)) for value in amount)
     return f"about {expected} tokens" + ("" if low == high else f" ({low} to {high})")
-
-
-def _basis(found: Estimate) -> str:
-    if found.forecast.measured:
-        return f"measured on {counted(found.forecast.measured, 'answered row')}"
-    return "by the length of every request; --pilot 50 measures it"
 
 
 def _output(found: Estimate) -> str:
@@ -196,7 +189,7 @@ def _cost(found: Estimate) -> str:
 
 
 def _cache(saving: Saving | None) -> str:
-    """What the provider's prompt cache will save or cost; empty if unknown."""
+    """Empty if unknown."""
     if saving is None:
         return ""
     part = f"the fixed part of the prompt, about {words.count(saving.tokens)} tokens,"
@@ -240,7 +233,7 @@ def _batches(stats: RequestStats) -> str:
 
 
 def cost_ceiling(stats: RequestStats) -> int:
-    """The most that the requests can cost, in picodollars."""
+    """Picodollars."""
     return int(stats.ceiling or 0)
 
 
@@ -275,7 +268,7 @@ def _examples(stats: RequestStats, requests: int) -> Iterable[str]:
 
 
 def _shortened(value: Any) -> Any:
-    """The value with the middle of long texts omitted, so that every message is visible."""
+    """Omits the middle of long texts, so that every message is visible."""
     if isinstance(value, str):
         left = len(value) - _BEGINNING - _END
         return value if left <= 0 else f"{value[:_BEGINNING]} … {left:,} characters … {value[-_END:]}"
@@ -287,7 +280,7 @@ def _shortened(value: Any) -> Any:
 
 
 def verdict(found: Prediction) -> str:
-    """The error of the pilot's prediction, in one line; empty if nothing can be compared."""
+    """Empty if nothing can be compared."""
     parts: list[str] = []
     if found.cost is not None:
         low, expected, high = (words.money(int(amount * 1e12)) for amount in found.cost)

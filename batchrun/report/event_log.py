@@ -1,4 +1,4 @@
-"""The log of `--verbose` and `--log-file`: events from DEBUG (attempts) to WARNING (failures)."""
+"""The log of `--verbose` and `--log-file`, from DEBUG (attempts) to WARNING (failures)."""
 
 import logging
 
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 
 
 def record(event: Event) -> None:
-    """Rows are named by their line in the input."""
     level, text = level_and_text(event)
     log.log(level, "%s", printable(text, 2000))
 

@@ -1,4 +1,4 @@
-"""What `export`, `check` and `report` write: output, failed rows, requests, journal copies, pages."""
+"""What `export`, `check` and `report` write."""
 
 import contextlib
 import json
@@ -41,10 +41,7 @@ from batchrun.report import words
 def export_run(  # noqa: PLR0913  what the command takes, each by name
     run: RunFile, *, output: str | None, format: str | None, failed: bool, journal: str | None, with_files: bool = False
 ) -> None:
-    """Write a run's output, its failed rows, or a copy of its journal.
-
-    Raises RefusedError for contradicting options or a target that the run read, StorageError.
-    """
+    """Raises RefusedError, StorageError."""
     if journal is not None:
         if output or format or failed:
             raise RefusedError(
@@ -76,7 +73,7 @@ def export_run(  # noqa: PLR0913  what the command takes, each by name
 
 
 def export_requests(run: RunFile, folder: str, **others: object) -> None:
-    """Write request files of the pending rows. Raises RefusedError, StorageError."""
+    """Raises RefusedError, StorageError."""
     if any(others.values()):
         raise RefusedError("--batch-requests writes only requests", "leave the other options out")
     written = write_requests(run, Path(folder))
@@ -110,7 +107,7 @@ def _copy_journal(run: RunFile, target: Path, *, with_files: bool) -> None:
 
 
 def write_page(page: bytes, output: str) -> None:
-    """Raises RefusedError if the directory does not exist, StorageError."""
+    """Raises RefusedError, StorageError."""
     check_output(output)
     with storing(Path(output)), replaced(Path(output)) as stream:
         stream.write(page)
@@ -159,7 +156,7 @@ def _export_failed(run: RunFile, plan: Plan, target: str | None) -> None:
 
 
 def check(path: Path) -> None:
-    """Read a whole journal and report that it is intact. Raises DamagedError, StorageError."""
+    """Raises DamagedError, StorageError."""
     with Reader.open(path) as reader:
         found = reader.check()
         if found:
@@ -168,9 +165,8 @@ def check(path: Path) -> None:
 
 
 def export_readable(error: DamagedError, output: str | None) -> ExitCode:
-    """Write the readable rows of a damaged journal to `output`, by default `NAME.partial`.
-
-    Raises `error` if the plan is unreadable, StorageError if the rows cannot be written.
+    """Write the readable rows of a damaged journal, by default to `NAME.partial`. Raises `error` if the plan is
+    unreadable, StorageError.
     """
     with _Readable.open(error.journal, damaged=True) as reader:
         plan, target = _plan_and_target(error, reader, output)
@@ -184,8 +180,6 @@ def export_readable(error: DamagedError, output: str | None) -> ExitCode:
 
 
 class _Readable(Reader):
-    """A damaged journal reduced to its readable rows."""
-
     def export_rows(self, after: int = 0) -> Iterator[Record]:
         """By number: their order is lost."""
         return filter(_sound, self.recover_rows())
@@ -198,7 +192,7 @@ class _Readable(Reader):
 
 
 def _sound(record: Record) -> bool:
-    """Whether a row is as it was written: readable pages may still hold wrong data."""
+    """Readable pages may still hold wrong data."""
     try:
         json.loads(record.text)
         for text in (record.body, record.value, record.added):

@@ -1,4 +1,4 @@
-"""A run without the app: signals in, lines out, a summary at the end."""
+"""A run without the app: signals in, lines out, a summary at the end. The functions raise BatchrunError."""
 
 import asyncio
 import contextlib
@@ -15,6 +15,7 @@ from typing import Any, Self, TextIO
 import click
 
 from batchrun.display import coloured, counted, printable
+from batchrun.engine import batch_commands
 from batchrun.engine.batches import BatchMode
 from batchrun.engine.estimate import Prediction, estimate, estimate_after, prediction
 from batchrun.engine.execute import execute, pilot
@@ -25,7 +26,7 @@ from batchrun.engine.resume import prepare_import, prepare_post, prepare_resume
 from batchrun.engine.run import Run
 from batchrun.engine.run_result import HASTY, RunResult
 from batchrun.engine.start import Prepared, prepare
-from batchrun.errors import ExitCode, StorageError
+from batchrun.errors import ExitCode, RefusedError, StorageError
 from batchrun.events import Event, RunEnded, single
 from batchrun.journal import Reader
 from batchrun.plan import Plan
@@ -43,7 +44,7 @@ PAINT_EVERY = 0.2
 JSON_EVERY = 1.0
 CAUSES = 3  # shown at the end
 HASTY_DRAIN = 8.0
-"""Seconds for requests in flight after SIGTERM and SIGHUP: service managers kill soon after."""
+"""Seconds after SIGTERM and SIGHUP: service managers kill soon."""
 _SIGNALS = {
     "SIGINT": ExitCode.INTERRUPTED,
     "SIGTERM": ExitCode.TERMINATED,
@@ -52,7 +53,6 @@ _SIGNALS = {
 
 
 def run(gathered: Gathered, access: Access) -> ExitCode:
-    """A run from its settings to its exit code. Raises BatchrunError before any request."""
     headless = Headless(gathered.settings)
     if gathered.settings.dry_run:
         pages.show_dry_run(dry_run(gathered, headless.emit), as_json=gathered.settings.as_json)
@@ -67,7 +67,7 @@ def run(gathered: Gathered, access: Access) -> ExitCode:
 
 
 def plan(gathered: Gathered, access: Access | None, *, pilot: int | None, show: int = 0) -> ExitCode:
-    """Estimate a run, with a pilot from its rows' replies; print `show` requests. Raises BatchrunError."""
+    """Prints `show` requests."""
     settings = gathered.settings
     quiet = replace(settings, as_json=False, metrics_file=None, otel=False, notify=None, notify_url=None)
     with Headless(quiet) as headless:
@@ -88,7 +88,7 @@ def resume(  # noqa: PLR0913  what is to be sent again, each by name
     done: bool = False,
     batch_mode: BatchMode = BatchMode.RESUME,
 ) -> ExitCode:
-    """Resume a journaled run, or what `prepare_resume` selects of it; `admit` finds the key. Raises BatchrunError."""
+    """`admit` finds the key."""
     prepared, gathered = prepare_resume(reference, flags, failed=failed, cause=cause, chosen=chosen, done=done)
     prepared.batch_mode = batch_mode
     try:
@@ -102,15 +102,39 @@ def resume(  # noqa: PLR0913  what is to be sent again, each by name
 
 
 def post(reference: str, flags: dict[str, Any], prepare_log: Callable[[Gathered], None]) -> ExitCode:
-    """Post-process a journaled run's replies again. Raises BatchrunError."""
     return _without_calls(*prepare_post(reference, flags), prepare_log)
 
 
 def import_results(
     reference: str, flags: dict[str, Any], files: Sequence[str], prepare_log: Callable[[Gathered], None]
 ) -> ExitCode:
-    """Import result files into a journaled run. Raises BatchrunError."""
     return _without_calls(*prepare_import(reference, flags, files), prepare_log)
+
+
+def forget_chunk(run: RunFile, chunk: str) -> ExitCode:
+    if not chunk.isascii() or not chunk.isdecimal():
+        raise RefusedError(f"forget needs the number of a chunk, not {chunk!r}", "`batchrun batches RUN` lists them")
+    rows = batch_commands.forget(run, int(chunk))
+    print(
+        f"batchrun: chunk {chunk} is forgotten: {counted(rows)} pending again, possibly billed; "
+        f"resume with: batchrun resume {run.reference}",
+        file=sys.stderr,
+    )
+    return ExitCode.OK
+
+
+def adopt_batch(ref: str, flags: dict[str, Any], remote: str, *, admit: Callable[[Plan, Gathered], Access]) -> ExitCode:
+    prepared, gathered = prepare_resume(ref, flags, failed=False)
+    try:
+        access = admit(prepared.plan, gathered)
+        ticket = asyncio.run(batch_commands.adopt(prepared, access, remote))
+    finally:
+        prepared.close()
+    print(
+        f"batchrun: {printable(remote, 80)} is chunk {ticket.chunk}; resume with: batchrun resume {prepared.run.reference}",
+        file=sys.stderr,
+    )
+    return ExitCode.OK
 
 
 def _without_calls(prepared: Prepared, gathered: Gathered, prepare_log: Callable[[Gathered], None]) -> ExitCode:
@@ -129,8 +153,9 @@ class Headless:
         self._settings = settings
         self._fold = Fold()
         self._signals: list[int] = []
-        hasty = partial(_hasty, self._signals)
-        self._reporter = choose(settings, environ=os.environ, gone=self._gone, given_up=hasty)
+        self._reporter = choose(
+            settings, environ=os.environ, on_closed=self._events_closed, interrupted=partial(_is_urgent, self._signals)
+        )
         self._run: Run | None = None
         self._observers = Observers(settings)
         self._drain = settings.drain
@@ -221,12 +246,12 @@ class Headless:
 
         try:
             ended = await execute(prepared, access, self.emit, on_start=on_start, stream=stream)
-            met, secrets = len(self._signals), () if access is None or access.key is None else (access.key.value,)
+            before, secrets = len(self._signals), () if access is None or access.key is None else (access.key.value,)
             return await self._observers.finish(
                 ended,
                 end_event(ended, prepared.run),
                 secrets=secrets,
-                given_up=lambda: len(self._signals) > met,
+                interrupted=lambda: len(self._signals) > before,
             )
         finally:
             await self._observers.close()
@@ -240,8 +265,8 @@ class Headless:
             await asyncio.sleep(every)
             self._reporter.paint(self._fold.snapshot(loop.time()))
 
-    def _gone(self, error: OSError) -> None:
-        """Stop the run, which may not have begun: its events can no longer be written. Earlier signals take precedence."""
+    def _events_closed(self, error: OSError) -> None:
+        """Earlier signals take precedence."""
         if isinstance(error, UnreadError):
             return
         ending = RunResult(ExitCode.STORAGE, f"the events cannot be written: {error.strerror}")
@@ -252,41 +277,41 @@ class Headless:
             self._run.stop(ending, drain=self._drain)
 
 
-def stop_on_signals(run: Run, plan: Plan, met: list[int]) -> None:
-    """Signals stop the run: the first one drains, a second Ctrl-C abandons.
-
-    A signal that was ignored before the start stays ignored, for `nohup` and `cmd &`. Signals are added to `met` at
-    once, even while the loop waits for a reader.
+def stop_on_signals(run: Run, plan: Plan, received: list[int]) -> None:
+    """The first signal drains, a second Ctrl-C abandons; one that was ignored before stays ignored, for `nohup`.
+    Signals are added to `received` at once, even while the loop waits for a reader.
     """
     loop = asyncio.get_running_loop()
-    received: list[ExitCode] = []
+    codes: list[ExitCode] = []
     for name, code in _SIGNALS.items():
         number = getattr(signal, name, None)
         if number is None or signal.getsignal(number) is signal.SIG_IGN:
             continue
-        stop = partial(_stop, run, plan, code, received)
+        stop = partial(_stop, run, plan, code, codes)
         try:
             loop.add_signal_handler(number, stop)
-            signal.signal(number, lambda now, _: met.append(now))  # the loop itself hears by its wakeup descriptor
+            signal.signal(
+                number, lambda number, _: received.append(number)
+            )  # the loop gets it by its wakeup descriptor
         except NotImplementedError:  # Windows has no loop.add_signal_handler
-            signal.signal(number, partial(_pass_on, loop, stop))
+            signal.signal(number, partial(_stop_on_loop, loop, stop))
 
 
-def _hasty(met: list[int]) -> bool:
-    """Whether these signals leave no time for a reader: a second one, or any but Ctrl-C."""
-    return len(met) > 1 or any(number != signal.SIGINT for number in met)
-
-
-def _pass_on(loop: asyncio.AbstractEventLoop, stop: Callable[[], None], *_: object) -> None:
+def _stop_on_loop(loop: asyncio.AbstractEventLoop, stop: Callable[[], None], *_: object) -> None:
     loop.call_soon_threadsafe(stop)
 
 
-def _stop(run: Run, plan: Plan, code: ExitCode, received: list[ExitCode]) -> None:
-    received.append(code)
-    if len(received) == 1:
+def _is_urgent(signals: list[int]) -> bool:
+    """A second signal, or any but Ctrl-C."""
+    return len(signals) > 1 or any(number != signal.SIGINT for number in signals)
+
+
+def _stop(run: Run, plan: Plan, code: ExitCode, codes: list[ExitCode]) -> None:
+    codes.append(code)
+    if len(codes) == 1:
         drain = plan.drain if code is ExitCode.INTERRUPTED else min(plan.drain, HASTY_DRAIN)
         run.stop(RunResult(code, code.name.lower()), drain=drain)
-    elif code is ExitCode.INTERRUPTED or received[0] is ExitCode.INTERRUPTED:
+    elif code is ExitCode.INTERRUPTED or codes[0] is ExitCode.INTERRUPTED:
         run.leave()
 
 
@@ -364,7 +389,6 @@ def print_summary(  # noqa: PLR0913  the lines of the summary, each by name
 
 
 def _resume_command(ended: RunEnded, run: RunFile) -> str | None:
-    """None if nothing is left, or the journal was deleted."""
     return words.resume_command(ended.totals, run.reference, run.runs_dir) if run.path.exists() else None
 
 

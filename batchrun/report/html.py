@@ -1,7 +1,6 @@
 """The report of one run: an HTML page that loads nothing, or JSON.
 
-Everything from outside is made printable and escaped; the page's Content Security Policy forbids scripts and loads as a
-second defence.
+Text from outside is escaped; the Content Security Policy, which forbids scripts and loads, is a second defence.
 """
 
 import datetime
@@ -25,7 +24,7 @@ from batchrun.plan import Plan, plan_from_json
 from batchrun.registry import RunFile
 from batchrun.replies import read
 from batchrun.report import estimates, pages, words
-from batchrun.report.values import plain
+from batchrun.report.words import plain
 
 WIDTH, HEIGHT = 720, 180
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 10, 24
@@ -37,7 +36,7 @@ class Tick(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line of a chart: its name, the `d` of its SVG path, and its last value."""
+    """`path` is the `d` of an SVG path."""
 
     name: str
     path: str
@@ -52,11 +51,11 @@ class Chart(NamedTuple):
 
 
 Series = Sequence[tuple[float, float | None]]
-"""Points of Unix time and value; None breaks the line."""
+"""Unix times; None breaks the line."""
 
 
 def chart(title: str, series: dict[str, Series], span: tuple[float, float] | None = None) -> Chart | None:
-    """A chart of these lines over `span`, else over their own time; None if there is nothing to draw."""
+    """None if there is nothing to draw."""
     drawn = {name: points for name, points in series.items() if any(value is not None for _, value in points)}
     times = [at for points in drawn.values() for at, _ in points]
     if len(set(times)) < 2:
@@ -97,7 +96,6 @@ def _path(points: Iterable[tuple[float, float | None]]) -> str:
 
 
 def _round_up(value: float) -> float:
-    """The next of 1, 2, 5, 10, 20 …"""
     if value <= 0:
         return 1.0
     unit = 10 ** math.floor(math.log10(value))
@@ -115,11 +113,11 @@ EXCERPT = 600
 STRETCHES = 60
 """Points of the lines made from attempts."""
 _GAP = 60.0
-"""Seconds without a sample that break a line: no process was running."""
+"""Seconds without a sample: no process was running."""
 
 
 def report_values(run: RunFile) -> dict[str, Any]:
-    """JSON values: those of `show --json`, and chart lines as [Unix time, value]."""
+    """Those of `show --json`, and chart lines as [Unix time, value]."""
     values = pages.run_values(run)
     with Reader.open(run.path) as reader:
         samples = [(sample.at, sample.state) for sample in reader.samples()]
@@ -242,7 +240,7 @@ def _rate(samples: list[tuple[float, dict[str, Any]]], name: str) -> Series:
 
 
 def _latency(timings: list[tuple[float, float, int]]) -> dict[str, Series]:
-    """Median and 95th percentile of the exchanges that ended in each time interval."""
+    """Of the exchanges that ended in each interval."""
     answered = sorted((ended, seconds) for ended, seconds, status in timings if status == 200)
     if not answered:
         return {}
@@ -283,7 +281,6 @@ def row_values(record: Record, plan: Plan) -> dict[str, Any]:
 
 
 def excerpt(text: str) -> str:
-    """The beginning of a text, line by line safe to show."""
     cut = text[: EXCERPT + 1]
     shown = "\n".join(printable(line) for line in cut.replace("\r\n", "\n").replace("\t", "    ").split("\n"))
     return shown if len(text) <= EXCERPT else f"{shown[:EXCERPT]}…"

@@ -1,6 +1,7 @@
 """Metrics file and OpenTelemetry during a run; at its end a command or URL that gets the account as JSON.
 
-Headless runs and the app make one `Observers`. A failed notification is reported and changes no exit code.
+A failed notification changes no exit code. The metrics file is for the textfile collector of a node exporter
+(https://prometheus.io/docs/instrumenting/exposition_formats/).
 """
 
 import asyncio
@@ -10,32 +11,34 @@ import os
 import shlex
 import signal
 import tempfile
-from collections.abc import Callable, Coroutine, Mapping
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from batchrun.account import TOKENS
 from batchrun.display import printable
 from batchrun.engine.run_result import HASTY
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.events import Event, RunEnded, RunStarted, single
 from batchrun.plan.address import is_loopback
 from batchrun.plan.settings import Settings
-from batchrun.progress import Fold
-from batchrun.report import prometheus
+from batchrun.pricing import usd
+from batchrun.progress import Fold, Progress
 
 if TYPE_CHECKING:
     from batchrun.report.telemetry import Telemetry
 
 SECONDS = 30.0
-"""Time limit of a notification; SECONDS_HASTY after SIGTERM and SIGHUP, as service managers kill soon."""
+"""SECONDS_HASTY after SIGTERM and SIGHUP, as service managers kill soon."""
 SECONDS_HASTY = 3.0
 _POLL_EVERY = 0.1
 _SHOWN_ERROR = 300  # characters
 
 
 def check_notifications(settings: Settings) -> None:
-    """Raises RefusedError for a command that cannot be split into words, and for an unencrypted address."""
+    """Raises RefusedError."""
     if settings.notify is not None:
         try:
             shlex.split(settings.notify)
@@ -55,10 +58,9 @@ async def notify(
     exit_code: ExitCode,
     *,
     environ: Mapping[str, str],
-    given_up: Callable[[], bool] = lambda: False,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> list[str]:
-    """Send the account to the command and the address of the settings; returns an error sentence for each failure. Ends
-    early once `given_up`."""
+    """Returns a sentence for each failure."""
     body = json.dumps(account).encode() + b"\n"
     targets: dict[str, Coroutine[Any, Any, str | None]] = {}
     if settings.notify is not None:
@@ -68,16 +70,16 @@ async def notify(
 
         targets["notify_url"] = deliver(settings.notify_url, body, ca_file=settings.ca_file)
     limit = SECONDS_HASTY if exit_code in HASTY else SECONDS
-    found = [(name, await _within(limit, work, given_up)) for name, work in targets.items()]
+    found = [(name, await _within(limit, work, interrupted)) for name, work in targets.items()]
     return [f"{name} failed: {printable(failure, 500)}" for name, failure in found if failure is not None]
 
 
-async def _within(limit: float, work: Coroutine[Any, Any, str | None], given_up: Callable[[], bool]) -> str | None:
+async def _within(limit: float, work: Coroutine[Any, Any, str | None], interrupted: Callable[[], bool]) -> str | None:
     loop = asyncio.get_running_loop()
     deadline, task = loop.time() + limit, loop.create_task(work)
     try:
         while not task.done():
-            if given_up():
+            if interrupted():
                 return "interrupted"
             if loop.time() >= deadline:
                 return f"did not end within {limit:.0f} s"
@@ -90,7 +92,7 @@ async def _within(limit: float, work: Coroutine[Any, Any, str | None], given_up:
 
 
 async def _command(words: list[str], body: bytes, environ: Mapping[str, str]) -> str | None:
-    """Run it without output, in a process group of its own that is killed on cancellation."""
+    """In a process group of its own that is killed on cancellation."""
     with tempfile.TemporaryFile() as errors:
         try:
             process = await asyncio.create_subprocess_exec(
@@ -125,18 +127,18 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 
 
 WRITE_EVERY = 5.0
-"""Seconds between writes of the metrics file; node exporters are scraped every 15 or 60."""
+"""Seconds; exporters are scraped every 15 or 60."""
 
 
 class Observers:
-    """Made before anything is sent. Raises RefusedError for unusable settings."""
+    """Made before anything is sent. Raises RefusedError."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._file = None if settings.metrics_file is None else Path(settings.metrics_file)
         check_notifications(settings)
         if self._file is not None:
-            prometheus.check_place(self._file)
+            check_metrics_file(self._file)
         self._telemetry: Telemetry | None = None
         if settings.otel:
             from batchrun.report import telemetry  # noqa: PLC0415  the extra `otel`, only where it is wanted
@@ -144,13 +146,12 @@ class Observers:
             self._telemetry = telemetry.Telemetry()
         self._fold = Fold()
         self.listen = self._file is not None or self._telemetry is not None
-        """Whether events are wanted."""
         self._run = ""
         self._writing: asyncio.Task[None] | None = None
         self._error: str | None = None
 
     def handle(self, event: Event) -> None:
-        """Takes every event in order, from RunStarted on in the loop."""
+        """From RunStarted on in the loop."""
         if self._telemetry is not None:
             for each in single(event):
                 self._telemetry.handle(each)
@@ -167,12 +168,9 @@ class Observers:
         account: Mapping[str, Any],
         *,
         secrets: tuple[str, ...] = (),
-        given_up: Callable[[], bool] = lambda: False,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> RunEnded:
-        """Write and notify how it ended; returns the end with a note for each failure.
-
-        A command gets no variable that contains one of the `secrets` or the address to notify.
-        """
+        """A command gets no variable that contains one of the `secrets` or the address to notify."""
         if self._file is not None and self._run:
             await self.close()
             await self._write(self._file)
@@ -181,7 +179,7 @@ class Observers:
         environ = {
             name: value for name, value in os.environ.items() if not any(each and each in value for each in hidden)
         }
-        failures = await notify(self._settings, account, ended.exit_code, environ=environ, given_up=given_up)
+        failures = await notify(self._settings, account, ended.exit_code, environ=environ, interrupted=interrupted)
         if unsent is not None:
             failures.insert(0, f"--otel failed: {printable(unsent, 300)}")
         if self._error is not None:
@@ -201,10 +199,98 @@ class Observers:
             await asyncio.sleep(WRITE_EVERY)
 
     async def _write(self, path: Path) -> None:
-        """A failed write is retried later; the last error is reported at the end."""
-        text = prometheus.text_of(self._fold.snapshot(asyncio.get_running_loop().time()), self._run)
+        """The last error is reported at the end."""
+        text = metrics_text(self._fold.snapshot(asyncio.get_running_loop().time()), self._run)
         try:
-            await asyncio.to_thread(prometheus.write, path, text)
+            await asyncio.to_thread(write_metrics, path, text)
             self._error = None
         except OSError as error:
             self._error = f"--metrics-file failed: {error.strerror or error}"
+
+
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+
+
+class Metric(NamedTuple):
+    """`samples`: further labels, and a value if known."""
+
+    name: str
+    kind: str
+    help: str
+    samples: tuple[tuple[Mapping[str, str], float | None], ...]
+
+
+def check_metrics_file(path: Path) -> None:
+    """Raises RefusedError."""
+    if not path.parent.is_dir():
+        raise RefusedError(f"--metrics-file: no such directory: {path.parent}", "make it, or name another file")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise RefusedError(f"--metrics-file: {path} cannot be written", "name a file in a directory of yours")
+
+
+def write_metrics(path: Path, text: str) -> None:
+    """By renaming, as the collector reads whole files. Raises OSError."""
+    building = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        building.write_text(text, encoding="utf-8")
+        building.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            building.unlink(missing_ok=True)
+
+
+def metrics_text(progress: Progress, run: str, *, now: float | None = None) -> str:
+    """`now` is Unix time."""
+    lines: list[str] = []
+    for metric in _metrics(progress, time.time() if now is None else now):
+        samples = [(labels, value) for labels, value in metric.samples if value is not None]
+        if samples:
+            lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
+        for labels, value in samples:
+            pairs = ",".join(f'{name}="{label.translate(_ESCAPES)}"' for name, label in {"run": run, **labels}.items())
+            lines.append(f"{metric.name}{{{pairs}}} {value:.15g}")
+    return "\n".join(lines) + "\n"
+
+
+def _metrics(progress: Progress, now: float) -> Iterator[Metric]:
+    """Row counters count the whole run, attempts and tokens this session."""
+    limits, ended = progress.limits, progress.ended
+    about = {"model": progress.model, "host": progress.host, "simulated": str(progress.simulated).lower()}
+    yield Metric("batchrun_run_info", "gauge", "Provider and model of the run.", ((about, 1),))
+    yield Metric("batchrun_running", "gauge", "1 while the run is active.", (({}, float(ended is None)),))
+    yield Metric(
+        "batchrun_exit_code", "gauge", "The exit code, once it has ended.", (({}, ended and float(ended.exit_code)),)
+    )
+    yield Metric("batchrun_updated_timestamp_seconds", "gauge", "When this was written.", (({}, now),))
+    yield Metric("batchrun_rows", "gauge", "Rows of the run.", (({}, progress.rows),))
+    yield Metric("batchrun_rows_total", "counter", "Rows with an outcome.", _by(progress, "done", "failed", "skipped"))
+    states = _by(progress, "pending", "in_flight", "post", "in_batches", "unknown")
+    yield Metric("batchrun_open_rows", "gauge", "Rows without an outcome.", states)
+    causes = tuple(({"cause": cause}, float(rows)) for cause, rows in progress.causes.items())
+    yield Metric("batchrun_failures_total", "counter", "Rows that failed in this session, by cause.", causes)
+    for name, help_ in (
+        ("attempts", "Requests sent in this session."),
+        ("retries", "Rows sent again after a failure."),
+        ("throttled", "Requests answered by a 429."),
+    ):
+        yield Metric(f"batchrun_{name}_total", "counter", help_, (({}, getattr(progress, name)),))
+    tokens = tuple(({"kind": name.removesuffix("_tokens")}, float(getattr(progress, name))) for name in TOKENS)
+    yield Metric("batchrun_tokens_total", "counter", "Tokens of this session; cached is part of input.", tokens)
+    cost = float(usd(progress.cost)) if progress.priced else None
+    yield Metric("batchrun_cost_dollars_total", "counter", "US dollars that the run was charged.", (({}, cost),))
+    yield Metric("batchrun_rows_per_second", "gauge", "Over half a minute.", (({}, progress.row_rate),))
+    yield Metric("batchrun_tokens_per_second", "gauge", "Over half a minute.", (({}, progress.token_rate),))
+    yield Metric("batchrun_elapsed_seconds", "gauge", "Since it began to send.", (({}, progress.elapsed),))
+    yield Metric("batchrun_remaining_seconds", "gauge", "Estimated.", (({}, progress.eta),))
+    yield Metric(
+        "batchrun_concurrency_limit", "gauge", "Requests allowed in flight.", (({}, limits and limits.allowed),)
+    )
+    rates = ("requests", limits and limits.rpm), ("tokens", limits and limits.tpm)
+    allowed = tuple(({"of": name}, rate) for name, rate in rates)
+    yield Metric("batchrun_rate_limit_per_minute", "gauge", "Rate limits in force.", allowed)
+    reason = () if progress.waiting is None or ended else (({"reason": str(progress.waiting.reason)}, 1.0),)
+    yield Metric("batchrun_waiting", "gauge", "1 while no request can be sent, and why.", reason)
+
+
+def _by(progress: Progress, *names: str) -> tuple[tuple[dict[str, str], float], ...]:
+    return tuple(({"state": name}, float(getattr(progress, name))) for name in names)

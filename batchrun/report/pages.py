@@ -1,7 +1,4 @@
-"""The output of `runs`, `show` and a dry run, for people and as JSON.
-
-Loads no engine, so these commands cost no more than Python and SQLite.
-"""
+"""The output of `runs`, `show` and a dry run. Loads no engine: these commands cost only Python and SQLite."""
 
 import datetime
 import json
@@ -19,8 +16,8 @@ from batchrun.models import State
 from batchrun.plan import plan_from_json
 from batchrun.pricing import usd
 from batchrun.registry import RunFile, Summary
-from batchrun.report import batch_table, words
-from batchrun.report.values import plain
+from batchrun.report import batch_pages, words
+from batchrun.report.words import plain
 
 if TYPE_CHECKING:
     from batchrun.engine.request_stats import DryRun
@@ -37,7 +34,6 @@ def runs_table(runs: list[Summary], *, as_json: bool, stream: TextIO | None = No
 
 
 def show_status(status: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print the status of a run in another process, as `batchrun.steering.send` returns it."""
     if as_json:
         print(json.dumps(status))
         return
@@ -135,14 +131,13 @@ def run_values(run: RunFile) -> dict[str, Any]:
                 for entry in reader.slowest(5)
             ],
             "sessions": [plain(session) for session in reader.sessions],
-            "batches": batch_table.batches(reader, plan),
+            "batches": batch_pages.batches(reader, plan),
             "history": history([(sample.at, sample.state) for sample in reader.samples()]),
             "kind": plan.kind.value,
         }
 
 
 def history(samples: list[tuple[float, dict[str, Any]]], points: int = 12) -> list[dict[str, Any]]:
-    """Samples thinned to a few points, with Unix times."""
     step = max(1, len(samples) // points)
     return [{"at": at, **state} for at, state in samples[::step]]
 
@@ -176,7 +171,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     if text := words.savings(totals):
         yield f"saved    {text}"
     yield from _session_lines(values["sessions"], running=values["state"] == "running")
-    yield from _section("batches", batch_table.lines(values["batches"], time.time()))
+    yield from _section("batches", batch_pages.lines(values["batches"], time.time()))
     yield from _section("lanes", words.lane_lines(of_lanes))
     yield from _section("errors by cause", [words.cause(cause) for cause in causes])
     slowest = (
@@ -225,6 +220,21 @@ def _show_failed(run: RunFile, out: TextIO) -> None:
                 when = "permanent" if record.permanent else "retryable"
                 text = printable(f"{record.cause}: {record.message}", 300)
                 print(f"line {record.line} ({printable(record.key, 60)}), {when}: {text}", file=out)
+
+
+def show_row(run: RunFile, wanted: str, *, as_json: bool, out: TextIO) -> None:
+    """Raises RefusedError, StorageError."""
+    from batchrun.engine.selection import record_of  # noqa: PLC0415  the engine, prompts and replies: only for a row
+    from batchrun.report.row_text import row_lines, row_values  # noqa: PLC0415  likewise
+
+    with Reader.open(run.path) as reader:
+        plan, record = plan_from_json(reader.meta.plan), record_of(reader, wanted)
+        attempts, parts = reader.attempts(record.seq), reader.parts(record.seq)
+    if as_json:
+        print(json.dumps(row_values(plan, record, attempts, parts), ensure_ascii=False), file=out)
+        return
+    for line in row_lines(plan, record, attempts, parts):
+        print(printable(line), file=out)
 
 
 def show_dry_run(found: "DryRun", *, as_json: bool) -> None:

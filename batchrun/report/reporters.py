@@ -40,7 +40,7 @@ from batchrun.plan.settings import Settings
 from batchrun.pricing import usd
 from batchrun.progress import Progress
 from batchrun.report import words
-from batchrun.report.values import plain
+from batchrun.report.words import plain
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 BAR = 12  # columns at least
 LINE_EVERY = 5.0  # seconds
 CHECKED_EVERY = 100_000
-"""Rows between plain lines of the input check: about a second."""
+"""Rows: about a second."""
 
 
 OF_ROWS = frozenset({AttemptStarted, AttemptEnded, RowFinished, RowsAnswered})
@@ -59,9 +59,7 @@ class Reporter(Protocol):
     of_rows: bool
     """Whether `handle` needs `OF_ROWS`."""
 
-    def handle(self, event: Event) -> None:
-        """Returns at once."""
-        ...
+    def handle(self, event: Event) -> None: ...
 
     def paint(self, progress: Progress) -> None:
         """Called a few times a second."""
@@ -71,8 +69,6 @@ class Reporter(Protocol):
 
 
 class Quiet:
-    """Prints only where requests go."""
-
     of_rows = False
 
     def __init__(self, stream: TextIO) -> None:
@@ -91,7 +87,7 @@ class Quiet:
 
 
 class Lines:
-    """A line for each rare event, and a status line every few seconds unless `status` is off."""
+    """A line for each rare event, and every few seconds a `status`."""
 
     of_rows = False
 
@@ -126,7 +122,7 @@ class Lines:
 
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _BAR_STANDING = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
-"""The same during a wait of unknown length."""
+"""During a wait of unknown length."""
 
 
 class Bar:
@@ -161,7 +157,7 @@ class Bar:
             bar.set_postfix_str(postfix(progress, self._room(bar)), refresh=True)
 
     def _room(self, bar: "tqdm[Any]") -> float:
-        """Columns after the bar, so that the bar keeps its minimum; infinite for an unknown width."""
+        """Infinite for an unknown width."""
         columns: int | None = bar.format_dict["ncols"]
         counts, times = 2 * len(str(bar.total)) + 1, 2 * len("0:00:00") + 1
         return math.inf if columns is None else columns - (BAR + counts + times + len("100%|| [, ]"))
@@ -204,7 +200,7 @@ class Bar:
 
 
 def postfix(progress: Progress, room: float = math.inf) -> str:
-    """The text after the bar in at most `room` columns: the most important parts that fit whole."""
+    """The most important parts that fit whole into `room` columns."""
     limits = progress.limits
     allowed = f"/{limits.allowed}" if limits is not None else ""
     parts = [
@@ -228,7 +224,7 @@ def postfix(progress: Progress, room: float = math.inf) -> str:
 
 
 def notable(event: Event, batches: dict[int, str]) -> str | None:
-    """The line for a rare event. `batches` keeps the last line of each batch, which is not repeated."""
+    """`batches` has the last line of each batch, which is not repeated."""
     if isinstance(event, Notice | SendersChanged):
         return words.notice(event)
     if isinstance(event, RunStarted):
@@ -245,14 +241,13 @@ def notable(event: Event, batches: dict[int, str]) -> str | None:
 
 
 class JsonLines:
-    """One event per line on stdout, described in docs/events.md; `gone` gets the error when they can no longer be
-    written."""
+    """See docs/events.md; `on_closed` gets the error when events can no longer be written."""
 
     of_rows = True
 
-    def __init__(self, stream: TextIO, gone: Callable[[OSError], None]) -> None:
+    def __init__(self, stream: TextIO, on_closed: Callable[[OSError], None]) -> None:
         self._stream = stream
-        self._gone = gone
+        self._on_closed = on_closed
         self._closed = False
 
     def handle(self, event: Event) -> None:
@@ -262,7 +257,6 @@ class JsonLines:
                 self.write({"event": name, **plain(each)})
 
     def write(self, value: Mapping[str, Any]) -> None:
-        """Write one line; nothing more after a failure."""
         if self._closed:
             return
         try:
@@ -270,7 +264,7 @@ class JsonLines:
             self._stream.flush()
         except OSError as error:
             self._closed = True
-            self._gone(error)
+            self._on_closed(error)
 
     def paint(self, progress: Progress) -> None:
         if progress.started is not None:
@@ -326,15 +320,12 @@ def choose(
     settings: Settings,
     *,
     environ: Mapping[str, str],
-    gone: Callable[[OSError], None],
-    given_up: Callable[[], bool] = waited_for,
+    on_closed: Callable[[OSError], None],
+    interrupted: Callable[[], bool] = waited_for,
 ) -> Reporter:
-    """The reporter for this terminal; no bar beside log lines.
-
-    A reader that stops reading events blocks the run until `given_up`.
-    """
+    """A reader that stops reading events blocks the run until `interrupted`."""
     if settings.as_json:
-        return JsonLines(text_outlet(sys.stdout, given_up), gone)
+        return JsonLines(text_outlet(sys.stdout, interrupted), on_closed)
     if settings.quiet:
         return Quiet(sys.stderr)
     if settings.no_progress:

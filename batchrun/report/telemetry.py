@@ -1,8 +1,7 @@
 """OpenTelemetry (`--otel`, extra `otel`): a span for the run, one for each attempt, and metrics.
 
 Names follow https://opentelemetry.io/docs/specs/semconv/gen-ai/. No text of a prompt, reply or row is sent. Providers
-that the process has set up are used; else two are made that send OTLP over HTTP, set by the standard variables
-(OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME …).
+that the process has set up are used, else two that send OTLP over HTTP.
 """
 
 import logging
@@ -32,7 +31,7 @@ _FLUSH_MS = 5_000
 
 
 class _Complaints(logging.Handler):
-    """Keeps the last message that OpenTelemetry logs; without a handler Python would print it."""
+    """Without a handler Python would print them."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -86,7 +85,6 @@ class Telemetry:
             self._run.end()
 
     def _attempt(self, event: AttemptEnded) -> None:
-        """Its span begins as long before now as the attempt took."""
         now, about = time.time_ns(), dict(self._about)
         if event.cause is not None:
             about["error.type"] = event.cause
@@ -113,7 +111,7 @@ class Telemetry:
         span.end(now)
 
     def close(self) -> str | None:
-        """Send what is left; returns the last error. Blocks."""
+        """Returns the last error. Blocks."""
         for provider in self._own:
             provider.force_flush(_FLUSH_MS)
             provider.shutdown()

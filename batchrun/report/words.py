@@ -1,19 +1,21 @@
-"""Sentences about a run that all user interfaces share."""
+"""What all user interfaces show of a run: sentences, and JSON values of records and events."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from batchrun.account import MONEY
 from batchrun.display import counted, printable
 from batchrun.errors import ExitCode
 from batchrun.events import BatchChanged, LaneState, LimitsChanged, Notice, SendersChanged, Waiting, WaitReason
-from batchrun.models import Flag, Totals
+from batchrun.models import Bill, Flag, Totals
 from batchrun.plan import Plan
 from batchrun.pricing import usd
 from batchrun.progress import Progress
-from batchrun.report.values import plain
 
 if TYPE_CHECKING:  # SQLite: not before the app's first frame
     from batchrun.journal import Cause, LaneShare, Reader, TierShare
@@ -23,14 +25,11 @@ LONGEST_MESSAGE = 160  # characters
 
 
 MARK = "▌ "
-"""Begins the heading of a message in a request shown as text."""
+"""Begins a heading in a request shown as text."""
 
 
 def account(totals: Totals, *, running: bool = False) -> str:
-    """The accounting sentence; every row is counted once.
-
-    While a process works on the run (`running`), rows without a known answer are in flight.
-    """
+    """Each row counts once; while a process works on the run, those without a known answer are in flight."""
     open_rows = f"{totals.unknown:,} {'in flight' if running else 'unknown'}"
     failed = f"{totals.failed:,} failed"
     kinds = [
@@ -50,7 +49,7 @@ def account(totals: Totals, *, running: bool = False) -> str:
 
 
 def resume_command(totals: Totals, reference: str, runs_dir: str | None = None) -> str | None:
-    """The command that resumes; None if nothing is left to send."""
+    """None if nothing is left."""
     command = f"batchrun resume {_quoted(reference)}"
     if runs_dir is not None:
         command += f" --runs-dir {_quoted(runs_dir)}"
@@ -65,7 +64,7 @@ def cause(found: "Cause") -> str:
 
 
 def outcome(totals: Totals, code: ExitCode) -> tuple[str, str]:
-    """A line and its colour: green, yellow or red."""
+    """A line and its colour."""
     left = totals.pending + totals.unknown + totals.in_batches
     done = f"{totals.done:,} of {counted(totals.rows)} done"
     failed = f", {totals.failed:,} failed" if totals.failed else ""
@@ -78,7 +77,7 @@ def outcome(totals: Totals, code: ExitCode) -> tuple[str, str]:
 
 
 def retry_cost(rows: int, totals: Totals, *, simulated: bool) -> str:
-    """The estimated cost of sending rows again, by the cost so far; empty without a price."""
+    """By the cost so far; empty without a price."""
     finished = totals.done + totals.failed
     if simulated or not totals.cost or not finished:
         return ""
@@ -93,7 +92,7 @@ def retry_command(found: "Cause", reference: str, totals: Totals, *, simulated: 
 
 
 def state_of(found: "Summary") -> str:
-    """The state of a run; `partial` is a run that ended as requested with rows left (`--limit`)."""
+    """`partial`: ended as requested with rows left (`--limit`)."""
     if found.damage is not None:
         return "damaged"
     if found.running is not None:
@@ -103,12 +102,13 @@ def state_of(found: "Summary") -> str:
         return "new" if last is None else "killed"
     if last.exit_code in (ExitCode.OK, ExitCode.ROWS_FAILED):
         return "partial" if found.totals.pending or found.totals.unknown else "finished"
-    plain = last.exit_code in (None, ExitCode.STOPPED)
-    return "stopped" if plain else f"stopped ({ExitCode(last.exit_code).name.lower()})"
+    if last.exit_code in (None, ExitCode.STOPPED):
+        return "stopped"
+    return f"stopped ({ExitCode(last.exit_code).name.lower()})"
 
 
 def planned(found: "Summary") -> dict[str, Any]:
-    """The plan as raw JSON: one of another version is readable, a damaged one is empty."""
+    """Raw JSON, so that one of another version is readable; empty if damaged."""
     with suppress(ValueError, RecursionError):
         return json.loads(found.run.meta.plan)
     return {}
@@ -134,7 +134,7 @@ def duration(seconds: float) -> str:
 
 
 def count(number: float) -> str:
-    """A short number: 950, 12.3k, 4.1M."""
+    """950, 12.3k, 4.1M."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= limit:
             return f"{number / limit:.1f}{unit}"
@@ -150,7 +150,6 @@ def money(cost: int) -> str:
 
 
 def spending(progress: Progress) -> str:
-    """Empty without a price."""
     if not progress.priced:
         return ""
     ahead = progress.projected
@@ -190,7 +189,7 @@ def batch(event: BatchChanged) -> str | None:
 
 
 def kinds(totals: Totals) -> dict[str, int]:
-    """What a run was charged in picodollars by kind of token; empty if nothing."""
+    """Picodollars."""
     if not totals.cost:
         return {}
     return {kind: getattr(totals, f"cost_{kind}") for kind in ("input", "cached", "cache_write", "output", "other")}
@@ -206,26 +205,24 @@ _KINDS = {
 
 
 def bill_by_kind(totals: Totals) -> str:
-    """`$1.20 input, $0.03 input from a cache, $4.10 output`; empty if nothing was charged."""
+    """`$1.20 input, $4.10 output`."""
     return ", ".join(f"{money(cost)} {_KINDS[kind]}" for kind, cost in kinds(totals).items() if cost)
 
 
 def bill_by_tier(tiers: "Sequence[TierShare]", *, chosen: bool = False) -> str:
-    """`1,940 replies at flex $1.20, 60 replies at default $0.08`; empty if all were standard, unless tiers were
-    `chosen`."""
+    """`1,940 replies at flex $1.20`; empty if all were standard, unless `chosen`."""
     if not chosen and all(share.tier == "default" for share in tiers):
         return ""
     return ", ".join(f"{share.replies:,} replies at {printable(share.tier, 40)} {money(share.cost)}" for share in tiers)
 
 
 def lanes_not_open(progress: Progress) -> str:
-    """`lanes: gpu-2 down`; empty if all are open."""
+    """`lanes: gpu-2 down`."""
     found = [f"{printable(lane.name, 40)} {lane.state}" for lane in progress.lanes if lane.state is not LaneState.OPEN]
     return f"lanes: {', '.join(found)}" if found else ""
 
 
 def notice(event: Notice | SendersChanged) -> str | None:
-    """None for an event without a line."""
     if isinstance(event, Notice):
         return printable(event.message, 500)
     line = f"a sender was lost: {printable(event.why, 300)}; its requests in flight are sent again"
@@ -233,7 +230,7 @@ def notice(event: Notice | SendersChanged) -> str | None:
 
 
 def senders(progress: Progress) -> str:
-    """`senders: 1 ready, 1 suspect`; empty without senders, or if all are ready."""
+    """`senders: 1 ready, 1 suspect`; empty if all are ready."""
     counts = progress.senders
     if counts is None or not (counts.starting or counts.suspect or counts.lost):
         return ""
@@ -242,7 +239,6 @@ def senders(progress: Progress) -> str:
 
 
 def read_from_cache(totals: Totals) -> str:
-    """`97 % of 6.1M input tokens were read from a prompt cache, 3.0k written to one`; empty if none was used."""
     if not (totals.cached_tokens or totals.cache_write_tokens) or not totals.input_tokens:
         return ""
     written = f", {count(totals.cache_write_tokens)} written to one" if totals.cache_write_tokens else ""
@@ -251,7 +247,6 @@ def read_from_cache(totals: Totals) -> str:
 
 
 def savings(totals: Totals) -> str:
-    """Empty if there are none."""
     if not totals.deduplicated:
         return ""
     tokens = f", {counted(totals.saved_tokens, 'token')}" if totals.saved_tokens else ""
@@ -272,7 +267,6 @@ def waiting(wait: Waiting, now: float) -> str:
 
 
 def bound(limits: LimitsChanged | None) -> str:
-    """The provider's rate limit that bounds the speed, if any."""
     if limits is None or limits.blocked_by not in (WaitReason.REQUESTS, WaitReason.TOKENS):
         return ""
     rate = limits.rpm if limits.blocked_by is WaitReason.REQUESTS else limits.tpm
@@ -319,14 +313,14 @@ def status(progress: Progress) -> str:
 
 
 class NamedShare(NamedTuple):
-    """A lane's results under its name in the run; under its address if the lane was removed."""
+    """Under its address if the lane was removed."""
 
     name: str
     share: "LaneShare"
 
 
 def lane_shares(reader: "Reader", plan: Plan) -> list[NamedShare]:
-    """The lanes that were sent to, if there are several; reads all attempts."""
+    """Reads all attempts."""
     names = {(lane["base_url"], lane["api_key_env"], lane["model"]): str(lane["name"]) for lane in plan.lanes}
     return [
         NamedShare(names.get((share.base_url, share.key_name, share.model), share.base_url), share)
@@ -339,7 +333,6 @@ def lane_values(found: Iterable[NamedShare]) -> list[dict[str, Any]]:
 
 
 def lane_lines(found: Iterable[NamedShare]) -> list[str]:
-    """`gpu-1: 1,540 replies in 0.58 s each, 12 × 429, 3 errors, 2 may have been billed, $0.0300`, one per lane."""
     return [_lane_line(lane.name, lane.share) for lane in found]
 
 
@@ -354,3 +347,32 @@ def _lane_line(name: str, share: "LaneShare") -> str:
         money(share.cost) if share.cost else "",
     ]
     return ", ".join(part for part in parts if part)
+
+
+_MONEY = frozenset((*MONEY, "charged"))
+
+
+def plain(event: Any) -> dict[str, Any]:
+    """Nested records become objects, sets sorted lists, enums their names, picodollars US dollars."""
+    if dataclasses.is_dataclass(event):
+        names = [item.name for item in dataclasses.fields(event)]
+        return {name: _named(name, getattr(event, name)) for name in names}
+    return {name: _named(name, value) for name, value in zip(event._fields, event, strict=True)}
+
+
+def _named(name: str, value: Any) -> Any:
+    return usd(value) if name in _MONEY and value is not None else _value(value)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Bill):
+        return {kind: usd(cost) for kind, cost in value._asdict().items()}
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) or hasattr(value, "_fields"):
+        return plain(value)
+    if isinstance(value, frozenset):
+        return sorted(str(item) for item in cast("frozenset[object]", value))
+    if isinstance(value, tuple):
+        return [_value(item) for item in cast("tuple[object, ...]", value)]
+    return value

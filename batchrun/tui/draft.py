@@ -22,7 +22,7 @@ from batchrun.plan.profiles import DEFAULT, find_profile
 from batchrun.plan.rendering import FilesRenderer
 from batchrun.plan.sources import gather
 from batchrun.prompts import Prompt, Renderer, RenderError
-from batchrun.report import requests
+from batchrun.report import row_text
 from batchrun.rows import files_of
 from batchrun.tui.setup_flags import Head
 
@@ -226,7 +226,7 @@ def answers(journal: Path, positions: tuple[int, ...] | None) -> list[tuple[Reco
             done = (position for page in reader.positions(Wanted(state=State.DONE)) for position in page)
             positions = tuple(islice(done, SHOWN))
         found = [reader.row(seq=line.seq) for line in reader.lines_at(positions)]
-    return [(record, requests.reply_text(record)) for record in found if record is not None]
+    return [(record, row_text.reply_text(record)) for record in found if record is not None]
 
 
 def preview(parts: RequestParts, row: Row | None) -> Preview:
@@ -253,7 +253,7 @@ def _with_placeholders(parts: RequestParts, row: Row, error: RenderError) -> Pre
 
 def _previewed(parts: RequestParts, row: Row) -> Preview:
     request = _renderer(parts).render(row)
-    return Preview(requests.readable(request), requests.tokens(len(request.body)))
+    return Preview(row_text.readable(request), row_text.tokens(len(request.body)))
 
 
 def _renderer(parts: RequestParts) -> Renderer:

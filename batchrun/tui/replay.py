@@ -17,7 +17,7 @@ from batchrun.pricing import STANDARD
 from batchrun.progress import Fold, Mark, Progress, Recorded
 from batchrun.registry import RunFile
 from batchrun.report import words
-from batchrun.report.requests import title_of
+from batchrun.report.row_text import title_of
 from batchrun.tui.services import Bounds, Phase, Point, RunSnapshot, Trouble
 
 POINTS = 240

@@ -29,7 +29,7 @@ from batchrun.registry import RunFile
 from batchrun.report import estimates
 from batchrun.report.headless import end_event
 from batchrun.report.observers import Observers
-from batchrun.report.requests import title_of
+from batchrun.report.row_text import title_of
 from batchrun.tui.services import Bounds, EstimateText, NewRun, Phase, Point, ResumedRun, RunSnapshot, Task, Trouble
 
 HISTORY = 240  # points, one per second

@@ -16,7 +16,7 @@ from batchrun.errors import StorageError
 from batchrun.journal import Reader
 from batchrun.plan import plan_from_json
 from batchrun.report import words
-from batchrun.report.batch_table import batches, lines
+from batchrun.report.batch_pages import batches, lines
 
 EVERY = 2.0  # seconds
 

@@ -21,7 +21,7 @@ from batchrun.errors import BatchrunError
 from batchrun.journal import Attempt, Reader, Record
 from batchrun.models import State
 from batchrun.plan import plan_from_json
-from batchrun.report import requests
+from batchrun.report import row_text
 from batchrun.tui import safe_text
 from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.screen_lifecycle import LifecycleScreen
@@ -93,7 +93,7 @@ class RowScreen(LifecycleScreen):
     def _show(self, record: Record, attempts: list[Attempt], rendered: str, fields: Sequence[str]) -> None:
         self._texts = {
             "request": rendered,
-            "reply": requests.reply_text(record),
+            "reply": row_text.reply_text(record),
             "attempts": attempts_text(attempts),
         }
         if (thinking := replies.thinking_of(record.body or "")) is not None:
@@ -162,7 +162,7 @@ class RowScreen(LifecycleScreen):
 
 def _rendered(reader: Reader, record: Record) -> tuple[str, Sequence[str]]:
     plan = plan_from_json(reader.meta.plan)
-    return requests.of_record(plan, record, reader.parts(record.seq)), source_fields(plan, record.text)
+    return row_text.of_record(plan, record, reader.parts(record.seq)), source_fields(plan, record.text)
 
 
 async def show_in_pager(screen: Screen[None], text: str) -> None:
@@ -218,7 +218,7 @@ def attempt_lines(attempts: list[Attempt]) -> list[Content]:
             lines.append(paint.joined([(f"     {text}", "$error")]))
         if attempt.spent and attempt.body is not None:
             lines.append(paint.joined([("     earlier reply", "bold $accent")]))
-            lines.append(safe_text.shown(requests.body_text(attempt.body), CUT))
+            lines.append(safe_text.shown(row_text.body_text(attempt.body), CUT))
         if attempt.excerpt:
             lines.append(paint.joined([(f"     {printable(attempt.excerpt.strip(), 2000)}", paint.DIM)]))
         before = attempt.ended

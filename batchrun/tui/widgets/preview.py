@@ -12,7 +12,7 @@ from textual.widgets import Static
 from batchrun import replies
 from batchrun.journal import Record
 from batchrun.models import State
-from batchrun.report import requests
+from batchrun.report import row_text
 from batchrun.report.words import MARK
 from batchrun.tui import safe_text
 from batchrun.tui.widgets.answers import answer_heading
@@ -55,7 +55,7 @@ def reply_text(record: Record) -> str:
             return _members(cast("dict[str, Any]", value))
         if isinstance(value, str):
             return value
-    text_of_reply = requests.reply_text(record)
+    text_of_reply = row_text.reply_text(record)
     thinking = replies.thinking_of(record.body or "")
     return text_of_reply if thinking is None else f"{text_of_reply}\n\n{MARK}thinking\n{thinking}"
 

@@ -1,25 +1,26 @@
-"""Requests and replies as readable text, of bounded length."""
+"""One row as text of bounded length: request, attempts, thinking and reply."""
 
+import datetime
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from batchrun import media, replies
 from batchrun.display import printable
 from batchrun.errors import BatchrunError
-from batchrun.journal import Record
+from batchrun.journal import Attempt, Record
 from batchrun.models import Defect, Endpoint, Parts, Request, State
 from batchrun.plan import Plan
 from batchrun.plan.reducing import Reduction
 from batchrun.plan.rendering import plain_renderer, prompt_of
-from batchrun.report.words import MARK
+from batchrun.report import words
+from batchrun.report.words import MARK, plain
 from batchrun.rows import restore
 
 
 def of_record(plan: Plan, record: Record, parts: Parts | None) -> str:
-    """The request of a journaled row by this plan, or why there is none; `parts` are the replies that a reduce row
-    joins."""
+    """Or why there is none; `parts` are the replies that a reduce row joins."""
     if record.state is State.SKIPPED:
         return f"this line is not a valid row: {record.message}\n\n{record.text}"
     try:
@@ -66,7 +67,7 @@ def _message(message: Any) -> Iterator[str]:
 
 
 def reply_text(record: Record) -> str:
-    """The value that a schema gave, else the model's text, else the body, else the error."""
+    """A schema's value, else the model's text, else the body, else the error."""
     if record.value is not None:
         return json.dumps(json.loads(record.value), ensure_ascii=False, indent=2)
     if record.body is None:
@@ -84,10 +85,56 @@ def body_text(body: str) -> str:
 
 
 def tokens(body_bytes: int) -> int:
-    """The estimated tokens of a body: a quarter of its bytes."""
+    """An estimate: a quarter of the bytes."""
     return (body_bytes + 3) // 4
 
 
 def title_of(plan: Plan) -> str:
     what = plan.prompt_name or ("OpenAI Batch requests" if plan.kind == "batch" else "request bodies")
     return printable(f"{what} · {Path(plan.input).name or plan.input}", 120)
+
+
+def row_values(plan: Plan, record: Record, attempts: Sequence[Attempt], parts: Parts | None) -> dict[str, Any]:
+    values = {name: value for name, value in plain(record).items() if name not in ("seq", "position", "body")}
+    return {
+        **values,
+        "files": json.loads(record.files or "[]"),
+        "request": of_record(plan, record, parts),
+        "reply": None if record.body is None else reply_text(record),
+        "thinking": None if record.body is None else replies.thinking_of(record.body),
+        "body": record.body,
+        "attempts": [plain(attempt) for attempt in attempts],
+    }
+
+
+def row_lines(plan: Plan, record: Record, attempts: Sequence[Attempt], parts: Parts | None) -> Iterator[str]:
+    yield f"line     {record.line:,}, id {printable(record.key, 100)}"
+    flags = f" ({', '.join(sorted(record.flags))})" if record.flags else ""
+    cause = f": {record.cause}: {record.message}" if record.cause else ""
+    yield f"state    {record.state}{flags}{cause}"
+    for file in json.loads(record.files or "[]"):
+        known = f": {file['type']}, {file['size']:,} bytes, SHA-256 {file['sha256']}" if file["sha256"] else ""
+        yield printable(f"file     {file['path']}{known}")
+    if record.input_tokens is not None:
+        yield f"tokens   {record.input_tokens:,} in, {record.output_tokens or 0:,} out"
+    for attempt in attempts:
+        yield f"attempt  {attempt.number}, {_attempt(attempt)}"
+    yield from ("", "request", *_indented(of_record(plan, record, parts)))
+    thought = None if record.body is None else replies.thinking_of(record.body)
+    if thought:
+        yield from ("", "thinking", *_indented(thought))
+    yield from ("", "reply", *_indented(reply_text(record)))
+
+
+def _attempt(attempt: Attempt) -> str:
+    began = datetime.datetime.fromtimestamp(attempt.began).astimezone()
+    if attempt.ended is None:
+        return f"{began:%Y-%m-%d %H:%M:%S}: no answer recorded"
+    status = f"status {attempt.status}" if attempt.status else "incomplete answer"
+    cause = f", {attempt.cause}: {attempt.message}" if attempt.cause else ""
+    paid = ", may have been billed" if attempt.possibly_billed else ""
+    return f"{began:%Y-%m-%d %H:%M:%S}, {words.duration(attempt.seconds or 0.0)}: {status}{cause}{paid}"
+
+
+def _indented(text: str) -> Iterator[str]:
+    yield from (f"  {line}" for line in text.rstrip("\n").split("\n"))
