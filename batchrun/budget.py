@@ -78,10 +78,9 @@ class Budget:
         self._held_tokens += tokens
         return made(Held, (cost, tokens))
 
-    def raised(self, held: Held, cost: int) -> Held:
+    def raised(self, held: Held, cost: int) -> None:
         """Change a reservation, even over the cap."""
         self._held_cost += cost - held.cost
-        return held._replace(cost=cost)
 
     def charge(self, held: Held, cost: int, tokens: int, requests: int = 1) -> None:
         """Replace the reservation of ended requests by the charge."""

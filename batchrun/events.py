@@ -3,7 +3,7 @@
 Times are monotonic seconds of the engine's clock unless stated otherwise, costs picodollars (None: unknown).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -118,10 +118,10 @@ class RowFinished(NamedTuple):
 
 
 class RowsAnswered(NamedTuple):
-    """Rows of a batch are done and committed together, with their sums.
+    """Rows are done and committed together, with their sums.
 
     `without_usage` of them state no tokens, `unpriced` have no known price. `tiers` as in `RunStarted`. `each` yields the events of single
-    attempts and rows.
+    attempts and rows. `sent` are the numbers of rows whose attempts began with an `AttemptStarted`; the others were in a batch.
     """
 
     rows: int
@@ -133,6 +133,7 @@ class RowsAnswered(NamedTuple):
     unpriced: int
     without_usage: int
     each: Callable[[], Iterator[AttemptEnded | RowFinished]]
+    sent: Sequence[int] = ()
 
 
 class RowLost(NamedTuple):

@@ -278,6 +278,10 @@ class History(NamedTuple):
     gave_up: tuple[str, str] | None = None
 
 
+FRESH = History(0, 0, 0, 0, open=False, reply=None)
+"""The history of a row without attempts."""
+
+
 class SharedReply(NamedTuple):
     """The reply to an equal request, for a row that is not sent.
 

@@ -305,7 +305,8 @@ class Fold:
 
     def _on_answered(self, event: RowsAnswered) -> None:
         here = self._here
-        self._in_batches -= event.rows
+        self._open.difference_update(event.sent)
+        self._in_batches -= event.rows - len(event.sent)
         self._finished += event.rows
         here.done += event.rows
         here.unpriced += event.unpriced

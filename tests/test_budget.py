@@ -60,9 +60,9 @@ class Spending(RuleBasedStateMachine):
     def may_cost_more(self, held: Held | None, more: int) -> Held | None:
         if held is None:
             return None
-        raised = self.budget.raised(held, held.cost + more)
+        self.budget.raised(held, held.cost + more)
         self.most = max(self.most, self.budget.charged.cost + self.budget.reserved.cost)
-        return raised
+        return held._replace(cost=held.cost + more)
 
     @rule(held=consumes(flying))
     def never_left(self, held: Held | None) -> None:

@@ -20,8 +20,7 @@ from batchrun.engine.pending_queue import RowState
 from batchrun.engine.run import Run
 from batchrun.events import Waiting, WaitReason
 from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, ingest
-from batchrun.journal.pending import FRESH
-from batchrun.models import Exchange, Outcome, Pending, Request, State
+from batchrun.models import FRESH, Exchange, Outcome, Pending, Request, State
 from batchrun.plan.durations import parse_size
 from batchrun.tui.draft import read_head
 

@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -26,7 +25,6 @@ from batchrun.plan import Plan
 from batchrun.pricing import STANDARD, Price, Rates, Served, Tariff, Terms, billed, picodollars, usd
 
 
-@dataclass(slots=True, eq=False)
 class Reservation:
     """What a request may be charged: picodollars (None: unknown) and tokens.
 
@@ -34,14 +32,21 @@ class Reservation:
     flight.
     """
 
-    cost: int | None
-    tokens: int
-    price: Price | None
-    tier: str | None
-    held: Held
-    size: int = 0
-    attempt: tuple[int, int] | None = None
-    prices: "Prices | None" = None
+    __slots__ = ("attempt", "cost", "price", "prices", "size", "tier", "tokens")
+
+    def __init__(self, cost: int | None, tokens: int, price: Price | None, tier: str | None, size: int = 0) -> None:
+        self.cost = cost
+        self.tokens = tokens
+        self.price = price
+        self.tier = tier
+        self.size = size
+        self.attempt: tuple[int, int] | None = None
+        self.prices: Prices | None = None
+
+    @property
+    def held(self) -> Held:
+        """What the budget holds for it; an unknown price holds no money."""
+        return Held(self.cost or 0, self.tokens)
 
 
 UNCHARGED = Charge(None, 0)
@@ -125,11 +130,12 @@ class Prices:
         named = self._named if self._one_model else None
         model, in_body = named or self.named(request)
         size, price = len(request.body) + request.file_tokens, self.tariff.of(model)
-        limit = request.output_limit if request.output_limit is not None else self._expected()
+        limit = request.output_limit
+        if limit is None:
+            limit = self._expected()
         tier = tier if tier == BATCH else in_body or tier
         cost = None if price is None else self.worst(price, size, limit, tier, served)
-        tokens = size + limit
-        return Reservation(cost, tokens, price, tier, made(Held, (cost or 0, tokens)), size)
+        return Reservation(cost, size + limit, price, tier, size)
 
     def worst_cases(self, requests: Sequence[Request], served: Served) -> list[tuple[int | None, int]]:
         """Worst-case (cost, tokens) of each request in a batch."""
@@ -173,7 +179,7 @@ class BudgetGuard:
 
     def at_once(self, request: Request, tier: str | None = None, prices: Prices | None = None) -> Reservation | None:
         """The reservation where no cap is set, else None."""
-        return None if self._capped else self.now(request, tier, prices)
+        return None if self._capped else (prices or self._prices).worst_case(request, tier, self._before)
 
     def now(self, request: Request, tier: str | None, prices: Prices | None = None) -> Reservation | None:
         """Reserve; None if it does not fit now."""
@@ -239,7 +245,7 @@ class BudgetGuard:
     def adopt(self, cost: int | None, tokens: int, model: str | None, tier: str) -> Reservation:
         """A reservation for an attempt charged in full by an earlier process."""
         self._budget.adopt(cost or 0, tokens)
-        return Reservation(cost, tokens, self._prices.tariff.of(model), tier, Held(cost or 0, tokens))
+        return Reservation(cost, tokens, self._prices.tariff.of(model), tier)
 
     def refund(self, cost: int | None, tokens: int) -> None:
         """Refund a charged attempt that was never sent."""
@@ -304,7 +310,8 @@ class BudgetGuard:
         for other in self._in_flight:
             worst = prices.worst(other.price, other.size, other.tokens - other.size, other.tier, served)
             if other.prices is prices and other.attempt is not None and worst is not None and worst > other.held.cost:
-                other.cost, other.held = worst, self._budget.raised(other.held, worst)
+                self._budget.raised(other.held, worst)
+                other.cost = worst
                 self._journal.reserve(*other.attempt, worst)
 
     def lose(self, reservation: Reservation) -> None:
@@ -313,9 +320,10 @@ class BudgetGuard:
 
     def cancel(self, reservation: Reservation) -> None:
         """Release the reservation of an unsent request."""
-        self._in_flight.discard(reservation)
-        self._budget.cancel(reservation.held)
-        self._wake()
+        if self._capped:
+            self._in_flight.discard(reservation)
+            self._budget.cancel(reservation.held)
+            self._wake()
 
     def close(self) -> None:
         """Grant nothing more; waiting requests get GateClosed."""
@@ -367,14 +375,13 @@ class BudgetGuard:
             raise
 
     def _charge(self, reservation: Reservation, charge: Charge) -> None:
+        if not self._capped:
+            return
         held, (cost, tokens, _) = reservation.held, charge
-        if self._in_flight:
-            self._in_flight.discard(reservation)
-        self._budget.charge(
-            held, held.cost if cost is None else cost, tokens
-        )  # a price that is not known is not nothing
-        if self._queue:
-            self._wake()
+        self._in_flight.discard(reservation)
+        # A price that is not known is not nothing.
+        self._budget.charge(held, held.cost if cost is None else cost, tokens)
+        self._wake()
 
     def _wake(self) -> None:
         while self._queue:

@@ -49,16 +49,17 @@ class BytesHeld:
 
     def holds(self, state: "RowState", body: int, reply: int = 0) -> None:
         """Raise the row's count to its text, body and reply."""
-        size = len(state.row.text) + body + _COPIES * reply
-        state.held = max(state.held, size)
-        if size > state.counted:
-            self._total += size - state.counted
-            state.counted = size
+        reply *= _COPIES
+        size = len(state.row.text) + body + reply
+        if size > state.held:
+            state.held = size
+            if size > state.counted:
+                self._total += size - state.counted
+                state.counted = size
         if reply and state.left:
-            held = _COPIES * reply
-            self._usual += (held - self._usual) * (_SLOWLY if self._usual else 1.0)
-            self._replies += held - state.reply
-            state.reply = held
+            self._usual += (reply - self._usual) * (_SLOWLY if self._usual else 1.0)
+            self._replies += reply - state.reply
+            state.reply = reply
 
     def leaves(self, state: "RowState") -> bool:
         """Reserve room for a reply; False if there is none."""
@@ -80,8 +81,8 @@ class BytesHeld:
 
     def over(self, state: "RowState", size: int) -> None:
         """The row has its outcome or is queued again, and counts `size`."""
-        beside = state.held - state.size
-        self.beside += ((beside if beside > 0 else 0) - self.beside) * _SLOWLY
+        if state.held:
+            self.beside += (max(0, state.held - state.size) - self.beside) * _SLOWLY
         self._total += size - state.counted
         state.counted = size
         if state.left:

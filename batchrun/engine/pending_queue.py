@@ -26,7 +26,7 @@ from batchrun.engine.bytes_held import BytesHeld
 from batchrun.engine.prefixes import Groups, Prefix
 from batchrun.journal import PAGE_BYTES
 from batchrun.media import encoded_size
-from batchrun.models import Outcome, Pending, Request, SharedReply, State
+from batchrun.models import FRESH, Outcome, Pending, Request, SharedReply, State
 from batchrun.retry import GiveUp
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ class RowState:
     def of(cls, row: Pending) -> "RowState":
         """The state that continues the row's history."""
         history = row.history
+        if history is FRESH and row.reused is None and row.parts is None and not row.files:  # nearly every row
+            return cls(row, 0, 0, 0, 0, represents=row.seq if row.awaited else None, size=len(row.text))
         size = len(row.text) + len(history.reply or "") + (0 if row.reused is None else len(row.reused.body))
         size += (0 if row.parts is None else row.parts.size) + (encoded_size(row.files) if row.files else 0)
         shared_outcome = None if row.parts is None else row.parts.failed

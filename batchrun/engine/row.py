@@ -18,7 +18,7 @@ from batchrun.engine.row_files import LeftOut, restored
 from batchrun.engine.row_path import Guard, Source, Step, Unsent, first_step, next_step
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.segment_checks import RowChecks
-from batchrun.engine.snapshots import attempt_ended, row_finished
+from batchrun.engine.snapshots import Completed, attempt_ended, row_finished, rows_completed
 from batchrun.engine.splitting import pieces_of, whole_of
 from batchrun.errors import ExitCode, StorageError
 from batchrun.events import AttemptStarted, Emit, RowDivided, RowLost
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _LIVE = Source.LIVE
 
+_LONG = 512  # Characters of a row's text from which it is let go once it is rendered
 MOST_HELD = 1000  # Failures held back at most: more that are not alike are caused by their rows
 
 
@@ -66,8 +67,10 @@ class RowRunner:
         self._blanks, self._reduction = copied(plan), Reduction(plan)
         self._folder = services.journal.path.parent
         self._needs_text = bool(plan.post) or isinstance(services.checker, RowChecks)
+        self._reduces = plan.reduce is not None
         self._blank_value = "{}" if plan.output_fields else '""'
         self.in_flight = 0  # Requests in flight; the gate also counts those about to be sent
+        self._completed: list[Completed] = []
         self.completing = 0  # Rows whose reply and outcome are handed over and not committed yet
         self.throttled = self.retries = 0
 
@@ -75,7 +78,7 @@ class RowRunner:
         """Perform a row's steps; an internal error fails it, or stops the run if it was handed on."""
         state.handed_on = False
         try:
-            step, request = first_step(state, reduces=self._plan.reduce is not None), state.request
+            step, request = first_step(state, reduces=self._reduces), state.request
             if request is None and step in (Step.SEND, Step.JUDGE) and (request := self.rendered(state.row)) is None:
                 step = Step.FINISH_BLANK
             match step:
@@ -127,16 +130,15 @@ class RowRunner:
 
     async def _send(self, state: RowState, request: Request) -> None:
         state.reused, state.request = None, request
-        if not self._needs_text and state.row.text:
-            seq, position, line, key, _text, history, reused, awaited, target, parts, files = state.row
-            del _text
-            state.row = made(Pending, (seq, position, line, key, "", history, reused, awaited, target, parts, files))
+        if not self._needs_text and len(state.row.text) > _LONG:
+            state.row = state.row._replace(text="")
         if state.late is not None:
             await self.conclude(state, request, self._late.take(state, state.late), None)
             return
         held, pool = self._services.queue.bytes, self._services.pool
         size = request.size if request.files else len(request.body)
-        held.holds(state, size)
+        if size + len(state.row.text) > state.counted:  # more than rows had on the average
+            held.holds(state, size)
         if self.batch_rows is not None and self.batch_rows.sending:
             await self.batch_rows.send(state, request)
             return
@@ -238,40 +240,40 @@ class RowRunner:
                 if not await self._services.queue.take_from_ahead(lane):
                     lane.probes_ahead, lane.health.confirmed = False, True
 
-    def _record(  # noqa: PLR0913, PLR0917  what came, and what it means
-        self,
-        state: RowState,
-        lane: Lane,
-        judged: Judged,
-        exchange: Exchange,
-        verdict: Verdict,
-        outcome: Outcome | None = None,
-    ) -> "asyncio.Future[None] | None":
-        """Journal the attempt's end, then emit it. With an `outcome` the row has ended once both are committed."""
-        attempt, stored = state.attempt, None
+    def _record(
+        self, state: RowState, lane: Lane, judged: Judged, exchange: Exchange, verdict: Verdict
+    ) -> "asyncio.Future[None]":
+        """Journal the attempt's end, then emit it."""
+        attempt, paid, again = state.attempt, judged.reply is not None, isinstance(verdict, RetryIn | AskAgain)
         assert attempt is not None
         end = end_of(judged, exchange, verdict, lane.mask, attempt.charge)
-        if outcome is not None:
-            state.handed_on = True
-            self.completing += 1
-            attempt.complete(end, outcome, partial(self._completed, state, outcome, exchange))
-        else:
-            stored = attempt.end(end, exchange.body.decode() if judged.reply is not None else None)
-            if isinstance(exchange, Lost):
-                self._late.expect(state, exchange, self.checker(state))
+        stored = attempt.end(end, exchange.body.decode() if paid else None)
+        if isinstance(exchange, Lost):
+            self._late.expect(state, exchange, self.checker(state))
         state.attempt = None
         if end.counted and not end.throttled:
             state.attempts += 1
             state.deadlines += end.deadline
         state.asks += end.invalid
-        event = attempt_ended(state, judged, end, verdict, self._loop.time())
-        if event.throttled:
+        if end.throttled:
             self.throttled += 1
-        elif event.retry:
+        elif again:
             self.retries += 1
-        self._emit(event)
+        self._emit(attempt_ended(state, end, self._loop.time(), paid=paid, retry=again))
         lane.update_probing()
         return stored
+
+    def _complete(  # noqa: PLR0913, PLR0917  what came, and what it means
+        self, state: RowState, lane: Lane, judged: Judged, exchange: Exchange, verdict: Done, outcome: Outcome
+    ) -> None:
+        """Journal the attempt's end and the row's in one commit, which is then emitted: the way of nearly every row."""
+        attempt = state.attempt
+        assert attempt is not None
+        end = end_of(judged, exchange, verdict, lane.mask, attempt.charge)
+        state.attempt, state.handed_on = None, True
+        self.completing += 1
+        attempt.complete(end, outcome, partial(self._note_completed, made(Completed, (state, end, outcome, exchange))))
+        lane.update_probing()
 
     def _holds(self, guard: Guard, state: RowState, verdict: Verdict | None) -> bool:
         match guard:
@@ -329,13 +331,15 @@ class RowRunner:
     async def _done(  # noqa: PLR0913, PLR0917  what came, and what it means
         self, state: RowState, source: Source, lane: Lane, judged: Judged, verdict: Done, exchange: Exchange | None
     ) -> None:
-        step = next_step(Done, source, lambda guard: self._holds(guard, state, None))
+        step = Step.FINISH  # what the table has for a run without post-processing
+        if self._plan.post:
+            step = next_step(Done, source, lambda guard: self._holds(guard, state, None))
         self._late.over(state)
         answer = judged.answer
         plain = not answer.flags and judged.value is None
         outcome = JUST_DONE if plain else Outcome(State.DONE, True, None, None, answer.flags, judged.value)
-        if step is Step.FINISH and source is Source.LIVE and exchange is not None:
-            self._record(state, lane, judged, exchange, verdict, outcome)
+        if step is Step.FINISH and source is _LIVE and exchange is not None and not answer.flags:
+            self._complete(state, lane, judged, exchange, verdict, outcome)
         else:
             stored = None if exchange is None else self._record(state, lane, judged, exchange, verdict)
             if step is Step.FINISH or not await self._services.post.put(state, judged, outcome, stored):
@@ -407,16 +411,26 @@ class RowRunner:
         if out:
             self._services.queue.finished(state)
 
-    def _completed(self, state: RowState, outcome: Outcome, exchange: Exchange) -> None:
-        self.completing -= 1
+    def _note_completed(self, completed: Completed) -> None:
+        if not self._completed:
+            self._loop.call_soon(self._report_completed)  # once all of this commit are noted
+        self._completed.append(completed)
+
+    def _report_completed(self) -> None:
+        """Emit what one commit has completed."""
+        completed, self._completed = self._completed, []
+        self.completing -= len(completed)
         try:
-            if isinstance(exchange, Kept):
-                exchange.stored()
-            self._emit(row_finished(state, outcome, self._loop.time()))
-            self._services.queue.ended(state, outcome)
-            self._services.queue.finished(state)
+            event, queue = rows_completed(completed, self._loop.time()), self._services.queue
+            for each in (event,) if self._services.pool.only is not None else event.each():
+                self._emit(each)
+            for state, _, outcome, exchange in completed:
+                if isinstance(exchange, Kept):
+                    exchange.stored()
+                queue.ended(state, outcome)
+                queue.finished(state)
         except Exception as error:
-            log.exception("line %s: internal error", state.row.line)
+            log.exception("line %s: internal error", completed[0].state.row.line)
             self._stop_for(f"internal error: {type(error).__name__}: {error}")
 
     def _stop_for(self, bug: str) -> None:

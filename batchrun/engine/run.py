@@ -120,7 +120,7 @@ class Run:
                 self._queue.reduce()
             await (self._send_all() if self._batches is None else self._send_with_batches(self._batches))
             await self._post.drain()
-            if self._runner.completing:
+            while self._runner.completing:
                 await self._journal.flush()
             self._sample(self._pool.view())  # how it stood in the end
         except StorageError as error:

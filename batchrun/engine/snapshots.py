@@ -3,56 +3,35 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from operator import add
 from typing import NamedTuple
 
 import orjson
 
-from batchrun import retry
 from batchrun.account import MONEY
 from batchrun.engine.budget_guard import BATCH
-from batchrun.engine.judge import Judged
 from batchrun.engine.pending_queue import RowState
 from batchrun.events import AttemptEnded, LimitsChanged, RowFinished, RowsAnswered
 from batchrun.journal import Answers, End, Journal, Sum
 from batchrun.limits import GateView
-from batchrun.models import JUST_DONE, Bill, Outcome, State, Usage, made
+from batchrun.models import JUST_DONE, Bill, Exchange, Outcome, State, Usage
 from batchrun.pricing import usd
 
-_RETRIES = (retry.RetryIn, retry.AskAgain)
 
-
-def attempt_ended(state: RowState, judged: Judged, end: End, verdict: retry.Verdict, now: float) -> AttemptEnded:
-    """The event of an attempt's end."""
-    row, again, lane = state.row, isinstance(verdict, _RETRIES), state.lane
+def attempt_ended(state: RowState, end: End, now: float, *, paid: bool, retry: bool) -> AttemptEnded:
+    """The event of an attempt's end: `paid` with a reply; with `retry` the row is sent again."""
+    row, lane = state.row, state.lane
     status, seconds, cause, _, throttled, _, _, _, billed, usage, _, _, cost, _, bill = end
-    name, paid, number = "" if lane is None else lane.name, judged.reply is not None, state.number
-    return made(
-        AttemptEnded,
-        (
-            row.seq,
-            row.line,
-            number,
-            now,
-            status,
-            cause,
-            throttled,
-            again,
-            paid,
-            billed,
-            seconds,
-            usage,
-            cost,
-            bill,
-            name,
-        ),
-    )
+    name, number = "" if lane is None else lane.name, state.number
+    about = (status, cause, throttled, retry, paid, billed, seconds, usage, cost, bill)
+    return AttemptEnded(row.seq, row.line, number, now, *about, name)
 
 
 def row_finished(state: RowState, outcome: Outcome, now: float) -> RowFinished:
     """The event of a row's outcome."""
     row, reused = state.row, state.reused
     if reused is None or outcome.state is not State.DONE:
-        return made(RowFinished, (row.seq, row.line, row.position, row.key, now, outcome, False, 0, None))
+        return RowFinished(row.seq, row.line, row.position, row.key, now, outcome)
     return RowFinished(row.seq, row.line, row.position, row.key, now, outcome, True, reused.tokens, reused.cost)
 
 
@@ -90,6 +69,55 @@ def _each(
         yield AttemptEnded(row, line, number, now, 200, None, False, False, True, False, 0.0, usage, cost, bill)
         outcome = JUST_DONE if value is None else JUST_DONE._replace(value=value)
         yield RowFinished(row, line, position, key, now, outcome)
+
+
+class Completed(NamedTuple):
+    """A row that was answered by an exchange of its own, and how its attempt and the row ended."""
+
+    state: RowState
+    end: End
+    outcome: Outcome
+    exchange: Exchange
+
+
+def rows_completed(completed: Sequence[Completed], now: float) -> RowsAnswered:
+    """The event of rows whose replies and outcomes were committed together."""
+    given = made = cached = reasoning = written = stated = priced = cost = 0
+    bill, tiers = (0, 0, 0, 0, 0), dict[str, tuple[int, int]]()
+    for _, end, *_ in completed:
+        usage, charge = end.usage, end.cost
+        if usage is not None:
+            stated += 1
+            given += usage.input
+            made += usage.output
+            if usage.cached or usage.reasoning or usage.written:
+                cached, reasoning, written = cached + usage.cached, reasoning + usage.reasoning, written + usage.written
+            if usage.tier is not None and usage.tier != "default":
+                replies, charged = tiers.get(usage.tier, (0, 0))
+                tiers[usage.tier] = replies + 1, charged + (charge or 0)
+        if charge is not None:
+            priced += 1
+            cost += charge
+            bill = tuple(map(add, bill, end.bill or (0, 0, 0, 0, charge)))
+    rows = len(completed)
+    return RowsAnswered(
+        rows=rows,
+        at=now,
+        usage=Usage(given, made, cached, reasoning, written),
+        tiers=tiers,
+        cost=cost,
+        bill=Bill(*bill),
+        unpriced=rows - priced,
+        without_usage=rows - stated,
+        each=partial(_each_completed, completed, now),
+        sent=[each.state.row.seq for each in completed],
+    )
+
+
+def _each_completed(completed: Sequence[Completed], now: float) -> Iterator[AttemptEnded | RowFinished]:
+    for state, end, outcome, _ in completed:
+        yield attempt_ended(state, end, now, paid=True, retry=False)
+        yield row_finished(state, outcome, now)
 
 
 def limits_event(view: GateView, now: float) -> LimitsChanged:

@@ -10,7 +10,7 @@ from typing import Any
 from batchrun.journal.pages import Found, Page, page
 from batchrun.journal.queries import sql
 from batchrun.journal.records import Lease, Leased, Standing
-from batchrun.models import History, Outcome, Parts, Pending, SharedReply, State, Ticket, made
+from batchrun.models import FRESH, History, Outcome, Parts, Pending, SharedReply, State, Ticket, made
 
 _PENDING = sql("pending_rows")
 _ANSWERED = sql("answered_rows")
@@ -26,7 +26,6 @@ _CAUSES = sql("causes_before_fallbacks")
 _BODIES = sql("reply_bodies")
 
 _PART_FAILED = "a part of the text failed: "
-FRESH = History(0, 0, 0, 0, open=False, reply=None)
 EVERYTHING = (1 << 63) - 1
 Fallbacks = frozenset[int]
 """Lanes (lanes.id) for rows that have failed elsewhere."""

@@ -147,7 +147,8 @@ class Writer:
         now, (end, body) = self._clock(), reply
 
         def apply(group: Group) -> None:
-            self._last.pop(row, None)
+            if self._last:
+                self._last.pop(row, None)
             last = self._end(group, now, (row, number), end, body=body, lease=None)
             group.finish(row, now, last, outcome, None)
             count_outcome(self.sums, outcome, None)
