@@ -173,8 +173,8 @@ class _TemplateMessage:
         self._required = unit.variables - values.prompt.nullable
         self._last: tuple[dict[str, Any], bytes] | None = None
 
-    def render(self, fields: Mapping[str, Any]) -> bytes:
-        """The text as the inside of a JSON string."""
+    def render(self, fields: Mapping[str, Any], files: Sequence[File] = ()) -> bytes:
+        """The text as the inside of a JSON string; `files` are for a `_FilesMessage`."""
         values = {name: value for name in self._names if (value := self._values.of(name, fields)) is not ABSENT}
         last = self._last
         if last is not None and values == last[0]:
@@ -220,7 +220,7 @@ class _FilesMessage(_TemplateMessage):
         self._mark = f"\0{token_hex(8)}:"  # random in each process, so that no row can contain it
         self._marked = re.compile(rf"{re.escape(self._mark)}(\w+)\0")
 
-    def content(self, fields: Mapping[str, Any], files: Sequence[File]) -> bytes:
+    def render(self, fields: Mapping[str, Any], files: Sequence[File] = ()) -> bytes:
         """The content as JSON."""
         values = {name: value for name in self._texts if (value := self._values.of(name, fields)) is not ABSENT}
         given = {file.input for file in files}
@@ -260,14 +260,13 @@ class PromptRenderer:
         self._values = values
         self._body: list[bytes] = [b""]
         self._slots: list[tuple[int, str, str, Any]] = []
-        self._templates: list[tuple[int, _TemplateMessage]] = []
-        self._of_files: list[tuple[int, _FilesMessage]] = []
+        self._messages: list[tuple[int, _TemplateMessage]] = []
         self._add(pieces[0].encode())
         for message, unit, piece in zip(values.prompt.messages, units, pieces[1:], strict=True):
             if values.prompt.files.keys().isdisjoint(unit.variables):
                 self._message(message, unit)
             else:
-                self._of_files.append((self._gap(), _FilesMessage(message, unit, values, endpoint, detail)))
+                self._messages.append((self._gap(), _FilesMessage(message, unit, values, endpoint, detail)))
             self._add(piece.encode())
         self._maximum = MAX_OUTPUT + len(b"".join(self._body))
 
@@ -288,7 +287,7 @@ class PromptRenderer:
 
     @property
     def _places(self) -> list[int]:
-        return sorted(index for index, *_ in [*self._slots, *self._templates, *self._of_files])
+        return sorted(index for index, *_ in [*self._slots, *self._messages])
 
     def file_values(self, row: Row) -> list[tuple[str, str, Any]]:
         """File variables with their kinds and this row's values."""
@@ -309,25 +308,27 @@ class PromptRenderer:
         return made(Request, (self._endpoint, sent, self._limit, row.files or (), 0, None))
 
     def _pieces(self, row: Row) -> list[bytes]:
-        fields = row.fields
-        body = self._body.copy()
+        fields, body = row.fields, self._body.copy()
         try:
             for index, name, column, default in self._slots:
                 value = fields.get(column)
-                if value is None and "." in column and (value := cell(fields, column)) is ABSENT:
-                    value = None
-                if value is None:
-                    if default is ABSENT or default is None:
-                        self._values.refuse(fields, printed=name)
-                    value = default
-                body[index] = orjson.dumps(value if type(value) is str else str(value))[1:-1]
-            for index, template in self._templates:
-                body[index] = template.render(fields)
-            for index, message in self._of_files:
-                body[index] = message.content(fields, row.files or ())
+                if type(value) is not str:
+                    value = self._printed(name, column, default, fields)
+                body[index] = orjson.dumps(value)[1:-1]
+            for index, message in self._messages:
+                body[index] = message.render(fields, row.files or ())
         except (TypeError, ValueError, RecursionError) as error:
             raise RenderError(f"the text cannot be sent: {_error_text(error)}") from None
         return body
+
+    def _printed(self, name: str, column: str, default: Any, fields: Mapping[str, Any]) -> str:
+        """Where the column has no text: a member of it, the default, or what is not text. Raises RenderError."""
+        value = cell(fields, column)
+        if value is ABSENT or value is None:
+            if default is ABSENT or default is None:
+                self._values.refuse(fields, printed=name)
+            value = default
+        return str(value)
 
     def _add(self, constant: bytes) -> None:
         """Append constant text."""
@@ -346,7 +347,7 @@ class PromptRenderer:
             if unit.variables <= self._values.fixed.keys():
                 self._add(template.render({}))
             else:
-                self._templates.append((self._gap(), template))
+                self._messages.append((self._gap(), template))
             return
         for piece in unit.pieces:
             self._piece(piece)

@@ -27,6 +27,10 @@ class Mixed(Invalid):
     __slots__ = ()
 
 
+class _MixedError(RefusedRowError):
+    """The record is of another kind."""
+
+
 class Identity(NamedTuple):
     """`id_column` None: identified by content."""
 
@@ -50,20 +54,27 @@ class Identity(NamedTuple):
             if is_note(fields):
                 return None
             (text, fields), encoded = stripped(text, fields), None
-        kind = self.kind
-        if (found := kind_of(fields, has_prompt=self.has_prompt, json=self.json)) is not kind:
-            return Mixed(line, text, f"{_DESCRIPTIONS[found]}, but line {self.line} is {_DESCRIPTIONS[kind]}")
         try:
-            if kind is _BATCH:
-                _refuse_request(fields)
-            elif kind is _ROWS and not self.has_prompt and _is_result(fields):
-                return invalid(line, text, _RESULT)
-            elif kind is _BODIES and self.remarks is not None and _is_answered(fields):
-                self.remarks.add(_ANSWERED, line - self.remarks.offset)
+            # A row for a prompt can only be of another kind if it has a `body`.
+            if self.kind is not _ROWS or not self.has_prompt or "body" in fields:
+                self._refuse_other(line, fields)
             column = self.id_column
             return made(Row, (line, None if column is None else _key(fields, column), text, fields, None, encoded))
+        except _MixedError as error:
+            return Mixed(line, text, str(error))
         except RefusedRowError as error:
             return invalid(line, text, str(error))
+
+    def _refuse_other(self, line: int, fields: dict[str, Any]) -> None:
+        kind = self.kind
+        if (found := kind_of(fields, has_prompt=self.has_prompt, json=self.json)) is not kind:
+            raise _MixedError(f"{_DESCRIPTIONS[found]}, but line {self.line} is {_DESCRIPTIONS[kind]}")
+        if kind is _BATCH:
+            _refuse_request(fields)
+        elif kind is _ROWS and not self.has_prompt and _is_result(fields):
+            raise RefusedRowError(_RESULT)
+        elif kind is _BODIES and self.remarks is not None and _is_answered(fields):
+            self.remarks.add(_ANSWERED, line - self.remarks.offset)
 
 
 def identity_of(record: Record, id_column: str | None, *, has_prompt: bool, json: bool) -> Identity:
