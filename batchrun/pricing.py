@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
-from importlib import metadata
 from typing import Any, NamedTuple
 
 from batchrun.models import PICODOLLARS, Bill, Usage, made
@@ -337,6 +336,8 @@ def _listed(model: str, base_url: str) -> Price | None:
     """The snapshot's price, today's highest where it depends on the time of day."""
     if _LOCAL.match(base_url) or (not base_url and model == "simulated"):
         return None
+    from importlib import metadata  # noqa: PLC0415  only where there is a price
+
     from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415  a third of a second: only where a run asks
 
     host = next((name for name in _HOSTS if re.match(rf"https://{re.escape(name)}(/|$)", base_url)), None)

@@ -18,7 +18,7 @@ def test_every_line_is_in_order_and_names_its_source(line: dict[str, Any]) -> No
 
 def test_every_dialect_of_a_line_has_a_host_or_is_a_gateway() -> None:
     named = {name for line in LINES for name in compiled(line).dialects}
-    assert named <= {*table("answers")["hosts"].values(), "portkey", "vllm", "llamacpp", "ollama"}
+    assert named <= {*table("hosts")["hosts"].values(), "portkey", "vllm", "llamacpp", "ollama"}
 
 
 QUOTA = Refusal(429, "insufficient_quota", "insufficient_quota", "You exceeded your current quota, check your plan")

@@ -3,12 +3,17 @@
 A format module finds the segments (a text and its range) of a file and spells what replaces them.
 """
 
-from batchrun.documents.checks import CHECKS, LANGUAGE, NAMES, failed, is_identifiable, is_installed, maximum
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from batchrun.documents.detection import Refusal, detect, refusal, suffix_of
-from batchrun.documents.document import FORMATS, Document, Entry, misfit, unwritable
-from batchrun.documents.plurals import code_of
 from batchrun.documents.segment import CHUNK, CONTEXT, DocumentError, Existing, Kind, Plural, Segment, Status, Value
-from batchrun.documents.splitting import Piece, split
+
+if TYPE_CHECKING:
+    from batchrun.documents.checks import CHECKS, LANGUAGE, NAMES, failed, is_identifiable, is_installed, maximum
+    from batchrun.documents.document import FORMATS, Document, Entry, misfit, unwritable
+    from batchrun.documents.plurals import code_of
+    from batchrun.documents.splitting import Piece, split
 
 __all__ = [
     "CHECKS",
@@ -40,3 +45,17 @@ __all__ = [
     "suffix_of",
     "unwritable",
 ]
+
+_LATE = {
+    **dict.fromkeys(("CHECKS", "LANGUAGE", "NAMES", "failed", "is_identifiable", "is_installed", "maximum"), "checks"),
+    **dict.fromkeys(("FORMATS", "Document", "Entry", "misfit", "unwritable"), "document"),
+    **dict.fromkeys(("Piece", "split"), "splitting"),
+    "code_of": "plurals",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what only documents need on first use."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import orjson
 
-from batchrun.documents import CHUNK, Document, DocumentError, Existing, Value
+from batchrun import documents
+from batchrun.documents import CHUNK, DocumentError, Existing, Value
 from batchrun.engine.atomic_files import replaced
 from batchrun.engine.segment_checks import unfit
 from batchrun.errors import StorageError
@@ -100,7 +101,7 @@ def write_documents(  # noqa: PLR0913  where each part goes
         existing = Existing(plan.existing)
         try:
             rows.check()
-            document = Document(
+            document = documents.Document(
                 format, data, language=plan.target_language, existing=existing, encoding=encoding or None
             )
             with replaced(_target(output, path, open_paths)) as stream:

@@ -19,7 +19,7 @@ import orjson
 
 from batchrun import documents, media, rows
 from batchrun.display import printable
-from batchrun.documents import CHUNK, CONTEXT, Document, DocumentError, Entry, Kind
+from batchrun.documents import CHUNK, CONTEXT, DocumentError, Kind
 from batchrun.errors import InputError, PromptError, RefusedError
 from batchrun.models import Invalid, Row, made
 from batchrun.models import Kind as InputKind
@@ -111,7 +111,7 @@ class DocumentInput(Input):
         for source in self.sources:
             try:
                 self.digests.pop(source.path, None)
-                document = Document(
+                document = documents.Document(
                     source.format,
                     partial(self.chunks, source),
                     language=self._language,
@@ -131,7 +131,7 @@ class DocumentInput(Input):
                     raise InputError(f"{self.name}: {error}", self._hint(error)) from None
                 yield Invalid(1, source.path, f"{source.path}: {error}")
 
-    def _rows(self, path: str, entry: Entry, encoding: str | None) -> Iterator[Row | Invalid]:
+    def _rows(self, path: str, entry: "documents.Entry", encoding: str | None) -> Iterator[Row | Invalid]:
         segment, most = entry.segment, self._most
         text = segment.text.strip()
         whole = segment.plural is not None or segment.max is not None or segment.kind is Kind.MARKUP
@@ -142,7 +142,7 @@ class DocumentInput(Input):
         self.remarks.add(f"longer than {most // BYTES_PER_TOKEN:,} tokens, sent in pieces", entry.line)
         for number, piece in enumerate(pieces, 1):
             name = entry.name if number == 1 else f"{entry.name}~part-{number}"
-            part = Entry(name, segment._replace(text=piece.text, context=before), entry.line)
+            part = documents.Entry(name, segment._replace(text=piece.text, context=before), entry.line)
             yield _row(path, part, encoding, {"part": number, "parts": len(pieces), "gap": piece.gap})
             before = piece.text[-CONTEXT:]
 
@@ -272,7 +272,9 @@ def _head(path: Path) -> bytes:
         raise InputError(f"Cannot read {printable(str(path))}: {error.strerror}.") from error
 
 
-def _row(path: str, entry: Entry, encoding: str | None, more: Mapping[str, Any] | None = None) -> Row | Invalid:
+def _row(
+    path: str, entry: "documents.Entry", encoding: str | None, more: Mapping[str, Any] | None = None
+) -> Row | Invalid:
     name, segment, line = entry
     _, text, _, _, _, kind, _, context, note, longest, plural = segment
     fields: dict[str, Any] = {
@@ -313,7 +315,7 @@ def join_halves(fields: Mapping[str, Any], values: Sequence[str]) -> str:
     return "".join(f"{value}{piece.gap}" for value, piece in zip(values, _split_in_two(fields), strict=True))
 
 
-def _split_in_two(fields: Mapping[str, Any]) -> list[documents.Piece]:
+def _split_in_two(fields: Mapping[str, Any]) -> "list[documents.Piece]":
     text = str(fields["text"])
     if fields.get("kind") == Kind.MARKUP or fields.get("plural") or fields.get("max") is not None:
         return []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchrun.documents.checks import NAMES
+from batchrun import documents
 from batchrun.errors import InputError, RefusedError
 from batchrun.models import Endpoint, Flag, Kind
 from batchrun.plan import signed_settings
@@ -215,9 +215,9 @@ def _fail_on(gathered: Gathered, facts: Facts) -> frozenset[Flag]:
 
 def _checks(settings: Settings, prompt: "Prompt | None") -> tuple[str, ...]:
     named = prompt.checks if prompt is not None else ()
-    unknown = [name for name in named if name not in (*NAMES, NO_CHECK)]
+    unknown = [name for name in named if name not in (*documents.NAMES, NO_CHECK)]
     if prompt is not None and unknown:
-        known = ", ".join((*NAMES, NO_CHECK))
+        known = ", ".join((*documents.NAMES, NO_CHECK))
         raise RefusedError(f"{prompt.path}: there is no check `{unknown[0]}`", f"use some of {known}")
     return settings.check or named
 

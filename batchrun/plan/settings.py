@@ -11,9 +11,8 @@ from enum import StrEnum
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
-from batchrun.documents.checks import NAMES
-from batchrun.documents.plurals import code_of
-from batchrun.documents.segment import Existing
+from batchrun import documents
+from batchrun.documents import Existing
 from batchrun.models import Blank, Endpoint, Flag
 from batchrun.plan.durations import parse_duration, parse_size, parse_time
 from batchrun.plan.pools import POLICIES
@@ -98,7 +97,7 @@ def _flags(value: object) -> frozenset[Flag]:
 def _checks(value: object) -> tuple[str, ...]:
     names = cast("list[object]", value) if isinstance(value, list | tuple) else [value]
     words = tuple(word.strip() for name in names for word in str(name).split(","))
-    known = (*NAMES, NO_CHECK)
+    known = (*documents.NAMES, NO_CHECK)
     if not set(words) <= set(known):
         raise ValueError(f"must be some of {', '.join(known)}, not {value!r}")
     return words
@@ -116,7 +115,7 @@ def _tokens(auto: int) -> Callable[[object], int]:
 
 
 def _language(value: object) -> str:
-    code = code_of(str(value))
+    code = documents.code_of(str(value))
     if code is None:
         raise ValueError(f"must be a language by code or by name, such as de or German, not {value!r}")
     return code

@@ -16,9 +16,9 @@ def table(name: str) -> dict[str, Any]:
 
 
 def dialect_of(base_url: str, otherwise: str) -> str:
-    """By `hosts` of the table `answers`."""
+    """By the table `hosts`."""
     host = base_url.split("//", 1)[-1].split("/", 1)[0].rsplit("@", 1)[-1].split(":", 1)[0].lower()
-    hosts: Mapping[str, str] = table("answers")["hosts"]
+    hosts: Mapping[str, str] = table("hosts")["hosts"]
     labels = host.split(".")
     names = (".".join(labels[place:]) for place in range(len(labels)))
     return next((hosts[name] for name in names if name in hosts), otherwise)

@@ -6,7 +6,7 @@ The first line that fits wins. A status alone says little: an empty account come
 import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple, cast
 
 from batchrun.providers import ANY, table
@@ -100,8 +100,14 @@ class Meanings:
 
     def __init__(self, dialect: str = ANY, own: Iterable[Mapping[str, Any]] = ()) -> None:
         """`own` are lines as in the table. Raises ValueError for an invalid one."""
-        lines = [compiled(line) for line in (*own, *table("answers")["answers"])]
-        self._lines = [line for line in lines if not line.dialects or dialect in line.dialects]
+        self._dialect = dialect
+        self._own = [compiled(line) for line in own]
+
+    @cached_property
+    def _lines(self) -> list[Line]:
+        # A run without a refusal needs none of the 150 patterns.
+        lines = (*self._own, *map(compiled, table("answers")["answers"]))
+        return [line for line in lines if not line.dialects or self._dialect in line.dialects]
 
     def of(self, refusal: Refusal) -> Meaning | None:
         """The refusal's meaning; None where no line fits."""
