@@ -19,7 +19,7 @@ from batchrun.journal import Reader
 from batchrun.models import State
 from batchrun.registry import RunFile
 from batchrun.tui.app import BatchrunApp
-from batchrun.tui.screens.ask import Choose, Confirm
+from batchrun.tui.screens.dialogs import Choose, Confirm
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.run import RunScreen
 from batchrun.tui.screens.runs import RunsScreen

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import tui
 
-from batchrun.tui.screens.batches import BatchesScreen
+from batchrun.tui.screens.listing import BatchesScreen
 
 # Slow: it starts an app and a run.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undisturbed", "alone")]

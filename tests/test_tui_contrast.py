@@ -15,8 +15,7 @@ from textual.screen import ModalScreen
 
 from batchrun.tui.app import BatchrunApp
 from batchrun.tui.screens import runs
-from batchrun.tui.screens.ask import Choose, Confirm
-from batchrun.tui.screens.help import Help
+from batchrun.tui.screens.dialogs import Choose, Confirm, Help
 from batchrun.tui.screens.pick import Pick
 from batchrun.tui.screens.row import RowScreen
 

@@ -12,16 +12,14 @@ from textual.widgets import Input, Static
 from batchrun.journal import Line, Reader
 from batchrun.models import State
 from batchrun.tui.journal_rows import JournalRows
-from batchrun.tui.screens.ask import Choose, Confirm
-from batchrun.tui.screens.help import Help, key_groups
+from batchrun.tui.screens.dialogs import Choose, Confirm, Help, key_groups
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.run import RunScreen
 from batchrun.tui.screens.runs import RunsScreen
 from batchrun.tui.screens.setup import SetupScreen
 from batchrun.tui.widgets.editor import Editor
-from batchrun.tui.widgets.outcomes import Outcomes
-from batchrun.tui.widgets.preview import RowPreview
-from batchrun.tui.widgets.variables import Variables
+from batchrun.tui.widgets.form import Variables
+from batchrun.tui.widgets.outcomes import Outcomes, RowPreview
 
 # Slow: each test starts the app.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undisturbed", "alone")]

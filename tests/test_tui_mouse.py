@@ -17,8 +17,7 @@ from batchrun.tui.screens.setup import SetupScreen
 from batchrun.tui.screens.start import StartScreen
 from batchrun.tui.widgets.answers import HeadTable
 from batchrun.tui.widgets.editor import Editor
-from batchrun.tui.widgets.outcomes import Outcomes
-from batchrun.tui.widgets.preview import RowPreview
+from batchrun.tui.widgets.outcomes import Outcomes, RowPreview
 
 # Slow: each test starts the app.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undisturbed", "alone")]

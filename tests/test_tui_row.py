@@ -20,7 +20,7 @@ from batchrun import registry
 from batchrun.models import State
 from batchrun.tui.app import BatchrunApp
 from batchrun.tui.screens import runs
-from batchrun.tui.screens.ask import Choose, Confirm
+from batchrun.tui.screens.dialogs import Choose, Confirm
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.run import RunScreen
 from batchrun.tui.screens.runs import RunsScreen

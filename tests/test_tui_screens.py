@@ -22,7 +22,7 @@ from batchrun.tui.screens import runs, setup
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.setup import SetupScreen
 from batchrun.tui.services import Bounds, Phase, Point, RunSnapshot, Trouble
-from batchrun.tui.widgets import paint, title_bar
+from batchrun.tui.widgets import controls, paint
 
 pytestmark = pytest.mark.usefixtures("undisturbed")
 
@@ -183,7 +183,7 @@ class Still:
 def _alone(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "DEBOUNCE", 0.01)
     monkeypatch.setattr(setup, "QUIET", 0.01)
-    monkeypatch.setattr(title_bar, "directory", lambda: "~/reviews")
+    monkeypatch.setattr(controls, "directory", lambda: "~/reviews")
     monkeypatch.setattr(paint, "clock", lambda at: time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)))
 
 

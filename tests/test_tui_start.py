@@ -11,11 +11,11 @@ from batchrun.journal import Reader
 from batchrun.plan import plan_from_json
 from batchrun.plan.options import OPTIONS
 from batchrun.tui.app import BatchrunApp
-from batchrun.tui.checklist import checklist, first_missing
 from batchrun.tui.overview import rows_of
 from batchrun.tui.screens import options
 from batchrun.tui.screens.run import RunScreen
 from batchrun.tui.screens.setup import SetupScreen
+from batchrun.tui.setup_flags import checklist, first_missing
 
 # Slow: each test starts the app.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undisturbed", "alone")]

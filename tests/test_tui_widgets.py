@@ -35,12 +35,11 @@ from batchrun.tui.session import overall
 from batchrun.tui.setup_flags import FROM_VALUE, Origin
 from batchrun.tui.widgets import outcomes, paint
 from batchrun.tui.widgets.columns import columns_of, field, fitted, source_fields, trouble, values
-from batchrun.tui.widgets.field import Field
-from batchrun.tui.widgets.form import key_state
+from batchrun.tui.widgets.controls import Field
+from batchrun.tui.widgets.form import Variables, key_state
 from batchrun.tui.widgets.outcomes import Outcomes
 from batchrun.tui.widgets.paint import account, counts, eta, limit_lines, status_lines
 from batchrun.tui.widgets.panels import Panel
-from batchrun.tui.widgets.variables import Variables
 
 NOTHING = Origin(FROM_VALUE)
 

@@ -1,6 +1,5 @@
-"""The Textual app: screens, keys, the start of runs, and shutdown.
-
-However the app ends, the engine is stopped and awaited first, so that the journal has every reply that was paid for.
+"""The Textual app: screens, keys, the start of runs, shutdown. However it ends, the engine is stopped and awaited
+first.
 """
 
 import asyncio
@@ -25,8 +24,7 @@ from batchrun.plan.names import unknown
 from batchrun.report import words
 from batchrun.tui import shutdown
 from batchrun.tui.screen_lifecycle import MAIN, LifecycleApp
-from batchrun.tui.screens.ask import Confirm
-from batchrun.tui.screens.help import Help
+from batchrun.tui.screens.dialogs import Confirm, Help
 from batchrun.tui.screens.setup import SetupScreen
 from batchrun.tui.services import EstimateText, NewRun, Phase, ResumedRun, Steered, Task, Watched
 from batchrun.tui.widgets.form import Form
@@ -68,9 +66,9 @@ LIGHT = Theme(
     variables={"foreground-muted": "#4f5862", "primary-muted": "#cfdfe9", "scrollbar": "#848c96"},
     dark=False,
 )
-"""Text colours have a contrast of 4.5:1 on background, surface, panel and primary-muted (WCAG 2.2 AA)."""
+"""Text has a contrast of 4.5:1 (WCAG 2.2 AA)."""
 UNSENT_TIMEOUT = 2.0
-"""Seconds for a run that has sent nothing to end; its input may be a pipe without data."""
+"""Seconds; the input may be a pipe without data."""
 
 
 class BatchrunApp(LifecycleApp):
@@ -78,9 +76,9 @@ class BatchrunApp(LifecycleApp):
     CSS_PATH = "app.tcss"
     ENABLE_COMMAND_PALETTE = True
     SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {
-        "start": lambda: _later("batchrun.tui.screens.start").StartScreen(),
-        "run": lambda: _later("batchrun.tui.screens.run").RunScreen(),
-        "runs": lambda: _later("batchrun.tui.screens.runs").RunsScreen(),
+        "start": lambda: _imported("batchrun.tui.screens.start").StartScreen(),
+        "run": lambda: _imported("batchrun.tui.screens.run").RunScreen(),
+        "runs": lambda: _imported("batchrun.tui.screens.runs").RunsScreen(),
     }
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1,question_mark", "help", "Help", id="app.help", tooltip="List the keys of this screen"),
@@ -117,7 +115,7 @@ class BatchrunApp(LifecycleApp):
         self.theme = self._theme()
 
     def _theme(self) -> str:
-        """Raises RefusedError with the nearest name for an unknown theme."""
+        """Raises RefusedError."""
         name = str(self._settings.get("theme") or DARK.name)
         if name not in self.available_themes:
             raise unknown("theme", name, self.available_themes)
@@ -131,18 +129,18 @@ class BatchrunApp(LifecycleApp):
 
     @work(exit_on_error=False)
     async def _load_engine(self) -> None:
-        await asyncio.to_thread(_later, "batchrun.tui.session")
+        await asyncio.to_thread(_imported, "batchrun.tui.session")
 
     def get_driver_class(self) -> type[Driver]:
-        """Replaces Textual's terminals by ones that never block the loop."""
+        """Terminals that never block the loop."""
         chosen = super().get_driver_class()
         if sys.platform == "win32":
             return chosen
-        terminal = _later("batchrun.tui.terminal")
+        terminal = _imported("batchrun.tui.terminal")
         return {"LinuxDriver": terminal.Terminal, "WebDriver": terminal.Browser}.get(chosen.__name__, chosen)
 
     def terminal_gone(self) -> None:
-        """A closed terminal may come without a signal."""
+        """May come without a signal."""
         shutdown.within(shutdown.HASTY_DRAIN + shutdown.GRACE, ExitCode.HANGUP)
         self.quit_on_signal(ExitCode.HANGUP)
 
@@ -169,7 +167,7 @@ class BatchrunApp(LifecycleApp):
         if self.busy:
             self.notify("a run is active; stop it first (F3, x)", severity="warning")
             return False
-        session = self._session = _later("batchrun.tui.session").Session(task)
+        session = self._session = _imported("batchrun.tui.session").Session(task)
         self._await(session, session.start())
         if isinstance(task, ResumedRun) or task.whole:
             self.show_run(session)
@@ -180,26 +178,26 @@ class BatchrunApp(LifecycleApp):
         self.action_show("run")
 
     async def export(self, run: "RunFile") -> str:
-        return await self._written(_later("batchrun.tui.session").exported, run)
+        return await self._written(_imported("batchrun.tui.session").exported, run)
 
     async def export_rows(self, journal: Path, wanted: "Wanted") -> str:
-        return await self._written(_later("batchrun.tui.session").exported_rows, journal, wanted)
+        return await self._written(_imported("batchrun.tui.session").exported_rows, journal, wanted)
 
     async def _written(self, write: Callable[..., str], *what: object) -> str:
-        """Write in a thread, which the end of the app waits for."""
+        """In a thread that the app's end waits for."""
         writing = asyncio.create_task(asyncio.to_thread(write, *what))
         self._exports.add(writing)
         writing.add_done_callback(self._exports.discard)
         return await asyncio.shield(writing)
 
     async def refusal(self, flags: Mapping[str, Any]) -> BatchrunError | None:
-        return await asyncio.to_thread(lambda: _later("batchrun.tui.session").refusal(flags))
+        return await asyncio.to_thread(lambda: _imported("batchrun.tui.session").refusal(flags))
 
     async def estimate(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> EstimateText | None:
         def still() -> bool:
             return wanted() and not self.busy
 
-        return await asyncio.to_thread(lambda: _later("batchrun.tui.session").estimate_text(flags, still))
+        return await asyncio.to_thread(lambda: _imported("batchrun.tui.session").estimate_text(flags, still))
 
     def edit_again(self, path: Path, position: int) -> None:
         self._setup.open_again(path, position)
@@ -207,7 +205,7 @@ class BatchrunApp(LifecycleApp):
 
     @work(group="session")
     async def _await(self, session: "Session", done: asyncio.Task[None]) -> None:
-        """A defect of the engine ends the app with its traceback; the app's end does not end the engine."""
+        """A defect of the engine ends the app with its traceback."""
         await asyncio.shield(done)
         self._ended(session)
 
@@ -231,7 +229,7 @@ class BatchrunApp(LifecycleApp):
             self.notify(words.account(snapshot.progress.ended.totals), timeout=8, markup=False)
 
     def _ask_about_drift(self, session: "Session") -> None:
-        """Paid replies are replaced only after a confirmation; replies of tries always are."""
+        """Replies are replaced only after a confirmation, except those of tries."""
         task, drift = session.task, session.drift
         assert isinstance(task, NewRun)
         assert drift is not None
@@ -250,7 +248,7 @@ class BatchrunApp(LifecycleApp):
     def on_start_screen_chosen(self, event: "StartScreen.Chosen") -> None:
         self._setup.query_one(Form).choose(event.fields)
         self.action_show("setup")
-        self._setup.go_to_gap()
+        self._setup.go_to_missing()
 
     def action_show(self, name: str) -> None:
         while len(self.screen_stack) > MAIN:
@@ -270,20 +268,18 @@ class BatchrunApp(LifecycleApp):
                 continue
             known.add(action)
             text = f"{self.get_key_display(binding)}  {binding.tooltip or binding.description}"
-            yield SystemCommand(binding.description, text, lambda action=action: self._do(action))
+            yield SystemCommand(
+                binding.description, text, lambda action=action: self.call_later(self.run_action, action, self.screen)
+            )
         yield SystemCommand("Theme", "change colours", self.action_change_theme)
         yield SystemCommand("Screenshot", "save an SVG picture of the screen", self.deliver_screenshot)
 
-    def _do(self, action: str) -> None:
-        self.call_later(self.run_action, action, self.screen)
-
     def action_interrupt(self) -> None:
-        """Copy the selection; else stop the run and quit; a second time abandon requests in flight."""
         selected = getattr(self.focused, "selected_text", "")
         if selected:
             self.copy_to_clipboard(str(selected))
         elif not self.busy:
-            self._go(ExitCode.OK) if self._asked_to_save else self._leave_saved()
+            self._go(ExitCode.OK) if self._asked_to_save else self.action_leave()
         elif self._leaving and self._session is not None:
             self._session.abandon()
         else:
@@ -291,9 +287,6 @@ class BatchrunApp(LifecycleApp):
             self._go(ExitCode.INTERRUPTED)
 
     def action_leave(self) -> None:
-        self._leave_saved()
-
-    def _leave_saved(self) -> None:
         unsaved = self._setup.unsaved
         if not unsaved:
             self._leave_run()
@@ -332,13 +325,13 @@ class BatchrunApp(LifecycleApp):
             self._go(code, shutdown.HASTY_DRAIN)
 
     def _go(self, code: ExitCode, drain: float | None = None) -> None:
-        """Stop the engine, await it, exit; a second call shortens the wait."""
+        """A second call shortens the wait."""
         if self._leaving:
             if self._session is not None:
                 self._session.stop(code, drain)
             return
         self._leaving = True
-        self._farewell = asyncio.get_running_loop().create_task(self._finish(code, drain))
+        self._finishing = asyncio.get_running_loop().create_task(self._finish(code, drain))
 
     async def _finish(self, code: ExitCode, drain: float | None) -> None:
         if self.busy:
@@ -349,7 +342,7 @@ class BatchrunApp(LifecycleApp):
         self.exit(int(code), return_code=int(code))
 
     async def settle(self, code: ExitCode, drain: float | None) -> None:
-        """Stop an active run and wait until its journal is closed."""
+        """Returns when the journal is closed."""
         session = self._session
         if session is not None and session.active and session.done is not None:
             session.stop(code, drain)
@@ -370,12 +363,12 @@ class BatchrunApp(LifecycleApp):
         return lines
 
 
-def _later(name: str) -> Any:
+def _imported(name: str) -> Any:
     return importlib.import_module(name)
 
 
 def open_app(flags: Mapping[str, Any], *, settings: Mapping[str, Any], resume: Task | None = None) -> int:
-    """Show the app until it is quit; returns the exit code. `settings` is the `[app]` table."""
+    """Returns the exit code."""
     app = BatchrunApp(flags, settings=settings)
     if resume is not None:
         app.call_later(app.begin, resume)

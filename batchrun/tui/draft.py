@@ -1,7 +1,5 @@
-"""The run that is being set up: the edited prompt, the first rows of the input, and their requests. No widgets.
-
-Functions that read files are for a thread. The setup screen loads this module, with prompts and formats, after its
-first frame.
+"""The run that is being set up: prompt, first rows, their requests. Loaded after the first frame; reads files for a
+thread.
 """
 
 from collections.abc import Mapping
@@ -27,21 +25,17 @@ from batchrun.rows import files_of
 from batchrun.tui.setup_flags import Head
 
 HEAD = 100
-"""Rows of the input that are shown."""
 ROOM = 4_000_000
 """Characters after which no more rows are shown."""
 SHOWN = 5
-"""Replies of a pilot that are shown."""
 STREAM = "-"
 LOOKED_AT = 64
 """Bytes that identify the type of a file."""
 LONGEST = 1_000_000
-"""Bytes of an invalid prompt file that is opened for repair."""
+"""Bytes of an invalid prompt file that is opened."""
 
 
 class Source(NamedTuple):
-    """`trouble` is why it is invalid."""
-
     path: Path | None = None
     text: str = ""
     trouble: BatchrunError | None = None
@@ -58,8 +52,6 @@ class RequestParts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """`missing` names variables without a value."""
-
     text: str
     tokens: int = 0
     missing: tuple[str, ...] = ()
@@ -67,7 +59,7 @@ class Preview:
 
 
 class Draft:
-    """The current prompt and input. Unsaved text of a prompt is kept while another one is shown."""
+    """Keeps the unsaved text of each prompt."""
 
     def __init__(self) -> None:
         self.prompt: Prompt | None = None
@@ -79,7 +71,7 @@ class Draft:
         self._unsaved: dict[Path, str] = {}
 
     def take_prompt(self, source: Source) -> str:
-        """Switch to this file; returns its text, or its unsaved text."""
+        """Returns the text, or the unsaved text."""
         self._source = source
         text = source.text if source.path is None else self._unsaved.get(source.path, source.text)
         self.edit(text)
@@ -108,7 +100,7 @@ class Draft:
 
     @property
     def shown_path(self) -> str:
-        """The path if below the current directory, else the name: it has to fit into a title."""
+        """Only the name if outside the current directory."""
         path = self._source.path or Path()
         if path.is_absolute():
             return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
@@ -124,7 +116,7 @@ class Draft:
         return tuple(map(place_to_save, self._unsaved))
 
     def save_all(self) -> None:
-        """Save every edited prompt. Raises as `save`."""
+        """Raises as `save`."""
         for path, text in tuple(self._unsaved.items()):
             if path == self.path:
                 self.save()
@@ -160,7 +152,7 @@ class Draft:
 
 
 def read_prompt(name: str) -> Source:
-    """Blocks. An invalid file comes with its text, so that it can be fixed."""
+    """An invalid file comes with its text, to be fixed."""
     try:
         prompt = prompts.load(name)
     except PromptError as error:
@@ -177,7 +169,7 @@ def _broken(path: Path, error: PromptError) -> Source:
 
 
 def read_head(source: str, flags: Mapping[str, object], *, has_prompt: bool) -> Head:
-    """Read the first rows of an input; blocks. Raises RefusedError."""
+    """Raises RefusedError."""
     if source == STREAM:
         raise InputError("the app cannot read standard input", "name a file, or run it without the app")
     settings = replace(gather(flags).settings, input=source)
@@ -189,7 +181,7 @@ def read_head(source: str, flags: Mapping[str, object], *, has_prompt: bool) -> 
 
 
 def _is_sent(source: str) -> bool:
-    """Whether the first file of an input is a picture or audio, which a prompt sends whole."""
+    """Pictures and audio are sent whole."""
     path = Path(source).expanduser()
     try:
         first = path if path.is_file() else files_of(source)[0][1]
@@ -201,7 +193,6 @@ def _is_sent(source: str) -> bool:
 
 
 def default_profile(flags: Mapping[str, object]) -> str:
-    """The profile that the environment or a configuration file sets, else the built-in one."""
     try:
         return gather(flags).settings.profile
     except BatchrunError:
@@ -209,18 +200,17 @@ def default_profile(flags: Mapping[str, object]) -> str:
 
 
 def prompt_names() -> list[str]:
-    """Blocks."""
     return [found.name for found in prompts.available()]
 
 
 def plan_of(journal: Path) -> Plan:
-    """Blocks. Raises StorageError."""
+    """Raises StorageError."""
     with Reader.open(journal) as reader:
         return plan_from_json(reader.meta.plan)
 
 
 def answers(journal: Path, positions: tuple[int, ...] | None) -> list[tuple[Record, str]]:
-    """The rows at these positions, else the first done ones, with their replies as text. Blocks. Raises StorageError."""
+    """Without positions the first done rows. Raises StorageError."""
     with Reader.open(journal) as reader:
         if positions is None:
             done = (position for page in reader.positions(Wanted(state=State.DONE)) for position in page)
@@ -230,7 +220,7 @@ def answers(journal: Path, positions: tuple[int, ...] | None) -> list[tuple[Reco
 
 
 def preview(parts: RequestParts, row: Row | None) -> Preview:
-    """The request of this row; missing variables appear as ⟨name⟩."""
+    """Missing variables appear as ⟨name⟩."""
     if row is None:
         return Preview("", trouble="choose an input to see a request")
     try:
@@ -285,7 +275,7 @@ def _write(target: Path, text: str) -> None:
 
 
 def place_to_save(path: Path) -> Path:
-    """The path for an edited prompt: its own file, or a copy in ./prompts for a built-in prompt."""
+    """A copy in ./prompts for a built-in prompt."""
     shipped = prompts.default_places()[-1].resolve()
     inside = path.resolve().is_relative_to(shipped) and not shipped.is_relative_to(Path.cwd())
     return Path("prompts") / path.name if inside else path

@@ -1,7 +1,5 @@
-"""The rows of a journal as a list of any length, read in threads.
-
-One thread finds rows, which may take a second for a million (a new query interrupts it); another reads pages, so that
-scrolling continues meanwhile.
+"""The rows of a journal as a list of any length. One thread finds rows, which may take a second for a million; another
+reads pages meanwhile.
 """
 
 import asyncio
@@ -26,7 +24,7 @@ class _Thread:
         self._closed = False
 
     async def query(self, query: Callable[[Reader], Result]) -> Result:
-        """Run a query in the thread. Raises StorageError, also if interrupted."""
+        """Raises StorageError, also if interrupted."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(self._answer, query))
 
     def _answer(self, query: Callable[[Reader], Result]) -> Result:
@@ -55,8 +53,7 @@ class _Thread:
 class JournalRows:
     """The wanted rows by number from 0: `total` of them so far, `finding` while more may come.
 
-    `listed` is the query of the current numbers: the earlier one until a new query finds its first rows. `counted` is
-    whether `total` belongs to the wanted query.
+    `listed` is the query of the current numbers, `counted` whether `total` belongs to the wanted one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,7 +68,7 @@ class JournalRows:
         self._query = 0
 
     async def choose(self, wanted: Wanted, changed: Callable[[], None]) -> None:
-        """List other rows; `changed` is called on the loop as they are found. A later query ends an earlier one."""
+        """`changed` is called on the loop. A later query ends an earlier one."""
         self._query += 1
         self._finder.interrupt()
         self.wanted, self.trouble = wanted, None
@@ -118,7 +115,7 @@ class JournalRows:
                 changed()
 
     async def page(self, first: int, count: int) -> list[Line]:
-        """The rows from number `first`. Raises StorageError."""
+        """Raises StorageError."""
         if self._positions is None:
             return await self._pages.query(lambda reader: reader.lines(first, count))
         positions = self._positions[first : first + count].tolist()

@@ -1,4 +1,4 @@
-"""The lists of the start page: recent runs, prompts, input files. Blocks; no widgets."""
+"""The lists of the start page. Blocks."""
 
 import csv
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from batchrun.tui import draft
 
 RUNS, PROMPTS, INPUTS = 5, 8, 12
 COUNTED = 50_000_000
-"""Bytes of an input up to which its rows are counted."""
+"""Bytes."""
 
 
 class Item(NamedTuple):
@@ -53,7 +53,7 @@ def _runs(runs: Sequence[RunFile]) -> list[Item]:
 
 
 def _inputs(folder: Path, outputs: set[Path]) -> list[Item]:
-    """Readable files, tables before texts, without outputs of runs."""
+    """Tables before texts, without outputs of runs."""
     items: list[Item] = []
     written = outputs | {path.with_name(f"{path.stem}.errors.jsonl") for path in outputs}
     for path in sorted(folder.iterdir(), key=lambda path: (BY_SUFFIX.get(path.suffix) == "text", path.name)):
@@ -71,7 +71,7 @@ def _inputs(folder: Path, outputs: set[Path]) -> list[Item]:
 
 
 def rows_of(path: Path, form: str) -> int | None:
-    """The rows of a file; None if counting takes more than reading its lines."""
+    """None if counting takes more than reading lines."""
     if path.stat().st_size > COUNTED or form not in ("jsonl", "text", "csv"):
         return None
     with path.open(encoding="utf-8", errors="replace", newline="") as file:

@@ -1,4 +1,4 @@
-"""A run of another time or process, read from its journal; a running one is steered through its socket, in a thread."""
+"""A run of another time or process, read from its journal and steered through its socket, in a thread."""
 
 import asyncio
 import time
@@ -26,8 +26,6 @@ _PHASES = {"running": Phase.RUNNING, "paused": Phase.PAUSED, "stopping": Phase.S
 
 
 class Replay:
-    """`read_again` reads the journal in a thread, `snapshot` is the result."""
-
     def __init__(self, run: RunFile) -> None:
         self.run = run
         self._plan: Plan | None = None
@@ -40,7 +38,6 @@ class Replay:
         return self._snapshot
 
     def read_again(self) -> bool:
-        """Returns whether another process works on the run."""
         try:
             snapshot = self._read()
         except StorageError as error:
@@ -55,7 +52,7 @@ class Replay:
         return snapshot.foreign is not None
 
     def _steered(self, snapshot: RunSnapshot, request: dict[str, Any]) -> RunSnapshot:
-        """The snapshot after a request to the other process; blocks. It has no bounds if that process has no socket."""
+        """Blocks. Without a socket the snapshot has no bounds."""
         try:
             status = steering.send(self.run.path, request)
         except RefusedError:
@@ -118,10 +115,12 @@ class Recording(NamedTuple):
 
 
 def progress_of(run: RunFile, recording: Recording, *, alive: bool) -> Progress:
-    """The progress of a run by the fold that events go through; times are Unix seconds."""
+    """By the fold of events; times are Unix seconds."""
     plan, totals, sessions, samples, causes, tiers = recording
     state: dict[str, Any] = samples[-1].state if samples and alive else {}
-    now = time.time() if alive else _end(sessions, run.meta.created)
+    now = run.meta.created if not sessions else sessions[-1].ended or sessions[-1].started
+    if alive:
+        now = time.time()
     host = plan.base_url if not plan.simulated else "the simulated provider"
     started = sessions[-1].started if sessions else now
     in_flight = int(state.get("in_flight", 0))
@@ -139,7 +138,7 @@ def progress_of(run: RunFile, recording: Recording, *, alive: bool) -> Progress:
 def retry_counts(
     sessions: Sequence[Session], samples: Sequence[Sample], totals: Totals, in_flight: int
 ) -> tuple[int, int]:
-    """Retries and 429s from the last sample of each session; journals of earlier versions have only their sum."""
+    """From the last sample of each session; old journals have only the sum."""
     starts = [session.started for session in sessions]
     last = {bisect_right(starts, sample.at): sample for sample in samples}
     states: list[dict[str, Any]] = [sample.state for sample in last.values()]
@@ -149,21 +148,16 @@ def retry_counts(
     return retries, throttled
 
 
-def _end(sessions: Sequence[Session], created: float) -> float:
-    if not sessions:
-        return created
-    return sessions[-1].ended or sessions[-1].started
-
-
 def points_of(samples: Sequence[Sample]) -> tuple[Point, ...]:
     step = max(1, len(samples) // POINTS)
-    return tuple(_point(sample) for sample in samples[::step])
-
-
-def _point(sample: Sample) -> Point:
-    state = sample.state
-    tokens = int(state.get("input_tokens", 0)) + int(state.get("output_tokens", 0))
-    return Point(sample.at, int(state.get("done", 0)) + int(state.get("failed", 0)), tokens)
+    counts = [
+        [int(sample.state.get(name, 0)) for name in ("done", "failed", "input_tokens", "output_tokens")]
+        for sample in samples[::step]
+    ]
+    return tuple(
+        Point(sample.at, done + failed, read + written)
+        for sample, (done, failed, read, written) in zip(samples[::step], counts, strict=True)
+    )
 
 
 def _waiting(state: dict[str, Any], now: float) -> Waiting | None:

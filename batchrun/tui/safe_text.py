@@ -1,4 +1,4 @@
-"""Text from outside, safe to show and of bounded length."""
+"""Text from outside, safe to show."""
 
 from textual.content import Content
 
@@ -9,7 +9,7 @@ LINE = 4000  # characters
 
 
 def shown(text: str, limit: int) -> Content:
-    """The text with message headings highlighted, cut at `limit` characters."""
+    """With message headings highlighted."""
     lines: list[Content] = []
     for line in text[:limit].split("\n"):
         safe = printable(line, LINE)
@@ -20,10 +20,8 @@ def shown(text: str, limit: int) -> Content:
 
 
 def one_for_one(line: str) -> str:
-    """Safe text with one character for each, so that cursor positions stay right."""
-    return line if line.isprintable() else "".join(map(_one, line))
-
-
-def _one(char: str) -> str:
-    shown_char = "\t" if char == "\t" else printable(char)
-    return shown_char if len(shown_char) == 1 else "\N{REPLACEMENT CHARACTER}"
+    """One character for each, so that cursor positions stay right."""
+    if line.isprintable():
+        return line
+    chars = ("\t" if char == "\t" else printable(char) for char in line)
+    return "".join(char if len(char) == 1 else "\N{REPLACEMENT CHARACTER}" for char in chars)

@@ -1,10 +1,10 @@
-"""Closes apps and screens without work on widgets that no longer exist.
+"""Closes apps and screens without work on widgets that no longer exist; screens of panes.
 
 Textual stops mounting when the app ends, takes hidden screens apart while they handle messages, and cancels workers
-after their widgets; whatever queries a widget meanwhile fails with a traceback. Here
+after their widgets; whatever queries a widget meanwhile fails. Here
 
 * an app ends once everything is mounted;
-* each screen closes as a whole: first its messages, then its workers, then its widgets;
+* a screen closes as a whole: first its messages, then its workers, then its widgets;
 * a key pressed twice never closes a main screen: an app without one cannot continue.
 """
 
@@ -15,27 +15,27 @@ from dataclasses import replace
 from typing import ClassVar, cast
 
 from rich.console import RenderableType
+from textual import on
 from textual.app import App
 from textual.await_complete import AwaitComplete
-from textual.binding import ActiveBinding
-from textual.dom import DOMNode
+from textual.binding import ActiveBinding, Binding, BindingType
 from textual.screen import Screen
 from textual.widget import Widget
+from textual.widgets import Tab, Tabs
 
 MAIN = 2
-"""Screens that always exist: Textual's blank one, and a main screen."""
+"""Textual's blank screen, and a main one."""
 MOUNT_TIMEOUT = 10.0
-"""Seconds to wait for mounting."""
 
 
 class LifecycleApp(App[int]):
     def exit(self, result: int | None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
-        """End after the messages that are queued."""
+        """After the queued messages."""
         super().exit(result, return_code, message)
         self._exit = False  # which would stop all mounting at once
 
     def pop_screen(self) -> AwaitComplete:
-        """Close what is above the main screen; Textual would close any screen."""
+        """Textual would close any screen."""
         return super().pop_screen() if len(self.screen_stack) > MAIN else AwaitComplete.nothing()
 
     async def _process_messages_loop(self) -> None:
@@ -49,7 +49,9 @@ class LifecycleApp(App[int]):
     async def _wait_until_mounted(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MOUNT_TIMEOUT):
-                while self._running and not all(_is_mounted(node) for node in list(self._registry)):  # noqa: ASYNC110  there is no event to wait for
+                while self._running and any(  # noqa: ASYNC110  there is no event to wait for
+                    isinstance(node, Widget) and not node.is_mounted for node in list(self._registry)
+                ):
                     await asyncio.sleep(0.01)
 
     async def _close_all(self) -> None:
@@ -60,22 +62,15 @@ class LifecycleApp(App[int]):
         await super()._close_all()
 
 
-def _is_mounted(node: DOMNode) -> bool:
-    return not isinstance(node, Widget) or node.is_mounted
-
-
 class LifecycleScreen(Screen[None]):
-    """A screen whose workers end before its widgets.
-
-    A screen that reads in the background sets `loaded` when done; keys that need the data act through `once_loaded`.
-    """
+    """`loaded` is set after reading in the background; keys that need the data use `once_loaded`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loaded = asyncio.Event()
 
     def once_loaded(self, act: Callable[[], None]) -> None:
-        """Act at once, or as soon as the data has been read, in the order of the keys."""
+        """Now or later, in the order of the keys."""
         if self.loaded.is_set():
             act()
             return
@@ -93,7 +88,6 @@ class LifecycleScreen(Screen[None]):
         await super()._message_loop_exit()
 
     KEY_GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Titles of the help, with the ids of their keys."""
     ABOUT: ClassVar[str] = ""
 
     def idle_keys(self) -> Collection[str]:
@@ -110,4 +104,52 @@ class LifecycleScreen(Screen[None]):
         }
 
     def release(self) -> None:
-        """Called once at the end, before the widgets are removed."""
+        """Called once, before the widgets are removed."""
+
+
+MOVING: list[BindingType] = [
+    Binding("alt+left", "border(-1, 0)", "Border left", show=False, id="pane.left", tooltip="Move the border between panes to the left"),
+    Binding("alt+right", "border(1, 0)", "Border right", show=False, id="pane.right", tooltip="Move the border between panes to the right"),
+    Binding("alt+up", "border(0, -1)", "Border up", show=False, id="pane.up", tooltip="Move the border between panes up"),
+    Binding("alt+down", "border(0, 1)", "Border down", show=False, id="pane.down", tooltip="Move the border between panes down"),
+]  # fmt: skip
+
+
+class PanedScreen(LifecycleScreen):
+    """Panes side by side, else one at a time behind tabs.
+
+    The pane NAME is the widget with this id, its tab `tab-NAME` in `#tabs`. The chosen pane has the class `-chosen`,
+    its screen `-at-NAME`.
+    """
+
+    PANES: ClassVar[Mapping[str, str]] = {}
+
+    def tabs(self) -> Tabs:
+        return Tabs(*(Tab(title, id=f"tab-{name}") for name, title in self.PANES.items()), id="tabs")
+
+    def on_mount(self) -> None:
+        for name, title in self.PANES.items():
+            self.query_one(f"#{name}").border_title = title
+
+    def focused_in(self, name: str) -> str:
+        return f"#{name}"
+
+    def show_pane(self, name: str) -> None:
+        self.query_one("#tabs", Tabs).active = f"tab-{name}"
+
+    def action_pane(self, by: int = 1) -> None:
+        names = list(self.PANES)
+        current = (self.query_one("#tabs", Tabs).active or f"tab-{names[0]}").removeprefix("tab-")
+        self.show_pane(names[(names.index(current) + by) % len(names)])
+
+    def action_go_pane(self, place: int) -> None:
+        self.show_pane(list(self.PANES)[place])
+
+    @on(Tabs.TabActivated, "#tabs")
+    def _pane_chosen(self, event: Tabs.TabActivated) -> None:
+        chosen = str(event.tab.id).removeprefix("tab-")
+        for name in self.PANES:
+            self.query_one(f"#{name}").set_class(name == chosen, "-chosen")
+            self.set_class(name == chosen, f"-at-{name}")
+        if self.is_current:
+            self.query_one(self.focused_in(chosen)).focus(scroll_visible=False)

@@ -1,4 +1,4 @@
-"""Protocols between screens and the rest: the snapshot of a run, its steering, and the services of the app."""
+"""Protocols between screens and the rest."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Trouble(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """Limits set by the user; rates are per minute."""
+    """Rates are per minute."""
 
     cap: int
     rpm: float | None
@@ -50,7 +50,7 @@ class EstimateText(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Progress at one time, for sparklines; `at` is in seconds."""
+    """For sparklines; seconds."""
 
     at: float
     rows: int
@@ -59,16 +59,14 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSnapshot:
-    """The state of a run at one time.
-
-    `taken` is the rows checked so far; `reference` identifies the run on a command line, None before it has a journal.
-    `foreign` names the process that works on a run of another process; `state` is that of an old run.
+    """`checked`: rows so far; `reference`: the run on a command line, None before it has a journal; `foreign`: another
+    process that works on it; `state`: that of an old run.
     """
 
     phase: Phase
     progress: Progress
     title: str
-    taken: int = 0
+    checked: int = 0
     reference: str | None = None
     journal: Path | None = None
     bounds: Bounds | None = None
@@ -86,17 +84,15 @@ class RunSnapshot:
 
 class Watched(Protocol):
     def snapshot(self) -> RunSnapshot:
-        """The current state; returns at once."""
+        """Returns at once."""
         ...
 
     def read_again(self) -> bool:
-        """Read from the journal, in a thread, what no event reports; returns whether it may still change."""
+        """In a thread; returns whether the run may change."""
         ...
 
 
 class Steered(Watched, Protocol):
-    """A run of this process, or of another one through its socket."""
-
     def pause(self) -> None: ...
 
     def resume(self) -> None: ...
@@ -110,10 +106,7 @@ class Steered(Watched, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
-    """A run of these flags.
-
-    `only` is the positions of the rows of a try, `pilot` the number of rows of a pilot; neither writes an output.
-    """
+    """`only`: positions of the rows of a try; `pilot`: rows of a pilot. Neither writes an output."""
 
     flags: Mapping[str, Any]
     only: tuple[int, ...] | None = None
@@ -126,10 +119,7 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumedRun:
-    """Resume a journaled run: pending rows, also all failed ones, those of a cause, or `only` rows by position.
-
-    With `done` rows that have a reply are sent again.
-    """
+    """Pending rows, also failed ones, those of a cause, or `only` rows by position; `done`: also with a reply."""
 
     reference: str
     flags: Mapping[str, Any]
@@ -145,49 +135,41 @@ Task = NewRun | ResumedRun
 class Services(Protocol):
     @property
     def steered(self) -> Steered | None:
-        """The run of this process, also after its end."""
+        """Also after its end."""
         ...
 
     @property
-    def busy(self) -> bool:
-        """Whether a run of this process is active."""
-        ...
+    def busy(self) -> bool: ...
 
     @property
-    def time(self) -> float:
-        """Seconds of the loop's clock."""
-        ...
+    def time(self) -> float: ...
 
     @property
     def runs_dir(self) -> str | None: ...
 
     def begin(self, task: Task) -> bool:
-        """Start a run; False if one is active."""
+        """False if one is active."""
         ...
 
-    def show_run(self, watched: Watched | None) -> None:
-        """Go to the run screen with this run."""
-        ...
+    def show_run(self, watched: Watched | None) -> None: ...
 
     async def export(self, run: "RunFile") -> str:
-        """Write a run's output again; returns the names. Raises BatchrunError."""
+        """Raises BatchrunError."""
         ...
 
     async def export_rows(self, journal: Path, wanted: "Wanted") -> str:
-        """Write the wanted rows to a file; returns its name and their number. Raises BatchrunError."""
+        """Raises BatchrunError."""
         ...
 
     async def refusal(self, flags: Mapping[str, Any]) -> BatchrunError | None:
-        """Why a run of these flags would be refused, by its settings and key."""
+        """By settings and key."""
         ...
 
     async def estimate(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> EstimateText | None:
-        """The estimate of these flags; None once not `wanted`. Raises BatchrunError."""
+        """None once not `wanted`. Raises BatchrunError."""
         ...
 
-    def edit_again(self, path: Path, position: int) -> None:
-        """Open the setup of a journaled run at this row."""
-        ...
+    def edit_again(self, path: Path, position: int) -> None: ...
 
 
 def services(screen: Screen[Any]) -> Services:
@@ -195,7 +177,6 @@ def services(screen: Screen[Any]) -> Services:
 
 
 def run_flags(screen: Screen[Any]) -> dict[str, Any]:
-    """The flags by which a run of this app's directory is found."""
     runs_dir = services(screen).runs_dir
     return {"runs_dir": runs_dir} if runs_dir else {}
 

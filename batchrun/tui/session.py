@@ -1,4 +1,4 @@
-"""One run of this process: prepared in a thread, executed on the app's loop. The only module here that uses the engine."""
+"""One run of this process, prepared in a thread, executed on the app's loop. Alone here uses the engine."""
 
 import asyncio
 import contextlib
@@ -36,33 +36,31 @@ HISTORY = 240  # points, one per second
 
 
 class _CancelledError(Exception):
-    """The preparation was cancelled."""
+    pass
 
 
 class Session:
-    """A run from its settings to its end; `done` is its task."""
-
     def __init__(self, task: Task) -> None:
         self.task = task
         self.done: asyncio.Task[None] | None = None
         self.exit_code: ExitCode | None = None
         self.drift: DriftError | None = None
         self._fold = Fold()
-        self._ended_as: RunSnapshot | None = None
+        self._final: RunSnapshot | None = None
         self._run: Run | None = None
         self._prepared: Prepared | None = None
         self._access: Access | None = None
         self._observers: Observers | None = None
-        self._taken = 0
+        self._checked = 0
         self._trouble: Trouble | None = None
         self._stop: RunResult | None = None
         self._drain: float | None = None
         self._notices: deque[str] = deque(maxlen=3)
         self._history: deque[Point] = deque(maxlen=HISTORY)
-        self._where: dict[str, Any] = {"reference": task.reference} if isinstance(task, ResumedRun) else {}
+        self._identity: dict[str, Any] = {"reference": task.reference} if isinstance(task, ResumedRun) else {}
 
     def start(self) -> asyncio.Task[None]:
-        """The returned task raises only for defects."""
+        """The task raises only for defects."""
         self.done = asyncio.get_running_loop().create_task(self._go())
         return self.done
 
@@ -72,7 +70,6 @@ class Session:
 
     @property
     def prepared(self) -> bool:
-        """Whether the run has its journal; before that nothing was sent."""
         return self._prepared is not None
 
     async def _go(self) -> None:
@@ -86,13 +83,13 @@ class Session:
             await self._send(self._prepared)
 
     async def _send(self, prepared: Prepared) -> None:
-        self._where = {"reference": prepared.run.reference, "journal": prepared.journal.path}
+        self._identity = {"reference": prepared.run.reference, "journal": prepared.journal.path}
         assert self._access is not None
         if isinstance(self.task, NewRun) and self.task.pilot is not None:
             await self._predict(prepared, self._access, self.task.pilot)
             return
         try:
-            ended = await execute(prepared, self._access, self._emit, on_start=self._at_hand)
+            ended = await execute(prepared, self._access, self._emit, on_start=self._on_start)
             if self._observers is not None:
                 secrets = () if self._access.key is None else (self._access.key.value,)
                 ended = await self._observers.finish(ended, end_event(ended, prepared.run), secrets=secrets)
@@ -107,7 +104,7 @@ class Session:
     async def _predict(self, prepared: Prepared, access: Access, rows: int) -> None:
         with contextlib.closing(prepared):
             try:
-                ending = await pilot(prepared, rows, access, self._emit, on_start=self._at_hand)
+                ending = await pilot(prepared, rows, access, self._emit, on_start=self._on_start)
             except BatchrunError as error:
                 self._fail(error, error.exit_code)
                 return
@@ -153,36 +150,36 @@ class Session:
         if self._observers is not None:
             self._observers.handle(event)
         if isinstance(event, IntakeProgress):
-            self._taken = event.rows
+            self._checked = event.rows
             if self._stop is not None:
                 raise _CancelledError
         elif isinstance(event, Notice):
             self._notices.append(printable(self._masked(event.message), 300))
 
-    def _at_hand(self, run: Run) -> None:
+    def _on_start(self, run: Run) -> None:
         self._run = run
         if self._stop is not None:
             run.stop(self._stop, drain=0.0)
 
     def snapshot(self) -> RunSnapshot:
-        """The current state; the same object once the run has ended."""
-        if self._ended_as is not None:
-            return self._ended_as
-        seen = RunSnapshot(
+        """The same object once the run has ended."""
+        if self._final is not None:
+            return self._final
+        snapshot = RunSnapshot(
             phase=self._phase(),
             progress=self._progress(),
             title=self._title(),
-            taken=self._taken,
+            checked=self._checked,
             bounds=self._bounds(),
             history=tuple(self._history),
             notices=tuple(self._notices),
             trouble=self._trouble,
             tried=isinstance(self.task, NewRun) and not self.task.whole,
-            **self._where,
+            **self._identity,
         )
         if self.done is not None and self.done.done():
-            self._ended_as = seen
-        return seen
+            self._final = snapshot
+        return snapshot
 
     def _progress(self) -> Progress:
         now = time.monotonic() if self._run is None else asyncio.get_running_loop().time()
@@ -239,10 +236,7 @@ class Session:
         self.stop(ExitCode.INTERRUPTED)
 
     def stop(self, code: ExitCode, drain: float | None = None) -> None:
-        """Send nothing new; wait `drain` seconds for requests in flight, by default as the plan says.
-
-        Another call can only shorten the wait.
-        """
+        """Wait `drain` seconds, by default as planned; another call can only shorten it."""
         if self._stop is not None:
             if self._run is not None and drain is not None:
                 asyncio.get_running_loop().call_later(drain, self._run.leave)
@@ -253,14 +247,13 @@ class Session:
             self._run.stop(self._stop, drain=planned if drain is None else min(drain, planned))
 
     def abandon(self) -> None:
-        """Stop without waiting; rows in flight become unknown."""
+        """Rows in flight become unknown."""
         self.drain()
         if self._run is not None:
             self._run.abandon()
 
 
 def overall(progress: Progress) -> Progress:
-    """With the average rates of all its time."""
     spent, tokens = progress.elapsed, progress.input_tokens + progress.output_tokens
     if spent <= 0:
         return progress
@@ -268,10 +261,7 @@ def overall(progress: Progress) -> Progress:
 
 
 def refusal(flags: Mapping[str, Any]) -> BatchrunError | None:
-    """Why a run of these flags would be refused, by its settings and key; blocks.
-
-    `api_key_command` is not run: it may ask its user, and this is called while settings are typed.
-    """
+    """Blocks. `api_key_command` is not run: it may ask its user."""
     try:
         gathered = gather(flags)
         if not gathered.profile.api_key_command:
@@ -282,7 +272,7 @@ def refusal(flags: Mapping[str, Any]) -> BatchrunError | None:
 
 
 def estimate_text(flags: Mapping[str, Any], wanted: Callable[[], bool]) -> EstimateText | None:
-    """The estimate of these flags; reads the whole input and blocks. None once not `wanted`. Raises BatchrunError."""
+    """Reads the whole input. None once not `wanted`. Raises BatchrunError."""
 
     def emit(_: Event) -> None:
         if not wanted():
@@ -298,7 +288,7 @@ def estimate_text(flags: Mapping[str, Any], wanted: Callable[[], bool]) -> Estim
 
 
 def exported_rows(journal: Path, wanted: Wanted) -> str:
-    """Write the wanted rows beside the output; returns the name and the number of rows. Raises BatchrunError."""
+    """Raises BatchrunError."""
     with Reader.open(journal) as reader:
         plan = plan_from_json(reader.meta.plan)
         output = RunFile(journal, reader.meta).output
@@ -310,7 +300,7 @@ def exported_rows(journal: Path, wanted: Wanted) -> str:
 
 
 def exported(run: RunFile) -> str:
-    """Write a run's output again; returns the names. Raises BatchrunError."""
+    """Raises BatchrunError."""
     if run.output is None:
         raise RefusedError(f"run {run.id} has no output file", f"batchrun export {run.id} --output FILE")
     with Reader.open(run.path) as reader:

@@ -1,4 +1,4 @@
-"""The setup as the flags of a command line, and as that command. Pure."""
+"""The setup as flags and as a command, and what it lacks. Pure."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -12,24 +12,9 @@ if TYPE_CHECKING:
 
 FROM_VALUE, FROM_DEFAULT = "value", "default"
 _ORDER = (
-    *(
-        "input",
-        "prompt",
-        "set",
-        "columns",
-        "id_column",
-        "sheet",
-        "encoding",
-        "path",
-        "blank",
-        "profile",
-        "model",
-        "base_url",
-        "endpoint",
-        "params",
-        "headers",
-    ),
-    *("concurrency", "rpm", "tpm", "limit", "sample", "output", "format", "output_column"),
+    *("input", "prompt", "set", "columns", "id_column", "sheet", "encoding", "path", "blank", "profile", "model"),
+    *("base_url", "endpoint", "params", "headers", "concurrency", "rpm", "tpm", "limit", "sample", "output"),
+    *("format", "output_column"),
 )
 
 
@@ -63,7 +48,7 @@ class Origin(NamedTuple):
     text: str = ""
 
     def holds(self, columns: Sequence[str] | None, *, default: bool) -> bool:
-        """Whether it was chosen and still exists; None for an input that is not read yet."""
+        """Whether it still exists; `columns` is None before the input is read."""
         if self.kind == FROM_DEFAULT or columns is None:
             return default or self.kind != FROM_DEFAULT
         return self.text != "" and (self.kind != "column" or self.text in columns)
@@ -74,7 +59,7 @@ def has_default(prompt: "Prompt", name: str) -> bool:
 
 
 def guess(prompt: "Prompt", name: str, columns: Sequence[str]) -> Origin:
-    """The most likely origin: a column of that name, the default, a column of a similar name, else a typed value."""
+    """A column of that name, the default, a similar column, else a typed value."""
     if name in columns:
         return Origin("column", name)
     if has_default(prompt, name):
@@ -85,7 +70,6 @@ def guess(prompt: "Prompt", name: str, columns: Sequence[str]) -> Origin:
 
 
 def variable_flags(origins: Mapping[str, Origin]) -> dict[str, Any]:
-    """The flags for these origins, without those that hold by default."""
     given = {name: origin.text for name, origin in origins.items() if origin.kind == FROM_VALUE and origin.text}
     mapped = {name: origin.text for name, origin in origins.items() if origin.kind == "column" and origin.text != name}
     return {**({"set": given} if given else {}), **({"columns": mapped} if mapped else {})}
@@ -109,3 +93,32 @@ def command(flags: Mapping[str, Any]) -> str:
         elif value not in (None, False, ""):
             words += [option, f"{value}"]
     return shlex.join(words)
+
+
+KEY = "key"
+
+
+class Item(NamedTuple):
+    """`field` is an id in the form, or `variable:NAME`."""
+
+    name: str
+    met: bool
+    field: str
+
+
+def checklist(
+    *, prompt: bool, source: bool, typed: Mapping[str, str], missing: Sequence[str], key: bool
+) -> tuple[Item, ...]:
+    """`typed`: values of variables; `missing`: those without one in the current row."""
+    names = list(dict.fromkeys((*typed, *missing)))
+    variables = [Item(name, name not in missing and bool(typed.get(name, "x")), f"variable:{name}") for name in names]
+    return (
+        Item("prompt", prompt, "prompt"),
+        Item("input", source, "input"),
+        *variables,
+        Item(KEY, key, "profile"),
+    )
+
+
+def first_missing(items: Sequence[Item]) -> Item | None:
+    return next((item for item in items if not item.met), None)

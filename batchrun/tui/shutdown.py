@@ -1,7 +1,6 @@
-"""Ends the app's process within a deadline after SIGTERM, SIGHUP or a closed terminal.
+"""Ends the process within a deadline after SIGTERM, SIGHUP or a closed terminal.
 
-The handlers are Python's, which run also while the loop is blocked. The run abandons requests in flight well before the
-deadline; the journal is intact at any time, as after `kill -9`.
+The handlers are Python's, which run also while the loop is blocked. The journal is intact at any time.
 """
 
 import asyncio
@@ -15,11 +14,10 @@ from types import FrameType
 from batchrun.errors import ExitCode
 
 HASTY_DRAIN = 8.0
-"""Seconds for requests in flight after such a signal: its sender kills soon."""
+"""Seconds: the signal's sender kills soon."""
 GRACE = 5.0
-"""Seconds after that for the journal and the terminal."""
+"""Seconds more for the journal and the terminal."""
 PRINT_TIMEOUT = 2.0
-"""Seconds to print the account; the journal is closed by then."""
 _SIGNALS = {"SIGINT": ExitCode.INTERRUPTED, "SIGTERM": ExitCode.TERMINATED, "SIGHUP": ExitCode.HANGUP}
 
 
@@ -31,10 +29,7 @@ def within(seconds: float, code: int) -> None:
 
 @contextmanager
 def signals(handle: Callable[[ExitCode], None]) -> Generator[None]:
-    """Call `handle` on the loop for each signal; one that was ignored before stays ignored (`nohup`).
-
-    Afterwards all are ignored: the exit code is decided, and `within` limits the time.
-    """
+    """A signal that was ignored before stays ignored (`nohup`). Afterwards all are ignored."""
     loop = asyncio.get_running_loop()
 
     def received(number: int, _: FrameType | None) -> None:

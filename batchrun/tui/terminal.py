@@ -1,12 +1,7 @@
 """A terminal that may be slow or closed: painting never blocks the loop.
 
-Textual waits when the short queue to its output thread is full, so a stopped terminal (Ctrl-S, a stalled connection)
-would stop the run. `Output` takes everything at once:
-
-* above `BEHIND` unwritten bytes output is dropped, and the whole screen is painted once the terminal has caught up;
-* a terminal that cannot be written to is gone: the app is notified.
-
-Behind textual-serve the terminal is a pair of pipes.
+Textual waits when the short queue to its output thread is full, so a stopped terminal (Ctrl-S) would stop the run.
+`Output` drops output above `BEHIND` unwritten bytes; the whole screen is painted once the terminal has caught up.
 """
 
 import contextlib
@@ -22,16 +17,12 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.drivers.web_driver import WebDriver
 
 BEHIND = 256 * 1024
-"""Bytes that may wait for the terminal: a few screens of a large one."""
 CHECK_EVERY = 0.5  # seconds between checks of a quiet terminal
 CLOSE_TIMEOUT = 2.0  # seconds
 
 
 class Output:
-    """Writes to a terminal in a thread; `write` returns at once.
-
-    `is_there` is called while there is nothing to write; `gone` and `caught_up` are called in the thread.
-    """
+    """`is_there` is called while there is nothing to write; `gone` and `caught_up` in the thread."""
 
     def __init__(
         self, descriptor: int, is_there: Callable[[], bool], *, gone: Callable[[], None], caught_up: Callable[[], None]
@@ -49,7 +40,7 @@ class Output:
         self._thread.start()
 
     def write(self, data: bytes, *, needed: bool = False) -> None:
-        """Dropped if the terminal is too far behind, unless `needed`."""
+        """Dropped if too far behind, unless `needed`."""
         with self._change:
             if self._unwritten > BEHIND and not needed:
                 self._dropped = True
@@ -59,7 +50,7 @@ class Output:
             self._change.notify()
 
     def close(self) -> None:
-        """Wait until everything is written, at most CLOSE_TIMEOUT."""
+        """At most CLOSE_TIMEOUT."""
         with self._change:
             self._closed = True
             self._change.notify()
@@ -75,7 +66,7 @@ class Output:
             self._gone()
 
     def _next(self) -> bytes:
-        """All waiting output; empty at the end. Raises OSError if the terminal is gone."""
+        """Empty at the end. Raises OSError."""
         with self._change:
             while not self._pieces and not self._closed:
                 if not self._change.wait(CHECK_EVERY) and not self._is_there():
@@ -102,11 +93,7 @@ class Output:
 
 
 class Host(Protocol):
-    """The app."""
-
-    def terminal_gone(self) -> None:
-        """The terminal was closed, perhaps without a signal."""
-        ...
+    def terminal_gone(self) -> None: ...
 
 
 class _NonBlocking(Driver):
@@ -142,13 +129,12 @@ class Terminal(_NonBlocking, LinuxDriver):
         super().close()
 
     def run_input_thread(self) -> None:
-        """A terminal that cannot be read is gone, which the output detects."""
         with contextlib.suppress(OSError):
             super().run_input_thread()
 
 
 class Browser(_NonBlocking, WebDriver):
-    """Textual's side of textual-serve; a closed tab is a closed terminal."""
+    """Behind textual-serve the terminal is a pair of pipes; a closed tab is a closed terminal."""
 
     def start_application_mode(self) -> None:
         self._output = self._open(self.fileno, lambda: True)

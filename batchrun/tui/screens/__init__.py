@@ -1,1 +1,1 @@
-"""The screens; the styles of each are beside it."""
+"""The screens, each with its styles beside it."""

@@ -1,31 +1,35 @@
-"""The rows of a run: list, filter, search, sort, export, preview."""
+"""The rows of a run: list, filter, search, sort, export, preview; its batches."""
 
+import asyncio
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Container, Vertical
+from textual.containers import Container, Vertical, VerticalScroll
 from textual.content import Content
-from textual.widgets import Input, Static
+from textual.screen import ModalScreen
+from textual.widgets import Input, Label, Static
 
 from batchrun.display import printable
 from batchrun.errors import BatchrunError, StorageError
 from batchrun.journal import Line, Order, Reader, Wanted
 from batchrun.models import State
 from batchrun.plan import Plan, plan_from_json
+from batchrun.report import words
+from batchrun.report.batch_pages import batches, lines
 from batchrun.tui.journal_rows import JournalRows
-from batchrun.tui.screen_lifecycle import LifecycleScreen
-from batchrun.tui.screens.ask import Choose
-from batchrun.tui.screens.batches import BatchesScreen
-from batchrun.tui.screens.panes import MOVING
+from batchrun.tui.screen_lifecycle import MOVING, LifecycleScreen
+from batchrun.tui.screens.dialogs import Choose
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.services import Phase, RunSnapshot, Watched, app_of, services
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.columns import columns_of, source_fields
-from batchrun.tui.widgets.field import Field
-from batchrun.tui.widgets.outcomes import Outcomes
-from batchrun.tui.widgets.preview import RowPreview
+from batchrun.tui.widgets.controls import Field
+from batchrun.tui.widgets.outcomes import Outcomes, RowPreview
 
 KEYS: list[BindingType] = [
     Binding("f", "filter", "Filter", id="run.filter", tooltip="Show rows of one state or one cause of failure"),
@@ -39,9 +43,9 @@ KEYS: list[BindingType] = [
 ]  # fmt: skip
 NEED_ROWS = ("run.filter", "run.search", "run.sort", "run.export", "row.open")
 FIND_EVERY = 5.0
-"""Seconds between searches of a filtered list during a run."""
+"""Seconds between searches during a run."""
 BESIDE, BELOW = 120, 36
-"""Columns from which the preview is beside the list; lines from which it is below."""
+"""Columns, and lines, from which the preview is shown there."""
 STEP = 5  # percent
 
 
@@ -157,7 +161,6 @@ class ListingScreen(LifecycleScreen):
         return Content.assemble((shown, "bold"), (f"{total}{order}{more}", "$foreground-muted"), (trouble, "$error"))
 
     def refresh_rows(self, *, ended: bool) -> None:
-        """Show changed rows; for the last time if the run has `ended`."""
         outcomes = self.query_one(Outcomes)
         now = services(self).time
         if self._wanted.everything:
@@ -222,7 +225,7 @@ class ListingScreen(LifecycleScreen):
             self.list_rows(self._wanted._replace(state=State.FAILED, cause=name))
 
     def action_show_state(self, name: str) -> None:
-        """List the rows of a clicked state; states that the journal lacks list all rows."""
+        """States that the journal lacks list all rows."""
         self.list_rows(Wanted(state=State(name)) if name in set(State) - {State.IN_FLIGHT} else Wanted())
 
     def action_show_cause(self, place: int) -> None:
@@ -283,8 +286,45 @@ class ListingScreen(LifecycleScreen):
 
 
 def _columns(reader: Reader) -> tuple[Plan, Sequence[str]]:
-    """The plan of a run, and the fields of its first row that the prompt reads."""
+    """And the fields of the first row that the prompt reads."""
     plan = plan_from_json(reader.meta.plan)
     first = next(iter(reader.lines(0, 1)), None)
     record = None if first is None else reader.row(seq=first.seq)
     return plan, source_fields(plan, "" if record is None else record.text)
+
+
+EVERY = 2.0  # seconds
+
+
+class BatchesScreen(ModalScreen[None]):
+    CSS_PATH = "pick.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,b", "dismiss(None)", "Close")]
+
+    def __init__(self, journal: Path, named: str) -> None:
+        super().__init__()
+        self._journal = journal
+        self._named = named
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog wide"):
+            yield Label("Batches", classes="question")
+            with VerticalScroll():
+                yield Static(id="batches")
+
+    async def on_mount(self) -> None:
+        self.set_interval(EVERY, self._reread)
+        await self._reread()
+
+    async def _reread(self) -> None:
+        self.query_one("#batches", Static).update(Content(await asyncio.to_thread(self._text)))
+
+    def _text(self) -> str:
+        try:
+            with Reader.open(self._journal) as reader:
+                found, totals = batches(reader, plan_from_json(reader.meta.plan)), reader.totals
+        except StorageError as error:
+            return error.message
+        if not found:
+            return "no batches in this run; --batch sends rows in batches"
+        commands = f"batchrun batches {self._named} cancel | finish-live"
+        return "\n".join([*lines(found, time.time()), "", words.account(totals), "", f"to end them: {commands}"])

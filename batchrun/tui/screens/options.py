@@ -1,4 +1,4 @@
-"""All options of a run that the setup form lacks, made from the table of the command line."""
+"""All options that the setup form lacks, from the table of the command line."""
 
 import shlex
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from textual.widgets import Input, Label, Static
 from batchrun.display import printable
 from batchrun.errors import BatchrunError
 from batchrun.plan.options import OPTIONS, Option
-from batchrun.tui.widgets.field import Field
+from batchrun.tui.widgets.controls import Field
 
 ELSEWHERE = frozenset({
     *("input", "prompt", "set", "columns", "model", "profile", "output"),  # fields of the form
@@ -24,7 +24,6 @@ ELSEWHERE = frozenset({
 TEMPERATURE = Option(
     "Model and provider", "temperature", ("temperature",), "0 to 2", "How much replies vary; the same as --param temperature=N."
 )  # fmt: skip
-"""The parameter that is set most has a line of its own."""
 
 
 def shown() -> tuple[Option, ...]:
@@ -61,7 +60,7 @@ def texts_of(flags: Mapping[str, Any]) -> dict[str, str]:
 
 
 def flags_of(texts: Mapping[str, str]) -> dict[str, Any]:
-    """The reverse of `texts_of`. Raises ValueError for an unclosed quotation."""
+    """Raises ValueError for an unclosed quotation."""
     found: dict[str, Any] = {}
     for option in shown():
         text = texts.get(option.name, "").strip()
@@ -123,7 +122,7 @@ class OptionLine(Horizontal):
 
 
 class OptionsScreen(ModalScreen[dict[str, Any] | None]):
-    """Returns the flags even if one is invalid: the setup reports it."""
+    """Invalid flags too: the setup reports them."""
 
     CSS_PATH = "options.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012  Textual declares it so

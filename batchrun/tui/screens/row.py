@@ -1,4 +1,4 @@
-"""The row view: source, reply, request, every attempt."""
+"""The row view."""
 
 import json
 import os
@@ -25,12 +25,11 @@ from batchrun.report import row_text
 from batchrun.tui import safe_text
 from batchrun.tui.journal_rows import JournalRows
 from batchrun.tui.screen_lifecycle import LifecycleScreen
-from batchrun.tui.screens.ask import Confirm
+from batchrun.tui.screens.dialogs import Confirm
 from batchrun.tui.services import ResumedRun, Watched, app_of, run_flags, services
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.columns import source_fields
-from batchrun.tui.widgets.outcomes import Outcomes
-from batchrun.tui.widgets.preview import CUT, reply_text, source_text
+from batchrun.tui.widgets.outcomes import CUT, Outcomes, reply_text, source_text
 
 
 class RowScreen(LifecycleScreen):
@@ -166,7 +165,7 @@ def _rendered(reader: Reader, record: Record) -> tuple[str, Sequence[str]]:
 
 
 async def show_in_pager(screen: Screen[None], text: str) -> None:
-    """Open this text, made safe, in $PAGER; the run continues."""
+    """The run continues."""
     import asyncio  # noqa: PLC0415  only where a pager runs
 
     pager = shlex.split(os.environ.get("PAGER", "less"))

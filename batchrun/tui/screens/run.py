@@ -1,4 +1,4 @@
-"""The run screen: progress, throughput, limits, status, steering, rows."""
+"""The run screen."""
 
 import asyncio
 from collections.abc import Collection, Mapping
@@ -15,12 +15,12 @@ from batchrun.display import printable
 from batchrun.models import State
 from batchrun.tui.replay import Replay
 from batchrun.tui.screens import listing
-from batchrun.tui.screens.ask import AskBounds, stepped
+from batchrun.tui.screens.dialogs import AskBounds, stepped
 from batchrun.tui.screens.listing import ListingScreen
 from batchrun.tui.services import Bounds, Phase, ResumedRun, RunSnapshot, Steered, Watched, app_of, run_flags, services
+from batchrun.tui.widgets.controls import TitleBar
 from batchrun.tui.widgets.outcomes import Outcomes
 from batchrun.tui.widgets.panels import Account, Heading, LimitsPanel, Panel, Speed, StatusPanel
-from batchrun.tui.widgets.title_bar import TitleBar
 
 STEERING = (
     *("run.pause", "run.drain", "run.abandon", "run.limits", "run.cap_up", "run.cap_down"),
@@ -89,7 +89,7 @@ class RunScreen(ListingScreen):
         self._reread()
 
     def watch_run(self, watched: Watched | None) -> None:
-        """Show another run; rows stay if it continues the shown one."""
+        """Rows stay if it continues the shown run."""
         before, self._watched, self._snapshot = self._watched, watched, None
         self._changing = True
         self._read_at = None
@@ -122,7 +122,7 @@ class RunScreen(ListingScreen):
         return ("run.retry",) if self._snapshot.steerable else STEERING
 
     def _reread_later(self) -> None:
-        """Skipped while the last reading is running, so that a slow disk does not cancel every one."""
+        """So that a slow disk does not cancel every reading."""
         if self._rereading is None or self._rereading.is_finished:
             self._reread()
 
@@ -165,7 +165,6 @@ class RunScreen(ListingScreen):
             steered.resume() if steered.snapshot().phase is Phase.PAUSED else steered.pause()
 
     def action_bound(self, name: str, direction: int) -> None:
-        """Change one limit by a step; an unlimited rate starts from its current value."""
         steered = self._steer()
         bounds = steered.snapshot().bounds if steered is not None else None
         if steered is None or bounds is None:

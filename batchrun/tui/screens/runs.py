@@ -20,11 +20,10 @@ from batchrun.registry import RunFile, Summary
 from batchrun.report import words
 from batchrun.tui.replay import Replay
 from batchrun.tui.screen_lifecycle import LifecycleScreen
-from batchrun.tui.screens.ask import Confirm
+from batchrun.tui.screens.dialogs import Confirm
 from batchrun.tui.services import ResumedRun, app_of, run_flags, services
 from batchrun.tui.widgets import paint
-from batchrun.tui.widgets.table import RowTable
-from batchrun.tui.widgets.title_bar import TitleBar
+from batchrun.tui.widgets.controls import RowTable, TitleBar
 
 REREAD_EVERY = 2.0
 _NONE = """\
@@ -52,11 +51,10 @@ _SORTED: Mapping[str, Callable[[Summary], Any]] = {
 }
 _LONGEST = 24  # cells of a prompt or a model
 _GAP = 2
-"""Cells of padding per column."""
 
 
 class RunTable(RowTable):
-    """Enter opens a run as soon as the list has been read."""
+    """Enter waits until the list has been read."""
 
     def action_select_cursor(self) -> None:
         cast("RunsScreen", self.screen).once_loaded(super().action_select_cursor)
@@ -125,7 +123,7 @@ class RunsScreen(LifecycleScreen):
         self._table.move_cursor(row=row)
 
     def _fill(self) -> None:
-        """Columns are measured here: Textual's own measuring comes after the first frame."""
+        """Textual's own measuring comes after the first frame."""
         table, room = self._table, self.size.width
         row = table.cursor_row
         table.clear(columns=True)

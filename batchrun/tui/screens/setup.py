@@ -1,4 +1,4 @@
-"""The setup screen: prompt, input, variables, options, the rendered request, the plan, the start."""
+"""The setup screen."""
 
 import asyncio
 import contextlib
@@ -17,19 +17,17 @@ from batchrun.display import printable
 from batchrun.errors import BatchrunError
 from batchrun.models import Kind
 from batchrun.tui import safe_text, setup_flags
-from batchrun.tui.checklist import Item, checklist, first_missing
-from batchrun.tui.screens.ask import Choose
+from batchrun.tui.screen_lifecycle import MOVING
+from batchrun.tui.screens.dialogs import Choose
 from batchrun.tui.screens.options import OptionsScreen
-from batchrun.tui.screens.panes import MOVING
 from batchrun.tui.screens.trying import TryingScreen, drafts
 from batchrun.tui.services import NewRun, app_of, services
-from batchrun.tui.setup_flags import Head
+from batchrun.tui.setup_flags import Head, Item, checklist, first_missing
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
+from batchrun.tui.widgets.controls import TitleBar
 from batchrun.tui.widgets.editor import Editor, PromptStatus
-from batchrun.tui.widgets.form import Form, OptionsLine
-from batchrun.tui.widgets.title_bar import TitleBar
-from batchrun.tui.widgets.variables import VariableField
+from batchrun.tui.widgets.form import Form, OptionsLine, VariableField
 
 if TYPE_CHECKING:
     from batchrun.tui.draft import Draft, Preview
@@ -117,7 +115,7 @@ class SetupScreen(TryingScreen):
         default = await asyncio.to_thread(module.default_profile, self.form.more)
         self.form.set_defaults(default, await asyncio.to_thread(module.prompt_names))
         if self.is_current:
-            self.go_to_gap(begun=False)
+            self.go_to_missing(begun=False)
 
     @work(exclusive=True, group="again")
     async def open_again(self, path: Path, position: int) -> None:
@@ -173,16 +171,13 @@ class SetupScreen(TryingScreen):
             app_of(self).push_screen(OptionsScreen(self.form.more), chosen)
 
     @on(Input.Submitted)
-    async def _next_gap(self, event: Input.Submitted) -> None:
+    async def _submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self.go_to_gap()
+        self.go_to_missing()
 
-    @work(exclusive=True, group="gap")
-    async def go_to_gap(self, *, begun: bool = True) -> None:
-        """Focus the first missing item of the checklist and list providers.
-
-        On a screen that has just opened, a missing key does not move the focus.
-        """
+    @work(exclusive=True, group="missing")
+    async def go_to_missing(self, *, begun: bool = True) -> None:
+        """Focus the first missing item; a key only once something has `begun`."""
         await self.read()
         missing = first_missing(self._items)
         if not begun and (missing is None or missing.field == "profile"):
@@ -250,7 +245,7 @@ class SetupScreen(TryingScreen):
         self.query_one("#input-info", Static).update(Content(printable(summary, 300)))
 
     def draft_changed(self) -> None:
-        """Show the prompt's title and variables; an invalid prompt keeps the earlier ones."""
+        """An invalid prompt keeps the earlier variables."""
         draft = self._draft
         if draft is None:
             return

@@ -1,4 +1,4 @@
-"""The start page: recent runs, prompts, input files, and a try without a key."""
+"""The start page."""
 
 import asyncio
 import importlib
@@ -16,7 +16,7 @@ from batchrun.display import printable
 from batchrun.tui.replay import Replay
 from batchrun.tui.screen_lifecycle import LifecycleScreen
 from batchrun.tui.services import app_of, services
-from batchrun.tui.widgets.title_bar import TitleBar
+from batchrun.tui.widgets.controls import TitleBar
 
 if TYPE_CHECKING:
     from batchrun.tui.overview import Item, Overview
@@ -46,8 +46,6 @@ class StartScreen(LifecycleScreen):
     ]  # fmt: skip
 
     class Chosen(Message):
-        """Open the setup with these fields."""
-
         def __init__(self, **fields: str) -> None:
             super().__init__()
             self.fields = fields
@@ -118,7 +116,6 @@ class StartScreen(LifecycleScreen):
             self.post_message(self.Chosen(**fields))
 
     def action_try(self) -> None:
-        """Set up the prompt or input under the cursor, else the first of each, with the simulated provider."""
         self.once_loaded(self._try)
 
     def _try(self) -> None:

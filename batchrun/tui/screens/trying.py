@@ -12,7 +12,7 @@ from textual.widgets import Input, TextArea
 
 from batchrun.display import printable
 from batchrun.errors import BatchrunError, PromptError
-from batchrun.tui.screens.panes import PanedScreen
+from batchrun.tui.screen_lifecycle import PanedScreen
 from batchrun.tui.services import PILOT, NewRun, Phase, RunSnapshot, app_of, services
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 INPUT_TIMEOUT = 2.0
-"""Seconds to wait for an input that may send nothing, such as a pipe."""
+"""Seconds; a pipe may send nothing."""
 
 
 class TryingScreen(PanedScreen):
@@ -39,11 +39,11 @@ class TryingScreen(PanedScreen):
         """Show what is wrong, if anything."""
 
     async def read(self, *, begins: bool = False) -> None:
-        """Wait until prompt and input are read; if a run `begins`, not for a silent input."""
+        """If a run `begins`, not for a silent input."""
 
     @property
     def input_timeout(self) -> float | None:
-        """Seconds to wait for the input; None for a file."""
+        """None for a file."""
         name = self.form.typed("input")
         path = Path(name)
         return INPUT_TIMEOUT if name == "-" or (path.exists() and not path.is_file()) else None
@@ -144,7 +144,6 @@ class TryingScreen(PanedScreen):
         return () if self._draft is None else self._draft.unsaved
 
     def save_all(self) -> bool:
-        """False, with a notification, if one fails."""
         try:
             if self._draft is not None:
                 self._draft.save_all()
@@ -154,7 +153,7 @@ class TryingScreen(PanedScreen):
         return True
 
     def save_before_sending(self) -> bool:
-        """Save an edited prompt before it is sent; False if it cannot be sent."""
+        """False if it cannot be sent."""
         draft = self._draft
         if draft is None:
             return True
@@ -229,7 +228,7 @@ class TryingScreen(PanedScreen):
 
 
 def drafts() -> ModuleType:
-    """The module that reads prompts and inputs, not loaded before the first frame."""
+    """Not loaded before the first frame."""
     from batchrun.tui import draft  # noqa: PLC0415  as above
 
     return draft

@@ -15,7 +15,7 @@ from batchrun.tui import safe_text
 from batchrun.tui.services import app_of
 from batchrun.tui.setup_flags import Head
 from batchrun.tui.widgets import paint
-from batchrun.tui.widgets.table import RowTable
+from batchrun.tui.widgets.controls import RowTable
 
 if TYPE_CHECKING:
     from batchrun.journal import Record
@@ -35,7 +35,7 @@ class HeadTable(RowTable):
     ]
 
     class Marked(Message):
-        """The selection has changed."""
+        pass
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id, cursor_type="row")
@@ -83,7 +83,7 @@ class HeadTable(RowTable):
 
     @property
     def chosen(self) -> tuple[int, ...]:
-        """The positions of the selected rows, else of the one under the cursor."""
+        """The selected rows, else the one under the cursor."""
         return tuple(sorted(self.marked)) or ((self.position,) if self.current is not None else ())
 
     def action_mark(self) -> None:

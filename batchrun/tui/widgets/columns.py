@@ -1,7 +1,4 @@
-"""The columns of the row table: fields that the prompt reads, fields of the replies. Pure.
-
-The texts of a `Line` are the beginning of JSON, cut anywhere, and are parsed as far as they go.
-"""
+"""The columns of the row table. Texts of a `Line` are the beginning of JSON, cut anywhere."""
 
 import json
 import re
@@ -21,10 +18,9 @@ _DECODER = json.JSONDecoder()
 
 
 class Column(NamedTuple):
-    """A column, shown from a table width of `least` cells on.
+    """Shown from a table width of `least` cells; `width` cells wide, or with `share` that many parts of the rest.
 
-    With `share` 0 it is `width` cells wide, else it gets that many parts of the remaining width. `about` is `source`,
-    `reply` or empty; `order` is how a click on the title sorts.
+    `about` is `source`, `reply` or empty; `order` is how a click on the title sorts.
     """
 
     title: str
@@ -38,11 +34,7 @@ class Column(NamedTuple):
 
 
 def columns_of(plan: Plan | None, sources: Sequence[str] = ()) -> tuple[Column, ...]:
-    """The columns of a run with these input fields; without a plan those that fit any run.
-
-    An id made from the row's content is useless to a reader: ids are shown only from an input column that the prompt
-    does not read.
-    """
+    """Without a plan those that fit any run. Ids made from content are not shown."""
     outputs = () if plan is None or plan.post or len(plan.output_fields) > MOST_OUTPUTS else plan.output_fields
     keyed = plan is None or (plan.id_column is not None and plan.id_column not in sources)
     return (
@@ -58,7 +50,7 @@ def columns_of(plan: Plan | None, sources: Sequence[str] = ()) -> tuple[Column, 
 
 
 def source_fields(plan: Plan, text: str) -> tuple[str, ...]:
-    """The fields of a row (JSON) that the prompt reads; empty if none or too many."""
+    """That the prompt reads; empty if too many."""
     if plan.kind is not Kind.ROWS or plan.prompt_source is None:
         return ()
     try:
@@ -94,7 +86,7 @@ def trouble(line: Line) -> str | None:
 
 
 def fitted(columns: Sequence[Column], width: int, order: Order = Order.ROW) -> list[tuple[Column, int]]:
-    """The visible columns with their widths. The column of the `order` is always visible."""
+    """With their widths; that of the `order` is always visible."""
     shown = [column for column in columns if width >= column.least or column.order is order]
     left = max(8, width - sum(column.width for column in shown) - len(shown) + 1)
     shares = sum(column.share for column in shown)
@@ -106,13 +98,13 @@ def fitted(columns: Sequence[Column], width: int, order: Order = Order.ROW) -> l
 
 
 def values(text: str) -> str:
-    """The values of a flat JSON object without names; other texts unchanged."""
+    """Of a flat JSON object; other texts unchanged."""
     found = [value for _, value in members(text)]
     return text if not found or any(value[:1] in "{[" for value in found if value) else " · ".join(found)
 
 
 def field(text: str, name: str) -> str:
-    """One member as text; … if the text was cut before it."""
+    """… if the text was cut before it."""
     for found, value in members(text):
         if found == name:
             return value
@@ -120,7 +112,7 @@ def field(text: str, name: str) -> str:
 
 
 def members(text: str) -> Iterable[tuple[str, str]]:
-    """The members of a JSON object as far as the text goes; strings without quotes, other values as written."""
+    """Strings without quotes, other values as written."""
     if not text.startswith("{"):
         return
     at = _after(1, text)
@@ -147,7 +139,6 @@ def _after(at: int, text: str) -> int:
 
 
 def _unescaped(string: str) -> str:
-    """A JSON string's value; as written if it was cut within an escape."""
     inner = string[1:-1] if len(string) > 1 and string.endswith('"') else string[1:]
     try:
         return str(json.loads(f'"{inner}"', strict=False))

@@ -1,4 +1,4 @@
-"""The prompt editor, with the colours of prompt files."""
+"""The prompt editor."""
 
 import re
 from collections.abc import Iterator
@@ -75,7 +75,7 @@ class Editor(TextArea):
         self.move_cursor(self.document.end)
 
     def get_line(self, line_index: int) -> Text:
-        """A line made safe, with as many characters as the document has."""
+        """With as many characters as the document has."""
         return Text(safe_text.one_for_one(self.document.get_line(line_index)), end="", no_wrap=True)
 
     def _build_highlight_map(self) -> None:
@@ -100,7 +100,7 @@ class PromptStatus(Static):
     ALLOW_SELECT = False
 
     class Clicked(Message):
-        """Go to the error."""
+        pass
 
     def show(self, text: Content) -> None:
         self.update(text)

@@ -1,15 +1,15 @@
-"""The form of a run, and its values as flags."""
+"""The form of a run, with the origins of its variables, and its values as flags."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding
-from textual.containers import Vertical, VerticalScroll
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.suggester import SuggestFromList
@@ -23,9 +23,8 @@ from batchrun.plan import Plan
 from batchrun.plan.config import every_profile, one_profile
 from batchrun.plan.profiles import DEFAULT, Profile
 from batchrun.tui import setup_flags
-from batchrun.tui.setup_flags import Origin
-from batchrun.tui.widgets.field import Field
-from batchrun.tui.widgets.variables import Variables
+from batchrun.tui.setup_flags import FROM_DEFAULT, FROM_VALUE, Origin
+from batchrun.tui.widgets.controls import Field
 
 if TYPE_CHECKING:
     from batchrun.prompts import Prompt
@@ -41,7 +40,7 @@ class OptionsLine(Static, can_focus=True):
     ALLOW_SELECT = False
 
     class Wanted(Message):
-        """Open the list of options."""
+        pass
 
     def action_open(self) -> None:
         self.post_message(self.Wanted())
@@ -51,7 +50,7 @@ class OptionsLine(Static, can_focus=True):
 
 
 class Form(Vertical, can_focus=False):
-    """Fields filled in from the command line; flags without a field are in `more`."""
+    """Flags without a field are in `more`."""
 
     def __init__(self, flags: Mapping[str, Any], *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -106,7 +105,7 @@ class Form(Vertical, can_focus=False):
         self._default = default
 
     def show_plan(self, lines: Iterable[str]) -> None:
-        """Show lines of a name, two spaces or more, and a text that wraps beside it."""
+        """Each line is a name, two spaces or more, and a text that wraps beside it."""
         table = Table.grid(padding=(0, 1))
         for line in lines:
             name, _, text = printable(line, 300).partition("  ")
@@ -159,7 +158,7 @@ class Form(Vertical, can_focus=False):
         return str(self._select.value)
 
     def model(self, prompt: "Prompt | None") -> str | None:
-        """The typed model, else the prompt's, else the profile's."""
+        """The typed one, else the prompt's, else the profile's."""
         if typed := self.typed("model") or (prompt is not None and prompt.model):
             return typed
         try:
@@ -176,7 +175,7 @@ class Form(Vertical, can_focus=False):
         return {name: value for name, value in {**found, **self.more}.items() if value not in ("", None)}
 
     def ask_variables(self, prompt: "Prompt | None", columns: tuple[str, ...] | None) -> None:
-        """Show the variables of this prompt; `columns` is None for an input that is not read yet."""
+        """`columns` is None before the input is read."""
         self._prompts_model = None if prompt is None else prompt.model
         self.show_profile()
         names = sorted(prompt.variables) if prompt is not None else []
@@ -221,7 +220,7 @@ class Form(Vertical, can_focus=False):
 
 
 def key_state(profile: Profile) -> str:
-    """Whether a provider's key was found; `api_key_command` is not run."""
+    """`api_key_command` is not run."""
     if profile.simulated or profile.key_optional:
         return "no key needed"
     if profile.api_key_command:
@@ -235,3 +234,148 @@ def table(given: Any) -> dict[str, str]:
         return {str(name): str(value) for name, value in cast("Mapping[Any, Any]", given).items()}
     pairs = (str(text).partition("=") for text in given or ())
     return {name: value for name, _, value in pairs}
+
+
+_PREFIX = "column:"
+
+
+class Origins(Static, can_focus=True):
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,space", "ask", "Change", show=False)]
+    ALLOW_SELECT = False
+
+    class Asked(Message):
+        pass
+
+    def action_ask(self) -> None:
+        self.post_message(self.Asked())
+
+    def on_click(self) -> None:
+        self.post_message(self.Asked())
+
+
+_BESIDE = 14 + 18 + 1
+"""Cells, as in the style."""
+
+
+class VariableField(Horizontal):
+    DEFAULT_CSS = """
+    VariableField { height: 1; }
+    VariableField Label { width: 14; color: $foreground-muted; }
+    VariableField Origins { width: 18; margin-right: 1; background: $surface; }
+    VariableField Origins:focus { background: $primary-muted; }
+    VariableField Input { width: 1fr; }
+    """
+
+    class Changed(Message):
+        pass
+
+    class Wanted(Message):
+        """`options` are (id, label)."""
+
+        def __init__(self, field: "VariableField", options: list[tuple[str, str]]) -> None:
+            super().__init__()
+            self.field = field
+            self.options = options
+
+    def __init__(self, name: str, origin: Origin) -> None:
+        super().__init__()
+        self.variable = name
+        self._origin = origin
+        self._value = Field(origin.text if origin.kind == FROM_VALUE else "")
+        self._columns: Sequence[str] = ()
+        self._default = False
+        self._hint = ""
+
+    def compose(self) -> ComposeResult:
+        yield Label(Content(printable(self.variable, 13)))
+        yield Origins(self._label())
+        self._value.display = self._typed
+        yield self._value
+
+    def set_choices(self, columns: Sequence[str], *, hint: str, default: bool) -> None:
+        self._columns = columns
+        self._default = default
+        self._hint = printable(hint, 300)
+        self.tooltip = Content(self._hint) if hint else None
+        self.on_resize()
+
+    def on_resize(self) -> None:
+        room = self.content_size.width - _BESIDE
+        self._value.placeholder = self._hint if 0 < len(self._hint) < room else "type a value"
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(FROM_VALUE, self._value.value) if self._typed else self._origin
+
+    @origin.setter
+    def origin(self, origin: Origin) -> None:
+        self._origin = origin
+        if origin.kind == FROM_VALUE and origin.text:
+            self._value.value = origin.text
+        self._value.display = self._typed
+        for origins in self.query(Origins):
+            origins.update(self._label())
+
+    @property
+    def entry(self) -> Widget:
+        return self._value if self._typed else self.query_one(Origins)
+
+    @property
+    def _typed(self) -> bool:
+        return self._origin.kind == FROM_VALUE
+
+    def _label(self) -> Content:
+        kind, text = self._origin
+        label = {FROM_VALUE: "constant", FROM_DEFAULT: "default"}.get(kind, f"column {printable(text, 9)}")
+        return Content.assemble(f"{label:<16}", ("▾", "$foreground-muted"))
+
+    def choose(self, answer: str) -> None:
+        column = answer.removeprefix(_PREFIX)
+        self.origin = Origin(answer) if column == answer else Origin("column", column)
+        if self._typed:
+            self._value.focus()
+        self.post_message(self.Changed())
+
+    def on_origins_asked(self, event: Origins.Asked) -> None:
+        event.stop()
+        options = [(FROM_VALUE, "constant: the same value for all rows")]
+        if self._default:
+            options.append((FROM_DEFAULT, "default of the prompt"))
+        options += [(_PREFIX + name, f"column {printable(name, 60)}") for name in self._columns]
+        self.post_message(self.Wanted(self, options))
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self.post_message(self.Changed())
+
+
+class Variables(Vertical):
+    """A field lives as long as its variable."""
+
+    DEFAULT_CSS = "Variables { height: auto; }"
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.fields: dict[str, VariableField] = {}
+
+    def ask(
+        self, origins: Mapping[str, Origin], columns: Sequence[str], hints: Mapping[str, str], defaults: frozenset[str]
+    ) -> None:
+        for name in self.fields.keys() - origins.keys():
+            self.fields.pop(name).remove()
+        for place, (name, origin) in enumerate(origins.items()):
+            field = self.fields.get(name)
+            if field is None:
+                field = self.fields[name] = VariableField(name, origin)
+                self.mount(field, before=place if place < len(self.children) else None)
+            elif field.origin != origin:
+                field.origin = origin
+            field.set_choices(columns, hint=hints.get(name, ""), default=name in defaults)
+
+    def forget(self) -> None:
+        self.fields.clear()
+        self.remove_children()
+
+    @property
+    def origins(self) -> dict[str, Origin]:
+        return {name: field.origin for name, field in self.fields.items()}

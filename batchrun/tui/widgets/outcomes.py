@@ -1,25 +1,36 @@
-"""A table of all rows of a run, of which only the visible pages are read."""
+"""A table of all rows of a run, of which only visible pages are read, and the preview of one."""
 
 import asyncio
+import json
 from collections import OrderedDict
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
 from textual.geometry import Size
 from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.widgets import Static
 
+from batchrun import replies
 from batchrun.display import printable
 from batchrun.errors import StorageError
-from batchrun.journal import Line, Order, Wanted
+from batchrun.journal import Line, Order, Record, Wanted
 from batchrun.models import State
+from batchrun.report import row_text
+from batchrun.report.words import MARK
+from batchrun.tui import safe_text
 from batchrun.tui.journal_rows import JournalRows
+from batchrun.tui.widgets.answers import answer_heading
 from batchrun.tui.widgets.columns import Column, columns_of, fitted, trouble
 
 PAGE = 200  # rows read at a time
@@ -36,7 +47,7 @@ _SIGNS = {
 
 
 class Outcomes(ScrollView, can_focus=True):
-    """The cursor is a row number of the list; the screen owns the journal."""
+    """The cursor is a row number; the screen owns the journal."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *("outcomes--done", "outcomes--failed", "outcomes--odd", "outcomes--flying", "outcomes--dim"),
@@ -66,7 +77,7 @@ class Outcomes(ScrollView, can_focus=True):
     cursor = reactive(0, repaint=True)
 
     class Moved(Message):
-        """The row under the cursor has changed."""
+        pass
 
     class SortWanted(Message):
         def __init__(self, order: Order) -> None:
@@ -74,7 +85,7 @@ class Outcomes(ScrollView, can_focus=True):
             self.order = order
 
     class FilterWanted(Message):
-        """Rows of some state are wanted."""
+        pass
 
     class Opened(Message):
         def __init__(self, line: Line) -> None:
@@ -115,7 +126,7 @@ class Outcomes(ScrollView, can_focus=True):
         self._changed = asyncio.Event()
 
     def reread(self) -> None:
-        """Read the visible rows again; old lines stay until then, unless they belong to another list."""
+        """Old lines stay until then."""
         if self._journal_rows is not None and self._journal_rows.listed != self._listed:
             self._listed = self._journal_rows.listed
             self.forget()
@@ -134,11 +145,11 @@ class Outcomes(ScrollView, can_focus=True):
 
     @property
     def current(self) -> Line | None:
-        """The row under the cursor, if it has been read."""
+        """None until it has been read."""
         return self._at(self.cursor)
 
     async def reached(self) -> Line | None:
-        """The row under the cursor, once the wanted list and the row have been read; None if there is none."""
+        """Once the list and the row have been read."""
         rows = self._journal_rows
         while rows is not None and rows is self._journal_rows:
             if rows.counted and ((line := self.current) is not None or not self._reading):
@@ -199,7 +210,10 @@ class Outcomes(ScrollView, can_focus=True):
             style = self.get_component_rich_style("outcomes--head")
             sorted_by = None if self.order is Order.ROW else self.order
             titles = [(f"▼{c.title}" if sorted_by and c.order is sorted_by else c.title, c.right) for c, _ in columns]
-            return Strip([Segment(_row(titles, columns), style)], width)
+            first, *rest = [
+                _cell(text, room, right=right) for (text, right), (_, room) in zip(titles, columns, strict=True)
+            ]
+            return Strip([Segment(" ".join([f" {first[:-1]}", *rest]), style)], width)
         number = round(self.scroll_offset.y) + y - 1
         if number >= self.total:
             return Strip.blank(width, self.rich_style)
@@ -287,6 +301,56 @@ def _cell(text: str, width: int, *, right: bool) -> str:
     return " " * (width - room) + text if right else text + " " * (width - room)
 
 
-def _row(cells: list[tuple[str, bool]], columns: list[tuple[Column, int]]) -> str:
-    first, *rest = [_cell(text, width, right=right) for (text, right), (_, width) in zip(cells, columns, strict=True)]
-    return " ".join([f" {first[:-1]}", *rest])
+CUT = 20_000  # characters
+
+
+class RowPreview(VerticalScroll, can_focus=False):
+    DEFAULT_CSS = "RowPreview Static { width: 1fr; height: auto; }"
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="preview-text")
+
+    def show(self, record: Record | None, fields: Sequence[str]) -> None:
+        parts: list[Content] = []
+        if record is not None:
+            parts = [answer_heading(record)]
+            parts += [safe_text.shown(f"{MARK}source\n{source_text(record.text, fields)}", CUT), Content("")]
+            parts += [safe_text.shown(f"{MARK}{'error' if record.state is State.FAILED else 'reply'}", CUT)]
+            parts += [safe_text.shown(reply_text(record), CUT)]
+        self.query_one("#preview-text", Static).update(Content("\n").join(parts))
+        self.scroll_home(animate=False)
+
+
+def source_text(text: str, fields: Sequence[str] = ()) -> str:
+    try:
+        row: Any = json.loads(text)
+    except ValueError:
+        return text
+    if not isinstance(row, dict):
+        return str(row)  # the whole line, where it is no row
+    found = cast("dict[str, Any]", row)
+    return _members({name: found[name] for name in fields if name in found} or found)
+
+
+def reply_text(record: Record) -> str:
+    if record.value is not None:
+        value: Any = json.loads(record.value)
+        if isinstance(value, dict) and value:
+            return _members(cast("dict[str, Any]", value))
+        if isinstance(value, str):
+            return value
+    text_of_reply = row_text.reply_text(record)
+    thinking = replies.thinking_of(record.body or "")
+    return text_of_reply if thinking is None else f"{text_of_reply}\n\n{MARK}thinking\n{thinking}"
+
+
+def _members(found: dict[str, Any]) -> str:
+    lines = [
+        (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2))
+        for name, value in found.items()
+    ]
+    if len(lines) == 1:
+        return lines[0][1]
+    return "\n".join(
+        f"{name}:\n  {value}" if "\n" in value or len(value) > 60 else f"{name}: {value}" for name, value in lines
+    )

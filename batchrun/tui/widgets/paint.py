@@ -1,4 +1,4 @@
-"""Pure functions from a snapshot and a width to lines of text. Colours are names of the theme."""
+"""Pure functions from a snapshot and a width to lines of text."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -35,7 +35,7 @@ STATES = (
     ("in post-processing", "◍", "$primary"),
     ("pending", "·", "$foreground-muted"),
 )
-"""Each state has its own sign, so that it never depends on colour alone."""
+"""Each has its own sign, not only a colour."""
 
 
 SIGNS = {name: (sign, colour) for name, sign, colour in STATES}
@@ -95,14 +95,14 @@ def counts(progress: Progress) -> dict[str, int]:
 
 
 def bar(progress: Progress, width: int) -> Content:
-    """Blocks in proportion to the rows by state, at least one for each state with rows."""
+    """At least one block for each state with rows."""
     found = counts(progress)
     shares = widths([found[name] for name, _, _ in STATES], width)
     return joined((_BAR[name] * share, colour) for (name, _, colour), share in zip(STATES, shares, strict=True))
 
 
 def widths(values: Sequence[int], width: int) -> list[int]:
-    """Whole numbers in proportion to the values with the sum `width`; at least 1 for each value above 0."""
+    """With the sum `width`; at least 1 for each value above 0."""
     total = sum(values)
     if total <= 0 or width <= 0:
         return [0] * (len(values) - 1) + [max(0, width)]
@@ -134,7 +134,7 @@ def account(progress: Progress, *, narrow: bool) -> Content:
 
 
 def spark(history: Sequence[Point], width: int, field: str) -> str:
-    """The rate over time as blocks, newest at the right."""
+    """Newest at the right."""
     rates = rates_of(history, field)[-width:]
     top = max(rates, default=0.0)
     if top <= 0:
@@ -144,7 +144,6 @@ def spark(history: Sequence[Point], width: int, field: str) -> str:
 
 
 def rates_of(history: Sequence[Point], field: str) -> list[float]:
-    """`field` is rows or tokens."""
     found: list[float] = []
     for before, after in pairwise(history):
         span = after.at - before.at
@@ -223,7 +222,7 @@ def _pair(name: str, value: str, other: str, second: str) -> Content:
 
 
 def eta(snapshot: RunSnapshot) -> str:
-    """The remaining time; from ten minutes on in whole minutes."""
+    """From ten minutes on in whole minutes."""
     left = snapshot.progress.eta
     if snapshot.phase in (Phase.STOPPING, Phase.ENDED, Phase.REFUSED):
         return "–"
@@ -252,7 +251,7 @@ def limit_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content]
 
 
 def _limit(name: str, rate: float | None, pace: float, room: int, mine: float | None) -> Content:
-    """The share of a limit per minute that the rate (per second) uses."""
+    """The rate is per second."""
     if rate is None:
         return joined([(f"{name:<10}", DIM), (f"{'no limit':>9} ", DIM), ("·" * room, DIM)])
     used = 60 * pace / rate if rate > 0 else 1.0
@@ -263,7 +262,6 @@ def _limit(name: str, rate: float | None, pace: float, room: int, mine: float | 
 
 
 def _tries(progress: Progress, width: int, height: int) -> list[Content]:
-    """Attempts, retries and 429s, in the widest form that fits."""
     attempts, retries = words.count(progress.attempts), words.count(progress.retries)
     throttled: Part = (words.count(progress.throttled), "bold $warning" if progress.throttled else "bold")
     paid: list[Part] = []
@@ -298,7 +296,7 @@ def status_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content
 
 
 def folded(lines: Sequence[Content], width: int, height: int) -> list[Content]:
-    """The lines that fit, the first ones wrapped if there is room."""
+    """The first ones wrapped if there is room."""
     spare = height - len(lines)
     found: list[Content] = []
     for line in lines:
@@ -321,7 +319,7 @@ def waiting_line(snapshot: RunSnapshot) -> Content:
 
 
 def _checking(snapshot: RunSnapshot) -> Content:
-    return joined([("checking the input ", "$accent"), (counted(snapshot.taken), "bold")])
+    return joined([("checking the input ", "$accent"), (counted(snapshot.checked), "bold")])
 
 
 def _stopping(snapshot: RunSnapshot) -> Content:

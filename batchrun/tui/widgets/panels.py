@@ -1,4 +1,4 @@
-"""The panels of the run screen, redrawn only when their text changes."""
+"""The panels of the run screen."""
 
 from typing import ClassVar
 

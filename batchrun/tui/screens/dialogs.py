@@ -1,19 +1,20 @@
-"""Dialogs: one of several, a confirmation, the limits."""
+"""Dialogs: a choice, a confirmation, the limits, the keys."""
 
-from collections.abc import Sequence
-from typing import ClassVar, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 from textual.widgets import Button, Input, Label, OptionList
 from textual.widgets.option_list import Option
 
 from batchrun.errors import BatchrunError
-from batchrun.tui.services import Bounds, RunSnapshot
-from batchrun.tui.widgets.field import Field
+from batchrun.tui.screen_lifecycle import LifecycleScreen
+from batchrun.tui.services import Bounds, RunSnapshot, app_of
+from batchrun.tui.widgets.controls import Field
 
 MORE = 1.25  # factor per key press
 
@@ -104,7 +105,7 @@ class AskBounds(ModalScreen[Bounds | None]):
 
 
 def bounds_of(cap: str, rpm: str, tpm: str) -> Bounds:
-    """The typed limits, checked like flags. Raises RefusedError."""
+    """Raises RefusedError."""
     from batchrun.plan.sources import gather  # noqa: PLC0415  a cycle of meaning, not of imports: only where typed
 
     flags = {name: value for name, value in (("concurrency", cap), ("rpm", rpm), ("tpm", tpm)) if value.strip()}
@@ -133,3 +134,42 @@ def stepped(bounds: Bounds, name: str, direction: int, snapshot: RunSnapshot) ->
 
 def _shown(rate: float | None) -> str:
     return "" if rate is None else f"{rate:g}"
+
+
+class Help(ModalScreen[None]):
+    CSS_PATH = "ask.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,f1", "dismiss(None)", "Close")]
+
+    def __init__(self, about: Screen[Any]) -> None:
+        super().__init__()
+        self._about = about.ABOUT if isinstance(about, LifecycleScreen) else ""
+        self._groups = key_groups(about)
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="dialog"):
+            yield Label("Keys", classes="question")
+            if self._about:
+                yield Label(Content(self._about), classes="detail")
+            for title, keys in self._groups.items():
+                yield Label(title, classes="title")
+                for does, pressed in keys.items():
+                    with Horizontal(classes="key"):
+                        yield Label(Content(" ".join(pressed)), classes="pressed")
+                        yield Label(Content(does), classes="does")
+
+
+def key_groups(about: Screen[Any]) -> dict[str, dict[str, list[str]]]:
+    """By action: own groups, this pane, this screen, everywhere."""
+    groups: Mapping[str, tuple[str, ...]] = about.KEY_GROUPS if isinstance(about, LifecycleScreen) else {}
+    titles = {key: title for title, keys in groups.items() for key in keys}
+    found: dict[str, dict[str, list[str]]] = {}
+    for active in about.active_bindings.values():
+        binding = active.binding
+        if not binding.description or not binding.id:
+            continue
+        own = "everywhere" if active.node is app_of(about) else "this screen" if active.node is about else "this pane"
+        keys = found.setdefault(titles.get(binding.id, own), {})
+        keys.setdefault(binding.tooltip or binding.description, []).append(app_of(about).get_key_display(binding))
+    last = ("this pane", "this screen", "everywhere")
+    order = sorted(found, key=lambda title: last.index(title) if title in last else -1)
+    return {title: found[title] for title in order}

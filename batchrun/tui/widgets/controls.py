@@ -1,17 +1,62 @@
-"""The first line of main screens: program, version, screens with their keys, directory."""
+"""A text field that shows any value safely, a table for the mouse, the title bar."""
 
 from pathlib import Path
 from typing import ClassVar
 
+from rich.highlighter import Highlighter
+from rich.text import Text
 from textual import events
 from textual.content import Content
 from textual.widget import Widget
+from textual.widgets import DataTable, Input
 
 from batchrun import __version__
 from batchrun.display import printable
+from batchrun.tui import safe_text
 from batchrun.tui.services import app_of
 
-SCREENS = (("start", "Start"), ("setup", "Setup"), ("run", "Run"), ("runs", "Runs"))
+
+class Field(Input):
+    """Keeps its value to the character."""
+
+    DEFAULT_CSS = """
+    Field { height: 1; background: $surface; }
+    Field > .input--placeholder { color: $foreground-muted; }
+    """
+
+    def __init__(self, value: str = "", *, placeholder: str = "", id: str | None = None) -> None:
+        super().__init__(
+            value, placeholder=placeholder, id=id, compact=True, select_on_focus=False, highlighter=_Literal()
+        )
+        self.cursor_blink = False
+
+
+class _Literal(Highlighter):
+    def __call__(self, text: str | Text) -> Text:
+        plain = text if isinstance(text, str) else text.plain
+        return Text(safe_text.one_for_one(plain), no_wrap=True, overflow="ignore", end="")
+
+    def highlight(self, text: Text) -> None: ...
+
+
+class RowTable(DataTable[Text]):
+    """A double click opens the row; in Textual's table one click does."""
+
+    def on_click(self, event: events.Click) -> None:
+        row = event.style.meta.get("row", -1)
+        if row < 0:
+            return
+        event.prevent_default()
+        event.stop()
+        self.move_cursor(row=row)
+        if event.chain > 1:
+            self.double_clicked()
+
+    def double_clicked(self) -> None:
+        self.action_select_cursor()
+
+
+_SCREENS = (("start", "Start"), ("setup", "Setup"), ("run", "Run"), ("runs", "Runs"))
 
 
 def directory() -> str:
@@ -49,7 +94,7 @@ class TitleBar(Widget):
                 "reverse bold" if name == self._here else "$foreground",
                 name,
             )
-            for name, title in SCREENS
+            for name, title in _SCREENS
         ]
 
     def on_click(self, event: events.Click) -> None:
