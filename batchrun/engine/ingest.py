@@ -180,7 +180,7 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
     taken, may_be_blank, render = frozenset(added), bool(blanks.columns), renderer.render
     for item in source:
         if isinstance(item, Row):
-            line, key, text, fields, *_ = item
+            line, key, text, fields, _, _ = item
             try:
                 if taken and not taken.isdisjoint(fields):
                     raise _clash(item, added)

@@ -67,7 +67,7 @@ def _record(row: Sequence[Any]) -> Record:
     return Record._make((*rest, _STATES[state], permanent == 1, _flags(flags), post == 1, files, lane))
 
 
-def _result(row: Sequence[Any]) -> Result:
+def _result(row: Found) -> Result:
     _, text, value, body, added, _ = row
     _check_texts(text, value, body, added)
     return made(Result, (text, value, body, added))

@@ -5,6 +5,7 @@ Only whole numbers from 0 to 10^12 are token counts; anything else makes the usa
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache, lru_cache, partial
 from operator import itemgetter
@@ -25,7 +26,8 @@ _MOST_CHARACTERS = 7
 Path = tuple[str, ...]
 
 
-class _Shape(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Shape:
     """`members` are kinds by name, and by the object they are in ('' for usage); `counts` reads input, output and total, None for those
     that are missing; `more`: may state a cost or a tier.
     """
@@ -99,7 +101,8 @@ def _tier(body: dict[str, Any], usage: dict[str, Any]) -> str | None:
         named = "fast"
     if not named or type(named) is not str or named == "auto":
         return None
-    return _tiers().get(named.lower(), named.lower()[:40])
+    named = named.lower()
+    return _tiers().get(named, named[:40])
 
 
 def tier_named(name: Any) -> str | None:
@@ -187,7 +190,8 @@ def _shape_of(names: tuple[str, ...]) -> _Shape | None:
     ]
     counted = shape.input, shape.output, shape.total
     more = {"service_tier", "speed", *(cost.member[0] for cost in _costs())}
-    return shape._replace(
+    return replace(
+        shape,
         members=tuple(members),
         counts=itemgetter(*counted) if set(names).issuperset(counted) else shape.counts,
         more=not more.isdisjoint(names),

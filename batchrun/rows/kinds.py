@@ -1,6 +1,7 @@
 """The kind and the ids of an input's records, decided by the first valid one."""
 
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from batchrun.display import printable
 from batchrun.errors import InputError
@@ -31,7 +32,8 @@ class _MixedError(RefusedRowError):
     """The record is of another kind."""
 
 
-class Identity(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Identity:
     """`id_column` None: identified by content."""
 
     kind: Kind
@@ -42,7 +44,7 @@ class Identity(NamedTuple):
     remarks: Remarks | None = None
 
     def noting(self, remarks: Remarks) -> "Identity":
-        return self._replace(remarks=remarks)
+        return replace(self, remarks=remarks)
 
     def row(self, record: Record) -> Row | Invalid | None:
         """None for an errors file's note."""
