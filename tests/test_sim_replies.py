@@ -14,9 +14,8 @@ from batchrun.models import Endpoint
 from batchrun.sim import Settings
 from batchrun.sim.defects import BODIES, VALUES, defective
 from batchrun.sim.provider import masked
-from batchrun.sim.replies import dump, make, unit_vector
+from batchrun.sim.replies import dump, example, make, unit_vector
 from batchrun.sim.requests import Problem, Request, count, parse_request
-from batchrun.sim.schema import example
 from batchrun.sim.texts import MARK, leading
 
 

@@ -1,13 +1,12 @@
-"""The simulated provider: an OpenAI-compatible server on loopback; described in docs/sim.md.
+"""The simulated provider: an OpenAI-compatible server on loopback (docs/sim.md).
 
 `spawn` runs it in a process of its own, `run` in this process until a signal, `running` on this event loop.
 """
 
 from batchrun.sim.faults import NAMED, Fault, parse_fault
-from batchrun.sim.latency import Latency, parse_latency
 from batchrun.sim.process import change, down, log, run, spawn, stats
 from batchrun.sim.server import Server, running, serve
-from batchrun.sim.settings import Settings, from_json
+from batchrun.sim.settings import Latency, Settings, from_json, parse_latency
 
 __all__ = [
     "NAMED",

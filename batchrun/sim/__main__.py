@@ -10,7 +10,7 @@ from batchrun.sim.settings import from_json
 
 
 def main() -> int:
-    """Serve until stdin is closed; returns 2, with the reason as JSON on stdout, if refused."""
+    """Returns 2, with the reason as JSON on stdout, if refused."""
     try:
         run_as_child(from_json(json.loads(_line())))
     except RefusedError as refused:
@@ -20,7 +20,7 @@ def main() -> int:
 
 
 def _line() -> bytes:
-    """The first line of stdin, unbuffered: a thread reads the rest, and Python must not join it."""
+    """Unbuffered: a thread reads the rest of stdin, and Python must not join it."""
     line = b""
     while not line.endswith(b"\n") and (more := os.read(0, 65_536)):
         line += more

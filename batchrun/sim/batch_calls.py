@@ -1,8 +1,8 @@
 """Files and batches over HTTP, as OpenAI (API reference of 2026-08) and Anthropic (2026-09) have them.
 
-/v1/files                    upload (multipart), list; /ID retrieve, delete; /ID/content
-/v1/batches                  create, list; /ID retrieve; /ID/cancel
-/v1/messages/batches         create with the requests in it, list; /ID retrieve, delete; /ID/cancel; /ID/results
+/v1/files               upload (multipart), list; /ID retrieve, delete; /ID/content
+/v1/batches             create, list; /ID retrieve; /ID/cancel
+/v1/messages/batches    create with the requests in it, list; /ID retrieve, delete; /ID/cancel; /ID/results
 """
 
 import json
@@ -15,17 +15,24 @@ from urllib.parse import parse_qs, urlsplit
 import orjson
 
 from batchrun.models import Endpoint
-from batchrun.sim.batch_shapes import (
+from batchrun.sim.batches import (
+    ENDED,
+    MOST_BYTES,
+    Batch,
+    File,
     Row,
+    Store,
+    checked,
     digest,
     file_object,
     message_batch,
     message_lines,
     openai_batch,
     openai_lines,
+    page,
     paged,
+    shuffled,
 )
-from batchrun.sim.batches import ENDED, MOST_BYTES, Batch, File, Store, checked, page, shuffled
 from batchrun.sim.http import Answer, Call
 from batchrun.sim.replies import dump
 from batchrun.sim.settings import Settings
@@ -34,7 +41,7 @@ _DAY = 86_400.0
 _NEVER = 1e12
 _ENDPOINTS = {str(endpoint) for endpoint in Endpoint}
 Complete = Callable[[str, dict[str, Any], str], Row]
-"""Answers one row: endpoint, body, custom id."""
+"""Endpoint, body, custom id."""
 
 
 class RefusedCallError(Exception):
@@ -54,7 +61,7 @@ class _BatchCall(NamedTuple):
 
 
 class BatchCalls:
-    """`epoch` gives the Unix time; `complete` answers a row; a batch created while `stuck` never ends."""
+    """`epoch` is Unix time; a batch created while `stuck` never ends."""
 
     def __init__(self, store: Store, epoch: Callable[[], float], complete: Complete) -> None:
         self._store = store
@@ -65,7 +72,7 @@ class BatchCalls:
         self._host = ""
 
     def kind(self, call: Call) -> str | None:
-        """The kind of a call as faults name it; None for other calls."""
+        """As faults name it; None for other calls."""
         path = urlsplit(call.path).path.rstrip("/")
         steps = path.removeprefix("/v1/").removeprefix("messages/").split("/")
         if not path.startswith("/v1/") or steps[0] not in ("files", "batches") or len(steps) > 3:
@@ -100,7 +107,6 @@ class BatchCalls:
         return Answer(200, dump(value))
 
     def paid(self) -> int:
-        """Rows of batches that are done and paid for."""
         self._settle_all()
         now = self._epoch()
         return sum(batch.succeeded if batch.settled else batch.done(now) for batch in self._store.batches.values())
@@ -288,7 +294,7 @@ class BatchCalls:
         return [(str(line["custom_id"]), line["body"]) for line in map(orjson.loads, lines)]
 
     def _made(self, batch: Batch, what: str, lines: list[bytes]) -> str | None:
-        """The id of a result file; without lines the placeholder of `empty_files`."""
+        """Without lines the placeholder of `empty_files`."""
         if not lines and (self.settings.empty_files != "file" or batch.errors):
             return "" if self.settings.empty_files == "text" else None
         file = File(id=self._store.new_id("file-"), owner=batch.owner, name=f"{batch.id}_{what}.jsonl",
@@ -319,7 +325,7 @@ def _json(body: bytes) -> dict[str, Any]:
 
 
 def _form(call: Call) -> dict[str, tuple[str, bytes]]:
-    """The fields of a multipart body as file name and content (RFC 7578)."""
+    """Multipart fields as file name and content (RFC 7578)."""
     kind = Message()
     kind["content-type"] = call.headers.get("content-type", "")
     boundary = kind.get_param("boundary")

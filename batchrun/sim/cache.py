@@ -1,10 +1,10 @@
 """A provider's cache of prompt prefixes, after OpenAI's guide to prompt caching (2026-09):
 
-automatic   before GPT-5.6: the longest prefix shared with an earlier request, in steps of 128 tokens from the minimum
-            on; writing is free, and a marked breakpoint is an unknown field
-explicit    only prefixes that end at a marked block (`prompt_cache_breakpoint`, or `cache_control`)
-implicit    GPT-5.6 and later: as explicit, with one more breakpoint at the end of the last message, unless
-            `prompt_cache_options` has the mode explicit
+    automatic   before GPT-5.6: the longest prefix shared with an earlier request, in steps of 128 tokens from the
+                minimum on; writing is free, and a marked breakpoint is an unknown field
+    explicit    only prefixes that end at a marked block (`prompt_cache_breakpoint`, or `cache_control`)
+    implicit    GPT-5.6 and later: as explicit, with one more breakpoint at the end of the last message, unless
+                `prompt_cache_options` has the mode explicit
 
 A prefix is kept for five minutes after its last use, for one `prompt_cache_key` and model, and is readable once the
 reply to the request that wrote it is made.
@@ -26,7 +26,7 @@ _MARKERS = ("prompt_cache_breakpoint", "cache_control")
 
 
 class Lookup(NamedTuple):
-    """Input tokens read and written by one request, and the prefixes it leaves."""
+    """Input tokens read and written, and the prefixes left."""
 
     read: int = 0
     write: int = 0
@@ -38,7 +38,7 @@ class PrefixCache:
         self._ends: dict[bytes, float] = {}
 
     def look(self, mode: str, minimum: int, request: Request, now: float) -> Lookup | Problem:
-        """A Problem if the request has a field that the mode does not take."""
+        """A Problem if the mode does not take a field of the request."""
         if mode == "none":
             return Lookup()
         blocks = list(_blocks(request.body))

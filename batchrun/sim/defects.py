@@ -70,7 +70,7 @@ VALUES: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 def defective(name: str, value: dict[str, Any]) -> Answer:
-    """The answer of a fault that is a 200, else the reply itself. Changes `value`."""
+    """Changes `value`."""
     if change := VALUES.get(name):
         change(value)
     whole = dump(value)

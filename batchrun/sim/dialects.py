@@ -1,4 +1,4 @@
-"""Limits, headers and errors of a simulated provider, from its dialect in batchrun/providers/simulated.toml."""
+"""Limits, headers and errors of a simulated provider, from providers/simulated.toml."""
 
 import json
 import time
@@ -15,9 +15,8 @@ from batchrun.sim.settings import Settings
 
 
 class Bucket:
-    """Holds up to `depth`, refills by `rate` a second, starts full.
-
-    A full bucket meets a need over its depth and goes into debt, so the long-term rate is exact.
+    """Holds up to `depth`, refills by `rate` a second. When full it meets a need over its depth and goes into debt, so
+    the long-term rate is exact.
     """
 
     __slots__ = ("_at", "_level", "depth", "rate")
@@ -29,14 +28,14 @@ class Bucket:
         self._at = now
 
     def level(self, now: float) -> float:
-        """The current level; below 0 is debt."""
+        """Below 0 is debt."""
         if now > self._at:
             self._level = min(self.depth, self._level + (now - self._at) * self.rate)
             self._at = now
         return self._level
 
     def wait(self, need: float, now: float) -> float:
-        """Seconds until `need` is met; 0 if it is met now."""
+        """Seconds."""
         short = min(need, self.depth) - self.level(now)
         # The sum of many small refills is off by some 1e-13.
         return short / self.rate if short > 1e-9 else 0.0
@@ -45,15 +44,12 @@ class Bucket:
         self._level = self.level(now) - need
 
     def reset(self, now: float) -> float:
-        """Seconds until it is full."""
         return (self.depth - self.level(now)) / self.rate
 
 
 class Window:
-    """Admits up to `depth` in each window of `span` seconds.
-
-    A window begins with the first request after the last one; with `offset`, the Unix time at 0, it follows the wall
-    clock. An unused window meets a need over the depth.
+    """Admits up to `depth` in `span` seconds from the first request on; with `offset`, the Unix time at 0, it follows
+    the wall clock. An unused window meets a need over the depth.
     """
 
     __slots__ = ("_end", "_offset", "_used", "depth", "span")
@@ -72,7 +68,7 @@ class Window:
         return self.depth - self._used
 
     def wait(self, need: float, now: float) -> float:
-        """Seconds until `need` is met; 0 if it is met now."""
+        """Seconds."""
         return 0.0 if min(need, self.depth) <= self.level(now) + 1e-9 else self._end - now
 
     def take(self, need: float, now: float) -> None:
@@ -103,7 +99,7 @@ class Cost(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """`kind` is the limit's unit; `wait` is in seconds, None if no wait helps."""
+    """`kind` is the limit's unit; `wait` is None if no wait helps."""
 
     kind: str
     wait: float | None
@@ -155,7 +151,7 @@ class _Limit:
 
 
 class Limiter:
-    """Times are monotonic seconds; `epoch` is the Unix time at 0, by default from the clock."""
+    """Times are monotonic; `epoch` is the Unix time at 0."""
 
     def __init__(self, settings: Settings, now: float, *, epoch: float | None = None) -> None:
         self.dialect = settings.dialect
@@ -174,7 +170,7 @@ class Limiter:
         self._constant = _lines(_table(settings.dialect).get("headers", {}), {})
 
     def admit(self, cost: Cost, model: str, now: float) -> Refused | None:
-        """Take one request from every limit; or take nothing and return the refusal with the longest wait."""
+        """All limits or none: else the refusal with the longest wait."""
         refused: tuple[float, _Limit] | None = None
         for limit in self.limits:
             need = getattr(cost, limit.unit)
@@ -205,7 +201,7 @@ class Limiter:
             self.limits = [next((old for old in older.limits if old.same(new)), new) for new in self.limits]
 
     def answer(self, name: str, now: float = 0.0, wait: float = 1.0, /, **facts: Any) -> Answer:
-        """An answer of the dialect, else of the default one; `name` is a limit's refusal, a fault or a status."""
+        """`name` is a limit's refusal, a fault or a status."""
         found = _answer(self.dialect, name)
         status = found.get("status") or int(name)
         facts |= {"status": status, "wait": Span(wait, now + self._epoch)}
@@ -225,7 +221,6 @@ class Limiter:
 
 @cache
 def _answer(dialect: str, name: str) -> dict[str, Any]:
-    """The template of an answer, its body as a JSON value."""
     own, default = _table(dialect)["answers"], _table("openai")["answers"]
     keys = [name]
     if name.isdigit():

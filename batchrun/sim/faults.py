@@ -6,7 +6,7 @@
     10-20, 10-      every request from the 10th to the 20th second after the start (or from the 10th on)
 
 The shares of several faults add up. NAME@CALL=WHEN applies to calls about files and batches, CALL one of `CALLS`: a 4xx
-status refuses the call, any other fault performs it and loses its answer.
+refuses the call, any other fault performs it and loses its answer.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,7 @@ from batchrun.errors import RefusedError
 from batchrun.sim.formats import plain
 
 
-class Moment(Enum):
-    """When a fault applies."""
-
+class Stage(Enum):
     BEFORE_LIMITS = "before the limits: nothing is taken from them"
     REPLY = "instead of the reply, after its latency"
     OUTAGE = "the port does not listen"
@@ -80,7 +78,7 @@ _HINT = "write NAME=WHEN, such as 503=0.1, reset=first, 400=text:POISON, quota=1
 
 
 class Fault(NamedTuple):
-    """`start` and `end` are seconds after the start; `str()` is its spelling."""
+    """Times are seconds after the start; `str()` is its spelling."""
 
     name: str
     share: float = 0.0
@@ -91,13 +89,13 @@ class Fault(NamedTuple):
     call: str = ""
 
     @property
-    def moment(self) -> Moment:
+    def stage(self) -> Stage:
         if self.name == "down":
-            return Moment.OUTAGE
-        return Moment.BEFORE_LIMITS if self.name in _BEFORE_LIMITS else Moment.REPLY
+            return Stage.OUTAGE
+        return Stage.BEFORE_LIMITS if self.name in _BEFORE_LIMITS else Stage.REPLY
 
     def certain(self, number: int, body: bytes, at: float) -> bool:
-        """Whether it applies to attempt `number` (from 1) at `at` seconds, independent of the draw."""
+        """Whatever the draw; `number` counts from 1."""
         if self.start is not None:
             return self.start <= at < self.end
         return number <= self.tries or bool(self.text and self.text.encode() in body)
@@ -113,7 +111,7 @@ class Fault(NamedTuple):
 
 
 def parse_fault(text: str) -> Fault:
-    """Raises RefusedError with the spellings or the nearest name as its hint."""
+    """Raises RefusedError."""
     name, equals, when = text.partition("=")
     name, when = name.strip().lower(), when.strip()
     if not equals:
@@ -127,13 +125,13 @@ def parse_fault(text: str) -> Fault:
 
 
 def fraction(seed: int, digest: bytes, number: int, what: bytes) -> float:
-    """A pseudo-random number in 0..1 that depends only on the arguments."""
+    """In 0..1; depends only on the arguments."""
     drawn = blake2b(b"%d %d %b" % (seed, number, digest), digest_size=7, person=what).digest()
     return int.from_bytes(drawn, "big") / (1 << 56)
 
 
 def draw(faults: Sequence[Fault], lot: float, number: int, body: bytes, at: float) -> Fault | None:
-    """The fault of attempt `number` at `at` seconds, if any; `lot` is its draw in 0..1."""
+    """`lot` is the draw in 0..1."""
     reach = 0.0
     for fault in faults:
         reach += fault.share
@@ -143,7 +141,7 @@ def draw(faults: Sequence[Fault], lot: float, number: int, body: bytes, at: floa
 
 
 def of_call(faults: Sequence[Fault], call: str) -> tuple[Fault, ...]:
-    """The faults for calls of this kind, one of CALLS; "" for completions."""
+    """`call` is one of CALLS; "" for completions."""
     return tuple(fault for fault in faults if fault.call == call)
 
 

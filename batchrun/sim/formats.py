@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Span(float):
-    """Seconds that a template writes in a named form, such as `{reset:go}`; `epoch` is the current Unix time."""
+    """Seconds that a template writes in a named form, such as `{reset:go}`."""
 
     __slots__ = ("epoch",)
 
@@ -22,7 +22,7 @@ class Span(float):
 
 
 def go_duration(seconds: float) -> str:
-    """Seconds as Go's time.Duration writes them, rounded up to a millisecond: `12ms`, `1.5s`, `6m0s`, `1h0m0s`."""
+    """Rounded up to a millisecond: `12ms`, `1.5s`, `6m0s`."""
     millis = rounded_up(seconds * 1000)
     if millis < 1000:
         return f"{millis}ms" if millis > 0 else "0s"
@@ -35,17 +35,17 @@ def go_duration(seconds: float) -> str:
 
 
 def rounded_up(number: float) -> int:
-    """Rounded up with tolerance: 100.0000001 is 100."""
+    """With tolerance: 100.0000001 is 100."""
     return math.ceil(number - 1e-6)
 
 
 def plain(number: float) -> str:
-    """To nine places without an exponent: `0.00001`, where `str` writes `1e-05`."""
+    """Without an exponent: `0.00001`, where `str` writes `1e-05`."""
     return f"{number:.9f}".rstrip("0").rstrip(".")
 
 
 def http_date(epoch: float) -> str:
-    """A date as HTTP writes it (RFC 9110, section 5.6.7)."""
+    """RFC 9110, section 5.6.7."""
     return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(epoch))
 
 

@@ -16,7 +16,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Answer(NamedTuple):
-    """`headers` are whole lines, each with its end; `states` is whether rate-limit headers are added."""
+    """`headers` are whole lines; `states` is whether rate-limit headers are added."""
 
     status: int
     body: bytes
@@ -41,11 +41,11 @@ class _Head(NamedTuple):
 
 
 class MalformedError(ValueError):
-    """Bytes that are not an HTTP request."""
+    pass
 
 
 class Connection(asyncio.Protocol):
-    """One client; `answer` is called for each whole call, and has to send, reset or close."""
+    """`answer` has to send, reset or close."""
 
     def __init__(self, answer: "Callable[[Connection, Call], None]", live: "set[Connection]") -> None:
         self._answer = answer
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
         asyncio.get_running_loop().call_later(0.02, self.reset)
 
     def send_slowly(self, answer: Answer, pause: float, pieces: int = 20) -> None:
-        """Send the head at once, the body in pieces, `pause` seconds apart."""
+        """Pieces are `pause` seconds apart."""
         everything = whole(answer)
         start = len(everything) - len(answer.body)
         self._write(everything[:start])
@@ -100,12 +100,12 @@ class Connection(asyncio.Protocol):
         self.close()
 
     def close(self) -> None:
-        """End with FIN."""
+        """With FIN."""
         if self._transport is not None:
             self._transport.close()
 
     def reset(self) -> None:
-        """End with RST."""
+        """With RST."""
         if self._transport is None:
             return
         sock: socket.socket | None = self._transport.get_extra_info("socket")
@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
 
 
 def take_head(buffer: bytearray) -> _Head | None:
-    """Take a request's head off the buffer; None until it is whole. Raises MalformedError."""
+    """None until it is whole. Raises MalformedError."""
     end = buffer.find(b"\r\n\r\n")
     if end < 0:
         if len(buffer) > _LARGEST_HEAD:
@@ -184,7 +184,7 @@ def take_head(buffer: bytearray) -> _Head | None:
 
 
 def take_sized(buffer: bytearray, size: int) -> bytes | None:
-    """Take a body of `size` bytes off the buffer; None until it is whole."""
+    """None until it is whole."""
     if len(buffer) < size:
         return None
     if len(buffer) == size:
@@ -197,7 +197,7 @@ def take_sized(buffer: bytearray, size: int) -> bytes | None:
 
 
 def take_chunks(buffer: bytearray) -> bytes | None:
-    """Take a chunked body off the buffer; None until it is whole. Raises MalformedError."""
+    """None until it is whole. Raises MalformedError."""
     chunks: list[bytes] = []
     at = 0
     while (line := buffer.find(b"\r\n", at)) >= 0:

@@ -1,4 +1,4 @@
-"""The simulated provider as a child process, and calls of its control endpoints."""
+"""The simulated provider as a child process, and its control endpoints."""
 
 import asyncio
 import contextlib
@@ -27,9 +27,9 @@ _PASSED_ON = frozenset(
 
 @contextmanager
 def spawn(settings: Settings) -> Generator[str, None, None]:
-    """Run a server in a child process for the length of the context; gives its base URL.
+    """Gives its base URL. Raises RefusedError.
 
-    It has its own session, so Ctrl-C ends only the run; it ends when this process dies. Raises RefusedError.
+    It has its own session, so Ctrl-C ends only the run; it ends when this process dies.
     """
     with tempfile.TemporaryFile() as errors, _started(errors) as process:
         try:
@@ -39,32 +39,32 @@ def spawn(settings: Settings) -> Generator[str, None, None]:
 
 
 def run(settings: Settings, *, as_json: bool = False) -> None:
-    """Serve until SIGINT or SIGTERM; prints one line when ready. Raises RefusedError if the port is taken."""
+    """Until SIGINT or SIGTERM. Raises RefusedError."""
     asyncio.run(_serve_until_stopped(settings, as_json=as_json, child=False))
 
 
 def run_as_child(settings: Settings) -> None:
-    """Serve until stdin is closed or the parent is gone; prints one line of JSON when ready."""
+    """Until stdin is closed or the parent has ended."""
     asyncio.run(_serve_until_stopped(settings, as_json=True, child=True))
 
 
 def stats(base_url: str, *, prompts: bool = True) -> dict[str, Any]:
-    """The counters of the provider at this base URL; without `prompts` only sums. Raises OSError."""
+    """Without `prompts` only sums. Raises OSError."""
     return _call(base_url, "GET", "/_sim/stats" if prompts else "/_sim/stats?summary")
 
 
 def log(base_url: str) -> list[dict[str, Any]]:
-    """Every ended call in order; empty unless `record` is set. Raises OSError."""
+    """Empty unless `record` is set. Raises OSError."""
     return _call(base_url, "GET", "/_sim/log")
 
 
 def change(base_url: str, **values: Any) -> None:
-    """Raises ValueError for refused settings, OSError."""
+    """Raises ValueError, OSError."""
     _call(base_url, "POST", "/_sim/settings", values)
 
 
 def down(base_url: str, seconds: float) -> None:
-    """Refuse connections for this many seconds. Raises OSError."""
+    """Seconds. Raises OSError."""
     _call(base_url, "POST", "/_sim/down", {"seconds": seconds})
 
 

@@ -1,4 +1,4 @@
-"""Answers calls, in this order.
+"""Answers calls, in this order:
 
 before the limits   required key, faults of key, account and model    nothing is taken from a limit
 the body            400 if it cannot be answered                      the same
@@ -21,12 +21,11 @@ import orjson
 
 from batchrun.models import Endpoint
 from batchrun.sim.batch_calls import BatchCalls
-from batchrun.sim.batch_shapes import Row, chat_of, message_of
-from batchrun.sim.batches import Store
+from batchrun.sim.batches import Row, Store, chat_of, message_of
 from batchrun.sim.cache import Lookup, PrefixCache
 from batchrun.sim.defects import BODIES, VALUES, defective
 from batchrun.sim.dialects import Cost, Limiter
-from batchrun.sim.faults import Fault, Moment, draw, fraction, of_call
+from batchrun.sim.faults import Fault, Stage, draw, fraction, of_call
 from batchrun.sim.http import Answer, Call, Connection
 from batchrun.sim.replies import UNCACHED, Reply, dump, make
 from batchrun.sim.requests import Problem, Request, parse_request
@@ -40,7 +39,7 @@ _MODELS = ("sim-small", "sim-large", "sim-embedding")
 
 @dataclass(slots=True, eq=False)
 class _Exchange:
-    """`serial` counts all calls, `number` the attempts of this request."""
+    """`number` counts the attempts of this request."""
 
     connection: Connection
     endpoint: Endpoint
@@ -56,7 +55,7 @@ class _Exchange:
 
 
 class Provider:
-    """Answers calls; times come from `clock`, monotonic seconds."""
+    """`clock` gives monotonic seconds."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self.settings = settings
@@ -74,7 +73,7 @@ class Provider:
         self._rows: Counter[bytes] = Counter()
 
     def change(self, settings: Settings) -> None:
-        """Take other settings; unchanged limits keep their state."""
+        """Unchanged limits keep their state."""
         limiter = Limiter(settings, self._clock())
         limiter.keep(self._limiter)
         self.settings, self._limiter, self.batches.settings = settings, limiter, settings
@@ -114,7 +113,7 @@ class Provider:
         if self.settings.require_key and not authorization.removeprefix("Bearer").strip():
             return wrong_key("")
         fault = exchange.fault
-        if fault is None or fault.moment is not Moment.BEFORE_LIMITS:
+        if fault is None or fault.stage is not Stage.BEFORE_LIMITS:
             return None
         if fault.name == "flex" and b'"flex"' not in exchange.call.body:
             exchange.fault = None
@@ -239,7 +238,7 @@ class Provider:
         return self._clock() + self._epoch
 
     def _batch_call(self, connection: Connection, kind: str, call: Call) -> None:
-        """Answer a call about files or batches. A 4xx fault refuses it; any other fault loses the answer."""
+        """A 4xx fault refuses the call; any other fault loses the answer."""
         self.stats.batch_calls[kind] += 1
         number = self.stats.batch_calls[kind]
         digest = blake2b(f"{kind} {call.path}".encode("latin-1"), digest_size=16).digest()
@@ -251,7 +250,7 @@ class Provider:
         if name == "gateway":
             connection.send(Answer(500, b"Internal Server Error", kind="text/plain"))
             return
-        if fault and (fault.moment is Moment.BEFORE_LIMITS or name[:1] == "4" or name == "throttle"):
+        if fault and (fault.stage is Stage.BEFORE_LIMITS or name[:1] == "4" or name == "throttle"):
             key = call.headers.get("x-api-key") or call.headers.get("authorization", "")
             connection.send(wrong_key(key) if name == "key" else self._limiter.answer(name, self._clock(), model=""))
             return
@@ -346,7 +345,6 @@ def _refusal(problem: Problem) -> Answer:
 
 
 def wrong_key(authorization: str) -> Answer:
-    """401 invalid_api_key with a part of the key, as OpenAI sends it."""
     key = authorization.removeprefix("Bearer ").strip()
     if not key:
         hint = "You need to provide your API key in an Authorization header using Bearer auth."

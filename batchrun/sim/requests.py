@@ -1,4 +1,4 @@
-"""Reads a request body: the text to answer, the limit and the shape of the answer. A token is four bytes of UTF-8."""
+"""The text of a request to answer, the limit and the shape of the answer. A token is four bytes of UTF-8."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _SIMULATED = table("media")["simulated"]
 
 
 def description_of(part: dict[str, Any]) -> tuple[str, int] | None:
-    """The description of the file in a message part, and its tokens; None without a file. Raises ValueError."""
+    """The file in a message part, and its tokens. Raises ValueError."""
     kind = _KINDS.get(part.get("type") or "")
     if kind is None:
         return None
@@ -30,7 +30,7 @@ def description_of(part: dict[str, Any]) -> tuple[str, int] | None:
 
 
 def form_of(body: bytes) -> dict[str, Any] | None:
-    """The fields of a multipart form (RFC 7578), a file's as bytes; None if it is no form."""
+    """Multipart fields (RFC 7578), a file's as bytes."""
     divider, line, _ = body.partition(b"\r\n")
     if not line or not divider.startswith(b"--"):
         return None
@@ -50,7 +50,7 @@ _MEMBERS = ("url", "image_url", "data", "file_data", "file_url")
 
 
 def data_description(kind: str, data: bytes) -> tuple[str, int]:
-    """The description of a file's content, and its tokens. Raises ValueError for an unknown type."""
+    """Raises ValueError for an unknown type."""
     found = type_of(data)
     if found is None:
         raise ValueError("a file of no known type")
@@ -71,8 +71,7 @@ class Problem(NamedTuple):
 
 
 class Request(NamedTuple):
-    """`limit` is in tokens a reply; `schema` is `{}` for any JSON object, None for plain text; `texts` has one for each
-    reply."""
+    """`limit` is in tokens a reply; `schema` `{}` is any JSON object; `texts` has one for each reply."""
 
     endpoint: Endpoint
     model: str
@@ -186,7 +185,7 @@ _READERS: dict[Endpoint, Callable[[str, dict[str, Any]], Request | Problem]] = {
 def _dialogue(messages: Iterable[Any]) -> tuple[str, int, str]:
     """The text to answer, the tokens of all messages, and the instructions.
 
-    Preferred is the last user message that is one text in tags: a request to repair a reply follows it and has none.
+    Preferred is the last user message in tags: a request to repair a reply follows it and has none.
     """
     last, of_user, wrapped, instructions, tokens = "", None, None, "", 0
     for message in messages:
@@ -202,7 +201,7 @@ def _dialogue(messages: Iterable[Any]) -> tuple[str, int, str]:
 
 
 def _content(content: Any) -> tuple[str, int]:
-    """The text of a message after the descriptions of its files, and the files' tokens."""
+    """And the files' tokens."""
     if isinstance(content, str):
         return content, 0
     parts: list[dict[str, Any]] = content or []

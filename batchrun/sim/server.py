@@ -22,7 +22,7 @@ _BACKLOG = 4096
 
 
 class Server:
-    """A provider that listens. Start it with `running` or `serve`."""
+    """Start it with `running` or `serve`."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self.provider = Provider(settings, clock)
@@ -44,7 +44,7 @@ class Server:
         return self.provider.stats
 
     def change(self, **values: Any) -> None:
-        """Change settings by name and JSON value. Raises RefusedError."""
+        """Raises RefusedError."""
         settings = self.provider.settings.changed(values)
         self.provider.change(settings)
         self._come_up()
@@ -146,7 +146,7 @@ class Server:
 
 @asynccontextmanager
 async def running(settings: Settings, *, clock: Callable[[], float] | None = None) -> AsyncGenerator[Server, None]:
-    """A server on this event loop. Raises RefusedError if the port is taken."""
+    """Raises RefusedError."""
     server = Server(settings, clock or asyncio.get_running_loop().time)
     await server.start()
     try:
@@ -156,7 +156,7 @@ async def running(settings: Settings, *, clock: Callable[[], float] | None = Non
 
 
 async def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
-    """Serve until cancelled; `ready` gets the base URL. Raises RefusedError if the port is taken."""
+    """`ready` gets the base URL. Raises RefusedError."""
     async with running(settings) as server:
         ready(server.base_url)
         with contextlib.suppress(asyncio.CancelledError):

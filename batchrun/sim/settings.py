@@ -1,15 +1,86 @@
-"""The settings of the simulated provider, frozen."""
+"""The settings of the simulated provider; its latency is a distribution."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchrun import providers
 from batchrun.errors import RefusedError
 from batchrun.sim.faults import Fault, parse_fault
-from batchrun.sim.latency import Latency, parse_latency
+from batchrun.sim.formats import plain
 from batchrun.sim.texts import MODES
+
+_LATENCY_HINT = "write 0.5, 0.3-0.8 or lognormal:0.5:0.4 (median and sigma), and +0.02/token for each output token"
+
+
+class Latency(NamedTuple):
+    """Uniform from `low` to `high`, or log-normal with median `low` and `sigma`."""
+
+    low: float = 0.0
+    high: float = 0.0
+    sigma: float = 0.0
+    per_token: float = 0.0
+
+    def seconds(self, fraction: float, output_tokens: int) -> float:
+        """`fraction` is a quantile."""
+        return self._base(fraction) + self.per_token * output_tokens
+
+    def _base(self, fraction: float) -> float:
+        if self.sigma:
+            from statistics import NormalDist  # noqa: PLC0415  # 15 ms at every start, needed by one distribution
+
+            return self.low * math.exp(self.sigma * NormalDist().inv_cdf(min(max(fraction, 1e-9), 1 - 1e-9)))
+        return self.low + (self.high - self.low) * fraction
+
+    def __str__(self) -> str:
+        if self.sigma:
+            base = f"lognormal:{plain(self.low)}:{plain(self.sigma)}"
+        else:
+            base = plain(self.low) if self.low == self.high else f"{plain(self.low)}-{plain(self.high)}"
+        return f"{base}+{plain(self.per_token)}/token" if self.per_token else base
+
+
+def parse_latency(text: str) -> Latency:
+    """`0.5`, `0.3-0.8` or `lognormal:MEDIAN:SIGMA`, and `+SECONDS/token`. Raises RefusedError."""
+    spec = text.strip().lower()
+    base, plus, rest = spec.rpartition("+") if spec.endswith("/token") else (spec, "", "")
+    if spec.endswith("/token") and not plus:
+        base, rest = "0", spec
+    per_token = _seconds_of(rest.removesuffix("/token"), text) if rest else 0.0
+    if base.startswith("lognormal:"):
+        return _lognormal(base, per_token, text)
+    low, dash, high = base.partition("-")
+    first = _seconds_of(low, text)
+    last = _seconds_of(high, text) if dash else first
+    if last < first:
+        raise _not_a_latency(text)
+    return Latency(low=first, high=last, per_token=per_token)
+
+
+def _lognormal(base: str, per_token: float, text: str) -> Latency:
+    match base.split(":"):
+        case [_, median, sigma]:
+            middle = _seconds_of(median, text)
+            return Latency(low=middle, high=middle, sigma=_seconds_of(sigma, text), per_token=per_token)
+        case _:
+            raise _not_a_latency(text)
+
+
+def _seconds_of(number: str, text: str) -> float:
+    try:
+        seconds = float(number.strip().removesuffix("s"))
+    except ValueError:
+        raise _not_a_latency(text) from None
+    if not (0 <= seconds <= 86_400):
+        raise _not_a_latency(text)
+    return seconds
+
+
+def _not_a_latency(text: str) -> RefusedError:
+    return RefusedError(f"Not a latency in seconds: {text!r}", _LATENCY_HINT)
+
 
 RETRY_AFTER = ("dialect", "both", "ms", "seconds", "date", "gateway", "none")
 CHARGE = ("usage", "stated")
@@ -20,8 +91,7 @@ AT_ONCE = Latency()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """docs/sim.md describes each; times are seconds, None is the dialect's figure. Raises RefusedError for an invalid
-    value."""
+    """See docs/sim.md; times are seconds, None is the dialect's figure. Raises RefusedError."""
 
     port: int = 0
     dialect: str = "openai"
@@ -101,7 +171,7 @@ class Settings:
         return values | {"latency": str(self.latency), "faults": [str(fault) for fault in self.faults]}
 
     def changed(self, values: Mapping[str, Any]) -> "Settings":
-        """These settings with some JSON values replaced. Raises RefusedError for an unknown name or value."""
+        """Raises RefusedError."""
         return replace(self, **{name: _value(name, value) for name, value in values.items()})
 
 
@@ -109,7 +179,7 @@ _NAMES = tuple(field.name for field in fields(Settings))
 
 
 def from_json(values: Mapping[str, Any]) -> Settings:
-    """The reverse of `Settings.to_json`. Raises RefusedError."""
+    """Raises RefusedError."""
     return Settings().changed(values)
 
 

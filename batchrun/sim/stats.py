@@ -1,4 +1,4 @@
-"""The counters of the simulated provider, for comparison with a client's account."""
+"""The counters of the simulated provider."""
 
 from array import array
 from collections import Counter
@@ -9,7 +9,7 @@ from batchrun.sim.cache import READ_FACTOR, WRITE_FACTOR, Lookup
 
 
 class Stats:
-    """Counts calls to the endpoints. Times are seconds since the start."""
+    """Times are seconds since the start."""
 
     def __init__(self, *, record: bool = False) -> None:
         self.calls = 0
@@ -39,7 +39,7 @@ class Stats:
             self.log = [] if wanted else None
 
     def arrive(self, digest: bytes, at: float) -> int:
-        """Count a call; returns its number of the attempts that no limit refused, from 1."""
+        """The number of the attempts that no limit refused, from 1."""
         self.calls += 1
         self.at_once += 1
         self.peak = max(self.peak, self.at_once)
@@ -56,7 +56,6 @@ class Stats:
         self.by_status[label] += 1
 
     def pay(self, digest: bytes, input_tokens: int, output_tokens: int, cache: Lookup) -> None:
-        """Count a whole reply that could be delivered."""
         self.answered += 1
         self.replies[digest] = self.replies.get(digest, 0) + 1
         self.input_tokens += input_tokens
@@ -72,7 +71,7 @@ class Stats:
         self.batch_cache_write_tokens += cache.write
 
     def view(self, *, prompts: bool = True) -> dict[str, Any]:
-        """JSON values, described in docs/sim.md."""
+        """As in docs/sim.md."""
         values: dict[str, Any] = {
             "calls": self.calls,
             "answered": self.answered,
@@ -108,7 +107,7 @@ class Stats:
 
 
 def most_within(times: Sequence[float], span: float) -> int:
-    """The most of the ascending `times` within any half-open span."""
+    """Of ascending `times` in any half-open span."""
     most = start = 0
     for end, time in enumerate(times):
         while times[start] <= time - span:

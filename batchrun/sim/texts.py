@@ -1,8 +1,4 @@
-"""The texts of simulated replies.
-
-A pseudo-translation keeps what checks of translations compare: numbers, placeholders, markup, code, addresses, blank
-edges, lines.
-"""
+"""The texts of simulated replies. Pseudo-translations keep numbers, placeholders, markup, code, addresses, lines."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +6,6 @@ from functools import reduce
 
 MARK = "[simulated] "
 MODES = ("auto", "echo", "translate", "summarize", "broken")
-"""`auto` is `translate` or `summarize` if the instructions ask for it, else `echo`."""
 _SENTENCE = re.compile(r"[.!?](?=\s|$)|[。！？]")
 _WRAPPED = re.compile(r"\A\s*<([A-Za-z][\w-]*)>\n(.*)\n</\1>\s*\Z", re.DOTALL)
 # What a translation keeps unchanged; all other letters are translated.
@@ -35,13 +30,13 @@ _OPENING = re.compile(r"(?:\s|#{1,6} |[-*+>] |\d+[.)] |<[^<>]*>)*")
 
 
 def source(text: str) -> str | None:
-    """The text within the one pair of tags that is a whole message; else None."""
+    """The text within tags."""
     found = _WRAPPED.match(text)
     return found[2] if found else None
 
 
 def mode_for(mode: str, instructions: str) -> str:
-    """The reply mode; `auto` is decided by the first keyword in the instructions."""
+    """`auto`: by the first keyword in the instructions, else `echo`."""
     if mode != "auto":
         return mode
     text = instructions.lower()
@@ -50,7 +45,7 @@ def mode_for(mode: str, instructions: str) -> str:
 
 
 def reply_text(mode: str, text: str, size: int, seed: int) -> str:
-    """A reply marked as simulated; an echo or a summary has at most `size` bytes."""
+    """An echo or a summary has at most `size` bytes."""
     if mode == "translate":
         return translated(text)
     if mode == "broken":
@@ -75,14 +70,13 @@ def translated(text: str) -> str:
 
 
 def broken(text: str, seed: int) -> str:
-    """A pseudo-translation with one defect, chosen by `seed`."""
     good = translated(text)
     defects = [bad for change in _DEFECTS if (bad := change(text, good)) is not None and bad != good]
     return defects[seed % len(defects)]
 
 
 def leading(text: str, size: int) -> str:
-    """The leading sentences that fit into `size` bytes, else words, else characters."""
+    """Sentences that fit into `size` bytes, else words, else characters."""
     text = text.strip()
     fits = cut(text, size)
     if fits == text:
