@@ -70,8 +70,20 @@ def count_attempt(  # noqa: PLR0913  what counts of an attempt
     account.cost_possibly_billed += cost if possibly_billed else 0
 
 
+def count_answered(  # noqa: PLR0913  what counts of replies
+    account: Account, rows: int, usage: Usage, cost: int, bill: Bill, *, without_usage: int, unpriced: int
+) -> None:
+    """Count rows that are done, with the sums of their replies; of these so many state no tokens, or have no known price."""
+    account.done += rows
+    account.replies += rows
+    account.without_usage += without_usage
+    account.unpriced += unpriced
+    count_usage(account, usage)
+    count_cost(account, cost, bill)
+
+
 def count_usage(account: Account, usage: Usage) -> None:
-    given, made, cached, reasoning, written, *_ = usage
+    given, made, cached, reasoning, written = usage[:5]
     account.input_tokens += given
     account.output_tokens += made
     if cached or reasoning or written:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
-from batchrun.account import NAMES, OF_ATTEMPTS, Account, count_attempt, count_outcome
+from batchrun.account import NAMES, OF_ATTEMPTS, Account, count_answered, count_attempt, count_outcome
 from batchrun.events import (
     AttemptEnded,
     AttemptStarted,
@@ -304,15 +304,11 @@ class Fold:
         count_outcome(self._here, event.outcome, (event.saved_tokens, event.saved) if event.deduplicated else None)
 
     def _on_answered(self, event: RowsAnswered) -> None:
-        here = self._here
         self._open.difference_update(event.sent)
         self._in_batches -= event.rows - len(event.sent)
         self._finished += event.rows
-        here.done += event.rows
-        here.unpriced += event.unpriced
-        here.without_usage += event.without_usage
-        count_attempt(here, 200, event.usage, event.cost, event.bill, paid=True, invalid=False, possibly_billed=False)
-        here.replies += event.rows - 1
+        found = event.usage, event.cost, event.bill
+        count_answered(self._here, event.rows, *found, without_usage=event.without_usage, unpriced=event.unpriced)
         for tier, (more, cost) in event.tiers.items():
             replies, paid = self._tiers.get(tier, (0, 0))
             self._tiers[tier] = replies + more, paid + cost

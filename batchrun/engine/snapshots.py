@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
-from operator import add
 from typing import NamedTuple
 
 import orjson
@@ -82,33 +81,21 @@ class Completed(NamedTuple):
 
 def rows_completed(completed: Sequence[Completed], now: float) -> RowsAnswered:
     """The event of rows whose replies and outcomes were committed together."""
-    given = made = cached = reasoning = written = stated = priced = cost = 0
-    bill, tiers = (0, 0, 0, 0, 0), dict[str, tuple[int, int]]()
+    rows, found, tiers = len(completed), Sum.of_ends(each.end for each in completed), dict[str, tuple[int, int]]()
     for _, end, *_ in completed:
-        usage, charge = end.usage, end.cost
-        if usage is not None:
-            stated += 1
-            given += usage.input
-            made += usage.output
-            if usage.cached or usage.reasoning or usage.written:
-                cached, reasoning, written = cached + usage.cached, reasoning + usage.reasoning, written + usage.written
-            if usage.tier is not None and usage.tier != "default":
-                replies, charged = tiers.get(usage.tier, (0, 0))
-                tiers[usage.tier] = replies + 1, charged + (charge or 0)
-        if charge is not None:
-            priced += 1
-            cost += charge
-            bill = tuple(map(add, bill, end.bill or (0, 0, 0, 0, charge)))
-    rows = len(completed)
+        usage = end.usage
+        if usage is not None and usage.tier is not None and usage.tier != "default":
+            replies, charged = tiers.get(usage.tier, (0, 0))
+            tiers[usage.tier] = replies + 1, charged + (end.cost or 0)
     return RowsAnswered(
         rows=rows,
         at=now,
-        usage=Usage(given, made, cached, reasoning, written),
+        usage=found.usage,
         tiers=tiers,
-        cost=cost,
-        bill=Bill(*bill),
-        unpriced=rows - priced,
-        without_usage=rows - stated,
+        cost=found.cost,
+        bill=found.bill,
+        unpriced=rows - found.priced,
+        without_usage=rows - found.stated,
         each=partial(_each_completed, completed, now),
         sent=[each.state.row.seq for each in completed],
     )

@@ -74,6 +74,8 @@ def storable(text: str | None) -> str | None:
 class Group:
     def __init__(self) -> None:
         self.begun: list[Params] = []
+        self.completed: list[End] = []  # accepted replies whose rows are done
+        self.ended_cost = 0  # reserved for them, in picodollars
         self.reserved: list[Params] = []
         self.replies: list[Params] = []
         self.ended: list[Params] = []

@@ -1,8 +1,9 @@
 """Records of the journal. Times are Unix seconds, durations seconds, costs picodollars (None: unknown)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import add
 from typing import Any, NamedTuple, TypeVar
 
 from batchrun.digests import BLAKE2B
@@ -323,6 +324,29 @@ class Sum(NamedTuple):
         usage = Usage(given, made, cached, reasoning, written)
         stated, priced = count - answers.input_tokens.count(None), count - costs.count(None)
         return cls(stated, usage, priced, cost, Bill(cost - sum(kinds), *kinds))
+
+    @classmethod
+    def of_ends(cls, ends: Iterable[End]) -> "Sum":
+        """The sum of accepted replies to attempts that ended so."""
+        stated = given = made = cached = reasoning = written = priced = cost = 0
+        bill = Bill()
+        for end in ends:
+            usage = end.usage
+            if usage is not None:
+                stated += 1
+                given += usage.input
+                made += usage.output
+                if usage.cached or usage.reasoning or usage.written:
+                    cached, reasoning, written = (
+                        cached + usage.cached,
+                        reasoning + usage.reasoning,
+                        written + usage.written,
+                    )
+            if end.cost is not None:
+                priced += 1
+                cost += end.cost
+                bill = Bill(*map(add, bill, end.bill or (0, 0, 0, 0, end.cost)))
+        return cls(stated, Usage(given, made, cached, reasoning, written), priced, cost, bill)
 
 
 class Standing(NamedTuple):

@@ -4,6 +4,7 @@ The statement `recount` has the rules; the writer applies them one by one (`batc
 """
 
 import sqlite3
+from operator import attrgetter
 
 from batchrun.account import NAMES, Account
 from batchrun.journal.queries import sql
@@ -11,8 +12,14 @@ from batchrun.journal.queries import sql
 _WRITE = f"UPDATE totals SET {', '.join(f'{name} = ?' for name in NAMES)}"  # noqa: S608  the counters' own names
 
 
-def write(account: Account, connection: sqlite3.Connection) -> None:
-    connection.execute(_WRITE, [getattr(account, name) for name in NAMES])
+_VALUES = attrgetter(*NAMES)
+
+
+def write(account: Account, connection: sqlite3.Connection) -> tuple[int, ...]:
+    """Returns the counters in the order of `NAMES`."""
+    values: tuple[int, ...] = _VALUES(account)
+    connection.execute(_WRITE, values)
+    return values
 
 
 def read(connection: sqlite3.Connection) -> Account:

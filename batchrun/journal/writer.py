@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
-from batchrun.account import count_attempt, count_cost, count_outcome, count_usage
+from batchrun.account import NAMES, Account, count_answered, count_attempt, count_outcome
 from batchrun.errors import StorageError
 from batchrun.journal import sums
 from batchrun.journal.database import storage_error
@@ -74,12 +74,19 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self.failure: StorageError | None = None
         self.sums = sums.read(connection)
-        self.totals: Totals = self.sums.totals()
+        self._committed: Totals | tuple[int, ...] = self.sums.totals()
         self._open: dict[int, OpenAttempt] = {
             row: OpenAttempt(*left) for row, *left in connection.execute(_OPEN).fetchall()
         }
         self._last: dict[int, Last] = {}
         self._reply: int = connection.execute(sql("last_reply")).fetchone()[0]
+
+    @property
+    def totals(self) -> Totals:
+        """The sums as of the last commit; made when they are read, as most commits are followed by another."""
+        if not isinstance(committed := self._committed, Totals):
+            self._committed = committed = Totals(**dict(zip(NAMES, committed, strict=True)))
+        return committed
 
     def start(self) -> None:
         self._thread.start()
@@ -97,9 +104,6 @@ class Writer:
                 self._close_open(group, row, now)
             group.begun.append((row, number, self._session, now, cost, tokens, lane))
             self._open[row] = made(OpenAttempt, (number, cost, tokens))
-            self.sums.attempts += 1
-            self.sums.unknown += 1
-            self.sums.cost_reserved += cost or 0
 
         return self._put(apply)
 
@@ -149,9 +153,13 @@ class Writer:
         def apply(group: Group) -> None:
             if self._last:
                 self._last.pop(row, None)
-            last = self._end(group, now, (row, number), end, body=body, lease=None)
-            group.finish(row, now, last, outcome, None)
-            count_outcome(self.sums, outcome, None)
+            group.ended_cost += self._open.pop(row).cost or 0
+            self._reply = reply = self._reply + 1
+            group.replies.append((reply, row, number, body))
+            group.end((row, number, self._session), now, end, reply)
+            group.completed.append(end)
+            given, output = _NO_TOKENS if end.usage is None else end.usage[:2]
+            group.finish(row, now, made(Last, (number, reply, end.seconds, given, output)), outcome, None)
 
         if not self._turn:
             self._loop.call_soon(self._hand_over)
@@ -166,15 +174,9 @@ class Writer:
         def apply(group: Group) -> None:
             group.answer(now, self._reply, answers, tier)
             self._reply += count
-            account = self.sums
-            account.in_batches -= count
-            account.cost_reserved -= reserved
-            account.replies += count
-            account.done += count
-            account.without_usage += count - found.stated
-            account.unpriced += count - found.priced
-            count_usage(self.sums, found.usage)
-            count_cost(self.sums, found.cost, found.bill)
+            self.sums.in_batches -= count
+            self.sums.cost_reserved -= reserved
+            _count_answered(self.sums, count, found)
 
         return self._put(apply)
 
@@ -308,6 +310,15 @@ class Writer:
         found = self._connection.execute(_LAST, (row,)).fetchone()
         return NEVER if found is None else Last(*found)
 
+    def _count_group(self, group: Group) -> None:
+        """Count what the attempts of a group have in common that began, or ended with their rows."""
+        account, begun, completed = self.sums, len(group.begun), len(group.completed)
+        account.attempts += begun
+        account.unknown += begun - completed
+        account.cost_reserved += sum(cost for *_, cost, _, _ in group.begun if cost) - group.ended_cost
+        if completed:
+            _count_answered(account, completed, Sum.of_ends(group.completed))
+
     def _count(self, end: End, *, paid: bool) -> None:
         stated = end.status, end.usage, end.cost, end.bill
         count_attempt(self.sums, *stated, paid=paid, invalid=end.invalid, possibly_billed=end.possibly_billed)
@@ -343,10 +354,11 @@ class Writer:
             for _, apply in taken:
                 apply(group)
             group.write(connection)
-            sums.write(self.sums, connection)
+            self._count_group(group)
+            values = sums.write(self.sums, connection)
             self._before_commit()
             connection.execute("COMMIT")
-            self.totals = self.sums.totals()
+            self._committed = values
         except Exception as error:  # noqa: BLE001 - whatever ends this thread has to reach those who wait for it
             self.failure = storage_error(self._path, error, "write")
             _roll_back(connection)
@@ -358,6 +370,11 @@ class Writer:
             self._loop.call_soon_threadsafe(_resolve, futures, self.failure)
         except RuntimeError:
             return  # the loop is closed: no future is left to resolve
+
+
+def _count_answered(account: Account, rows: int, found: Sum) -> None:
+    without_usage, unpriced = rows - found.stated, rows - found.priced
+    count_answered(account, rows, found.usage, found.cost, found.bill, without_usage=without_usage, unpriced=unpriced)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
