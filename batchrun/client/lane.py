@@ -65,8 +65,9 @@ class Protocol(ResponseHandler):
     def is_free(self) -> bool:
         """Whether the next request can be sent here."""
         transport = self.transport
-        used = self._buffer or self._should_close or self._tail or self._upgraded or self._exception is not None
-        return not used and transport is not None and not transport.is_closing()
+        if transport is None or transport.is_closing() or self._exception is not None:
+            return False
+        return not (self._buffer or self._should_close or self._tail or self._upgraded)
 
 
 class _Failing:
@@ -126,20 +127,22 @@ class Lane:
             message, content = await protocol.read()
             while 100 <= message.code < 200 and message.code != _SWITCHING:
                 message, content = await protocol.read()
-            body = whole(content, self._max) or await read_whole(content, self._max)
+            done, whole_body = True, whole(content, self._max)
+            if whole_body is None:
+                whole_body = await read_whole(content, self._max)
+                done = content.exception() is None
         except BaseException:
             if writing is not None:
                 writing.cancel()
             connection.close()
             raise
-        done = not (message.should_close or message.upgrade or message.code == GIVEN_UP)
+        done = done and not (message.should_close or message.upgrade or message.code == GIVEN_UP)
         if writing is not None and not writing.done():
             writing.cancel()  # the server answers before it has the whole request: nothing else can follow on it
             done = False
         if (
             done
             and renewed == self._renewed
-            and content.exception() is None
             and protocol.transport is not None
             and not transport.get_write_buffer_size()
         ):
@@ -148,7 +151,7 @@ class Lane:
                 self._sweeping = asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self._sweep)
         else:
             connection.close()
-        return message.code, message.headers, body
+        return message.code, message.headers, whole_body
 
     async def _connected(self) -> Any:
         try:
@@ -206,11 +209,13 @@ async def _write(protocol: Any, transport: Any, body: bytes) -> None:
                 return
 
 
-def whole(content: aiohttp.StreamReader, most: int) -> bytes | None:
+def whole(content: Any, most: int) -> bytes | None:
     """The body if all has arrived, else None. Raises TooLargeError."""
-    if not content.is_eof() or content.at_eof() or content.exception() is not None:
+    if content is EMPTY_PAYLOAD or not content._eof or content._exception is not None:
         return None
-    chunks: deque[bytes] = content._buffer  # pyright: ignore[reportPrivateUsage] - what has come
+    chunks: deque[bytes] = content._buffer  # what has come
+    if not chunks:
+        return None
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     chunks.clear()
     if len(body) > most:

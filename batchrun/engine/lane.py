@@ -224,8 +224,7 @@ class Lane:
     def update_probing(self) -> None:
         """Probe with single requests while the provider is down, loading or in doubt."""
         health = self.health
-        well = health.doubt is None and health.loading_since is None and health.opened_at is None
-        if well and self._probing is None:
+        if health.well and self._probing is None:
             return
         probing = probing_of(health)
         down = probing is not None and probing.reason is WaitReason.DOWN

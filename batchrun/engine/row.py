@@ -201,20 +201,22 @@ class RowRunner:
         self, state: RowState, request: Request, judged: Judged, exchange: Exchange | None, alone: float = 0.0
     ) -> None:
         """Decide and perform. `exchange` is None for a stored reply; `alone` is its own Retry-After in seconds."""
-        answer, lane, pool = judged.answer, state.lane or self._services.pool.first, self._services.pool
-        health, live = lane.health, False
-        if exchange is None:
+        answer, pool = judged.answer, self._services.pool
+        lane, source, live = state.lane or pool.first, _LIVE, exchange is not None and not state.from_batch
+        health = lane.health
+        if live:
+            lane.observe(state, answer)
+            if state.elsewhere or (health.alike_rows and health.doubtful):
+                await self._probe_ahead(state, lane)
+            if answer.unremarkable and pool.only is not None:  # nearly every answer, whatever else is known
+                await self._done(state, source, lane, judged, retry.DONE, exchange)
+                return
+        elif exchange is None:
             source = Source.KEPT if pool.first.client is not None else Source.UNSENDING
-            tries = Tries(state.attempts, state.deadlines, state.asks)
-        else:
-            tries = counted(state.attempts, state.deadlines, state.asks, answer)
-            if live := not state.from_batch:
-                source = _LIVE
-                lane.observe(state, answer)
-                if state.elsewhere or (health.alike_rows and health.doubtful):
-                    await self._probe_ahead(state, lane)
-            else:  # all lines of a batch are there at once, and no call is spared by doubting them
-                source, health = Source.BATCH, Health(fitted=True)
+        else:  # all lines of a batch are there at once, and no call is spared by doubting them
+            source, health = Source.BATCH, Health(fitted=True)
+        before = state.attempts, state.deadlines, state.asks
+        tries = Tries(*before) if exchange is None else counted(*before, answer)
         verdict = retry.decide(answer, tries, health, self._policy, self._loop.time())
         if isinstance(verdict, RetryIn):
             verdict = verdict._replace(seconds=max(verdict.seconds, alone))

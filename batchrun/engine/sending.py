@@ -65,7 +65,8 @@ class Sending:
 
     def sent(self, state: RowState, request: Request) -> Request:
         """The row's request as it is sent now."""
-        state.marks, state.added = (), frozenset()
+        if state.marks or state.added:
+            state.marks, state.added = (), frozenset()
         if self._caching is not None and (self._marks_all or state.shared):
             request = self._cached(state, request, self._caching)
         if self._spelling is not None:

@@ -29,7 +29,7 @@ failing rows of a run would look like an outage.
 """
 
 from batchrun.retry.answer import Answer, plain
-from batchrun.retry.decision import DEADLINES, GARBAGE_TRIES, THROTTLED_FOR, Next, decide, resume_step
+from batchrun.retry.decision import DEADLINES, DONE, GARBAGE_TRIES, THROTTLED_FOR, Next, decide, resume_step
 from batchrun.retry.health import ALIKE, BUDGET_PER_SUCCESS, BUDGET_START, DOUBTED_FOR, ONE_ROW_429S, SUSPECTS, Health
 from batchrun.retry.meaning import Meaning, Meanings, Refusal, compiled
 from batchrun.retry.verdict import AskAgain, Done, GiveUp, Policy, RetryIn, StopRun, Tries, Verdict
@@ -39,6 +39,7 @@ __all__ = [
     "BUDGET_PER_SUCCESS",
     "BUDGET_START",
     "DEADLINES",
+    "DONE",
     "DOUBTED_FOR",
     "GARBAGE_TRIES",
     "ONE_ROW_429S",

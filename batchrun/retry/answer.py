@@ -54,6 +54,11 @@ class Answer(NamedTuple):
         return self.status == 200 and self.defect is None
 
     @property
+    def unremarkable(self) -> bool:
+        """An accepted reply without a flag or a complaint."""
+        return self.status == 200 and self.defect is None and self.complaint is None and not self.flags
+
+    @property
     def throttled(self) -> bool:
         """A refusal for lack of a rate, slot or quota: waiting helps."""
         if self.meaning in STOPS or self.meaning is Meaning.NEVER_FITS or self.meaning in OF_WHAT_WAS_ADDED:

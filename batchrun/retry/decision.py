@@ -53,7 +53,7 @@ _LATER = {
 # Hints for rows refused alike after a success, by (web page, as if not found).
 _WEB_PAGE = "the answer is a web page: check the base URL, with its /v1"
 
-_DONE = Done()
+DONE = Done()
 _backoff = wait_random_exponential(multiplier=0.5, max=60)
 
 
@@ -78,7 +78,7 @@ def decide(answer: Answer, tries: Tries, health: Health, policy: Policy, now: fl
 def _judge_reply(answer: Answer, tries: Tries, health: Health, policy: Policy) -> Verdict:
     flags, complaint = answer.flags, answer.complaint
     if not flags:
-        return _DONE if complaint is None else _misfit(answer, complaint, tries, health, policy)
+        return DONE if complaint is None else _misfit(answer, complaint, tries, health, policy)
     room = answer.limited and policy.retry_truncated and tries.asks <= policy.retry_truncated
     if room and Flag.TRUNCATED in flags:
         return AskAgain("the reply is truncated", more_room=True)
@@ -86,7 +86,7 @@ def _judge_reply(answer: Answer, tries: Tries, health: Health, policy: Policy) -
         return _without_answer(answer, tries, health, policy)
     if failing := sorted(flags & policy.fail_on):
         return GiveUp(failing[0], f"the reply is {failing[0]}, which --fail-on makes a failure", permanent=True)
-    return _DONE if complaint is None else _misfit(answer, complaint, tries, health, policy)
+    return DONE if complaint is None else _misfit(answer, complaint, tries, health, policy)
 
 
 def _misfit(answer: Answer, complaint: str, tries: Tries, health: Health, policy: Policy) -> Verdict:
@@ -119,7 +119,7 @@ def _without_answer(answer: Answer, tries: Tries, health: Health, policy: Policy
     if tries.asks <= EMPTY_ASKS:
         return AskAgain(f"no answer: {answer.complaint}")
     if Flag.EMPTY not in policy.fail_on and not answer.checked:
-        return _DONE
+        return DONE
     hint = "" if answer.checked else "; with --fail-on -empty such rows count as done"
     return GiveUp(answer.cause, f"two replies without an answer: {answer.complaint}{hint}", permanent=True)
 
