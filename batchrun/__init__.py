@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from batchrun.errors import BatchrunError, BusyError, ExitCode, RefusedError, StorageError
 
 __version__ = "0.1.0"
-DISTRIBUTION = "batchrun-llm"
-"""The name to install; `batchrun` on the package index is another program."""
+DISTRIBUTION = "batchrun-llm"  # the name to install; `batchrun` on the package index is another program
 
 _PLACES = {
     **dict.fromkeys(("Outcome", "Result", "Run", "open", "run"), "batchrun.api"),

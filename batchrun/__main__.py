@@ -7,7 +7,6 @@ from batchrun import cli
 
 
 def main() -> int:
-    """Run this process's command line and return its exit code."""
     code = cli.main()
     # At its end the interpreter looks once more for cycles among all that was ever loaded: 0.2 s after a run.
     gc.freeze()

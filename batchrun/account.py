@@ -1,8 +1,8 @@
 """The account of a run: the counters of `models.Totals`, and the rules by which they are counted.
 
-The journal's totals (`Account`), `progress.Progress`, samples, JSON and metrics follow from them. A new counter is a field, a line
-here, a migration with its column, its line in `recount` of queries.sql (a property test compares the two), and its words in
-docs/events.md. The journal's writer counts what it commits, the fold what events report.
+The journal's totals (`Account`), `progress.Progress`, samples, JSON and metrics follow from them. A new counter is a
+field, a line here, a migration with its column, its line in `recount` of queries.sql (a property test compares the
+two), and its words in docs/events.md. The journal's writer counts what it commits, the fold what events report.
 """
 
 from dataclasses import fields
@@ -51,9 +51,9 @@ def count_attempt(  # noqa: PLR0913  what counts of an attempt
     invalid: bool,
     possibly_billed: bool,
 ) -> None:
-    """Count an attempt: `paid` with a reply, which is requested again if `invalid`; `possibly_billed` without an answer.
+    """`paid`: with a reply, which is requested again if `invalid`; `possibly_billed`: without an answer.
 
-    `cost` is in picodollars, None where unknown.
+    `cost` is in picodollars.
     """
     if possibly_billed:
         account.possibly_billed += 1
@@ -102,7 +102,7 @@ def count_cost(account: Account, cost: int, bill: Bill | tuple[int, int, int, in
 
 
 def count_outcome(account: Account, outcome: Outcome, shared: tuple[int, int | None] | None) -> None:
-    """`shared` are the tokens and the cost saved by the reply to an equal request."""
+    """`shared`: tokens and cost saved by the reply to an equal request."""
     if outcome is JUST_DONE or outcome.state is State.DONE:
         account.done += 1
         if shared is not None:

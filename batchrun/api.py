@@ -9,8 +9,8 @@
         async for outcome in run:
             ...
 
-The rows are written to a file beside the journal and read from there. The same call again continues the run that belongs to
-its output: done rows are not sent again.
+The rows are written to a file beside the journal. The same call again continues the run of its output: done rows are
+not sent again.
 """
 
 import asyncio
@@ -49,20 +49,18 @@ from batchrun.rows.extras import plain
 
 log = logging.getLogger(__name__)
 
-Rows = Any
-"""A path, or rows: mappings, dataclasses or texts in any iterable, or a data frame of pandas or Polars."""
+Rows = Any  # a path, or rows: mappings, dataclasses or texts in any iterable, or a data frame of pandas or Polars
 
-_TICK = 0.2
-"""Seconds between updates of the progress bar."""
+_TICK = 0.2  # seconds between updates of the progress bar
 
 
 class Outcome(NamedTuple):
     """How one row ended.
 
-    `row` is the input row, `output` the new columns (empty unless it is done). `state` is `done`, `failed` or `skipped`;
-    `permanent` is False for a failure that the next call sends again. `cause` and `message` say why it failed. `flags` are any
-    of truncated, refused, filtered, odd, empty, numbers. `line` is its position in the rows, from 1; `seconds` the duration of
-    the last request.
+    `row` is the input row, `output` the new columns of a done one. `state` is `done`, `failed` or `skipped`; the next
+    call sends a failure again unless it is `permanent`. `cause` and `message` say why it failed. `flags` are any of
+    truncated, refused, filtered, odd, empty, numbers. `line` is its position in the rows, from 1; `seconds` the
+    duration of the last request.
     """
 
     line: int
@@ -81,10 +79,10 @@ class Outcome(NamedTuple):
 class Result:
     """The result of a run.
 
-    `rows` are the done rows in input order with their new columns: a list of dictionaries, or a data frame if one was passed.
-    `outcomes` are all rows that have ended. `exit_code` is that of the command: 0 every row done, 3 some failed, 4 fatal
-    provider error, 6 budget used up, 7 waiting for batches. `message` and `hint` say why it stopped and what to do. `cost` is
-    in US dollars, None if no price is known. `output` is the file that was written, `run` the run's id.
+    `rows` are the done rows in input order with their new columns: dictionaries, or a data frame if one was passed.
+    `outcomes` are all rows that have ended. `exit_code`: 0 every row done, 3 some failed, 4 fatal provider error, 6
+    budget used up, 7 waiting for batches. `message` and `hint` say why it stopped and what to do. `cost` is in US
+    dollars, None if no price is known. `output` is the file that was written, `run` the run's id.
     """
 
     rows: Any
@@ -108,7 +106,7 @@ class Result:
         return self.exit_code is ExitCode.OK
 
     def check(self) -> Self:
-        """Return this result; raises BatchrunError unless every row is done."""
+        """Raises BatchrunError unless every row is done."""
         if not self.ok:
             message = self.message or f"{self.totals.failed} of {self.totals.rows} rows failed"
             raise BatchrunError(message, self.hint or "see `outcomes`, fix the cause, and call it again")
@@ -126,10 +124,10 @@ def run(
 ) -> Result:
     """Run a prompt over rows and wait for the end; also works inside a running event loop, as in a notebook.
 
-    `prompt` is a name, a path or a text. `options` are the command's by their names in `batchrun.toml` (docs/configuration.md):
-    `profile="sim"`, `max_cost=5`, `concurrency=8`, `params={"temperature": 0}`, `variables={"language": "German"}` for `--set`.
-    `output` [default: `rows.PROMPT.jsonl`, or as the command for a path] identifies the run, which the same call continues.
-    `progress` shows a bar.
+    `prompt` is a name, a path or a text. `options` are the command's by their names in `batchrun.toml`
+    (docs/configuration.md): `profile="sim"`, `max_cost=5`, `params={"temperature": 0}`, `variables={"language":
+    "German"}` for `--set`. `output` [default: `rows.PROMPT.jsonl`, or as the command for a path] identifies the run,
+    which the same call continues. `progress` shows a bar.
 
     Raises RefusedError if it is refused before any request, BusyError if another process works on the run, StorageError
     for disk errors. Errors of the provider are in the result.
@@ -169,14 +167,14 @@ def open(
 ) -> "Run":
     """A run whose rows can be processed as they end, on the running loop. Parameters and errors are those of `run`.
 
-    Use it as an asynchronous context manager. Leaving it early stops the run: it waits for requests in flight, and the other
-    rows stay pending.
+    Use it as an asynchronous context manager. Leaving it early stops the run: it waits for requests in flight, and the
+    other rows stay pending.
     """
     return Run(_Call(rows, prompt, {"model": model, "output": output, **options}))
 
 
 class Run:
-    """A run under way: iterate over it for outcomes in the order in which rows end; then await `result`."""
+    """Iterate over it for outcomes in the order in which rows end; then await `result`."""
 
     def __init__(self, call: "_Call") -> None:
         self._call = call
@@ -207,7 +205,7 @@ class Run:
             raise error
 
     async def result(self) -> Result:
-        """The result, once every row has ended. Raises what `run` raises."""
+        """Once every row has ended. Raises what `run` raises."""
         assert self._task is not None, "use it as an asynchronous context manager"
         return await self._task
 
@@ -354,7 +352,7 @@ def _outcome(plan: Plan, record: Record) -> Outcome:
 
 
 def _frame_kind(rows: Rows) -> Callable[[list[dict[str, Any]]], Any] | None:
-    """The class of a data frame, None for other rows; imports nothing."""
+    """The class of a data frame; imports nothing."""
     module = type(rows).__module__.partition(".")[0]
     if module == "pandas" and hasattr(rows, "to_dict") and hasattr(rows, "columns"):
         return cast("Callable[[list[dict[str, Any]]], Any]", type(rows))
@@ -364,7 +362,7 @@ def _frame_kind(rows: Rows) -> Callable[[list[dict[str, Any]]], Any] | None:
 
 
 def _records(rows: Rows) -> Iterable[dict[str, Any]]:
-    """The rows as dictionaries of JSON values. Raises RefusedError for none, or a row that cannot be one."""
+    """As dictionaries of JSON values. Raises RefusedError for none, or a row that cannot be one."""
     if hasattr(rows, "to_dicts"):
         rows = rows.to_dicts()
     elif hasattr(rows, "to_dict") and hasattr(rows, "columns"):

@@ -1,14 +1,14 @@
 """Hard caps on a run's money, tokens and requests. Pure.
 
-Before a request is sent its worst case is reserved; at its end the charge replaces the reservation. So for each cap at any time
+Before a request is sent its worst case is reserved; at its end the charge replaces the reservation. So for each cap
 
     charged + reserved ≤ cap
 
-as long as no charge exceeds its reservation. `raised` increases a reservation whose request proves dearer, even over the cap; then
-nothing is granted until the sum is below it. Charges of earlier sessions count. An attempt without an answer is charged its whole
-reservation, as it may have been billed. A request that was not sent is refunded.
+as long as no charge exceeds its reservation. `raised` increases a reservation whose request proves dearer, even over
+the cap; then nothing is granted until the sum is below it. An attempt without an answer is charged its whole
+reservation, as it may have been billed.
 
-A reservation that does not fit is `Later` while something in flight may release a part, else `Reached`, as at the cap of requests.
+A reservation that does not fit is `Later` while something in flight may release a part, else `Reached`.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Sum(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
-    """The caps; None is none. `cost` is in picodollars."""
+    """`cost` is in picodollars."""
 
     cost: int | None = None
     tokens: int | None = None
@@ -39,8 +39,6 @@ class Caps:
 
 
 class Held(NamedTuple):
-    """A granted reservation."""
-
     cost: int
     tokens: int
 
@@ -50,21 +48,21 @@ class Later(NamedTuple):
 
 
 class Reached(NamedTuple):
-    """`cap` is the one in the way: `cost`, `tokens` or `requests`."""
+    """`cap` is `cost`, `tokens` or `requests`."""
 
     cap: str
 
 
 class Budget:
-    """A run's budget; `charged` is that of earlier sessions."""
+    """`charged` is that of earlier sessions."""
 
     def __init__(self, caps: Caps, charged: Sum = Sum()) -> None:  # noqa: B008  an immutable record
         self._caps = caps
         self._cost, self._tokens, self._requests = charged
         self._held_cost = self._held_tokens = self._in_flight = 0
 
-    def ask(self, cost: int, tokens: int, requests: int = 1) -> Held | Later | Reached:
-        """Reserve the worst case of so many requests."""
+    def reserve(self, cost: int, tokens: int, requests: int = 1) -> Held | Later | Reached:
+        """The worst case of so many requests."""
         caps = self._caps
         if caps.requests is not None and self._requests + requests > caps.requests:
             return Reached("requests")
@@ -83,7 +81,7 @@ class Budget:
         self._held_cost += cost - held.cost
 
     def charge(self, held: Held, cost: int, tokens: int, requests: int = 1) -> None:
-        """Replace the reservation of ended requests by the charge."""
+        """Replace the reservation of ended requests."""
         self._in_flight -= requests
         self._held_cost -= held[0]
         self._held_tokens -= held[1]
@@ -112,7 +110,7 @@ class Budget:
 
     @property
     def charged(self) -> Sum:
-        """What is charged; its requests are all that were sent."""
+        """Its requests are all that were sent."""
         return Sum(self._cost, self._tokens, self._requests)
 
     @property

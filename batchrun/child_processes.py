@@ -1,4 +1,4 @@
-"""For processes that batchrun starts: an environment without secrets, and output into the log."""
+"""Processes that batchrun starts: an environment without secrets, and output into the log."""
 
 import logging
 import re
@@ -13,7 +13,7 @@ _SECRET = re.compile(r"(KEY|KEYS|TOKEN|TOKENS|SECRET|SECRETS|PASSWORD|PASSWD|PAS
 def without_secrets(
     environ: Mapping[str, str], names: Collection[str] = (), values: Collection[str] = ()
 ) -> dict[str, str]:
-    """The environment without variables that are named like secrets, are in `names`, or contain one of `values`."""
+    """Without variables that are named like secrets, are in `names`, or contain one of `values`."""
     held = [value for value in values if value]
     return {
         name: value
@@ -23,7 +23,7 @@ def without_secrets(
 
 
 def into_log(reading: int) -> None:
-    """Log each line from this pipe until it is closed."""
+    """Each line from a pipe, until it is closed."""
     with open(reading, encoding="utf-8", errors="backslashreplace", newline="\n") as lines:
         while line := lines.readline(_LINE):
             log.info("%s", line.rstrip("\n"))

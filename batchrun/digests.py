@@ -1,19 +1,16 @@
 """Digests of requests and rows' texts: 128 bits in hexadecimal.
 
-Of 2 MB BLAKE3 takes 0.3 ms, BLAKE2b 2.1, SHA-256 in hardware 1.1; of short texts BLAKE2b is faster. A journal states its kind, as only
-equal kinds compare; earlier ones do not and are BLAKE2b.
+Of 2 MB BLAKE3 takes 0.3 ms, BLAKE2b 2.1, SHA-256 in hardware 1.1; of short texts BLAKE2b is faster. A journal states
+its kind, as only equal kinds compare; earlier ones are BLAKE2b.
 """
 
 from collections.abc import Callable
 from hashlib import blake2b
 
-BLAKE2B = "blake2b"
-"""BLAKE2b-128 for any length (RFC 7693)."""
-BLAKE3 = "blake3"
-"""BLAKE2b-128 under `LONG` bytes, else 128 bits of BLAKE3 (github.com/BLAKE3-team/BLAKE3-specs)."""
+BLAKE2B = "blake2b"  # BLAKE2b-128 for any length (RFC 7693)
+BLAKE3 = "blake3"  # BLAKE2b-128 under `LONG` bytes, else 128 bits of BLAKE3 (github.com/BLAKE3-team/BLAKE3-specs)
 KINDS = (BLAKE2B, BLAKE3)
-LONG = 8192
-"""Bytes from which BLAKE3 is used; runs of short rows do not load it."""
+LONG = 8192  # bytes from which BLAKE3 is used; runs of short rows do not load it
 
 
 def digest_of(kind: str, beginning: bytes = b"") -> Callable[[bytes], str]:

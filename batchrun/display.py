@@ -1,7 +1,6 @@
 """Foreign text made safe to show: in every message, log line, table cell and title.
 
-It can carry terminal commands (ESC, OSC, C1), overwrite a line, turn the reading direction or hide characters. For display only: files
-stay exact.
+It can carry terminal commands (ESC, OSC, C1), overwrite a line, turn the reading direction or hide characters.
 """
 
 import os
@@ -22,10 +21,11 @@ def counted(number: int, noun: str = "row") -> str:
 
 
 def printable(text: str, limit: int | None = None) -> str:
-    """The text on one line, without effects; at most `limit` characters, the last then "…".
+    r"""On one line, without effects; at most `limit` characters, the last then "…".
 
-    C0 controls and DEL become Unicode pictures (ESC ␛, line feed ␊); C1 controls, bidirectional and zero-width characters, line
-    separators and lone surrogates become escapes (`\\x9b`, `\\u202e`). Combining marks in a row are cut after eight.
+    C0 controls and DEL become Unicode pictures (ESC ␛, line feed ␊); C1 controls, bidirectional and zero-width
+    characters, line separators and lone surrogates become escapes (`\x9b`, `\u202e`). Combining marks in a row are cut
+    after eight.
     """
     cut = text if limit is None else text[: limit + 1]
     if not (cut.isascii() and cut.isprintable()):
@@ -37,7 +37,7 @@ def printable(text: str, limit: int | None = None) -> str:
 
 
 class _Pictures(dict[int, str | int]):
-    """A table for `str.translate`, filled as characters come."""
+    """A table for `str.translate`, filled on demand."""
 
     def __missing__(self, code: int) -> str | int:
         char = chr(code)
@@ -73,5 +73,5 @@ def _bounded_stretch(stretch: str) -> str:
 
 
 def coloured(stream: TextIO) -> bool:
-    """Whether to use colours: a terminal, without NO_COLOR and TERM=dumb."""
+    """A terminal, without NO_COLOR and TERM=dumb."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """How a command ends; documented in `--help`. Codes over 128 follow the shell's 128 + signal number."""
+    """Documented in `--help`. Codes over 128 are the shell's 128 + signal number."""
 
     OK = 0
     UNEXPECTED = 1
@@ -37,7 +37,7 @@ class ExitCode(IntEnum):
 
 
 class BatchrunError(Exception):
-    """An error that batchrun explains. `hint` is the next step, shown on its own line."""
+    """An error that batchrun explains; `hint` is the next step, shown on its own line."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.UNEXPECTED
 
@@ -58,7 +58,7 @@ class InputError(RefusedError):
 
 
 class PromptError(RefusedError):
-    """`line` is that of its file, from 1, if known."""
+    """`line` is that of its file, from 1."""
 
     def __init__(self, message: str, hint: str | None = None, line: int | None = None) -> None:
         super().__init__(message, hint)

@@ -12,8 +12,7 @@ from batchrun.errors import ExitCode
 from batchrun.models import Bill, Outcome, State, Totals, Usage
 
 POST_ONLY = "post-processing only"
-IMPORT_ONLY = "results that were brought"
-"""The `host` of a run that sends nothing."""
+IMPORT_ONLY = "imported results"  # the `host` of a run that sends nothing
 
 
 class WaitReason(StrEnum):
@@ -50,19 +49,16 @@ class IntakeProgress:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The run begins to send. `totals` is the journal's account; `price` is in words; `to_send` is set if not all rows are sent; `lanes` are
-    the names of several. `tiers` are earlier sessions' replies by non-standard service tier, if tiers were chosen: (number, cost).
-    """
-
     run: str
-    totals: Totals
+    totals: Totals  # the journal's account
     host: str
     model: str
     simulated: bool
     at: float
-    price: str | None = None
-    to_send: int | None = None
-    lanes: tuple[str, ...] = ()
+    price: str | None = None  # in words
+    to_send: int | None = None  # set if not all rows are sent
+    lanes: tuple[str, ...] = ()  # the names of several
+    # earlier sessions' replies by non-standard tier, if tiers were chosen: (number, cost)
     tiers: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
 
     @property
@@ -73,7 +69,7 @@ class RunStarted:
 
 
 class AttemptStarted(NamedTuple):
-    """It is committed and sent now. `line` as in `models.Row`."""
+    """It is committed and sent now."""
 
     seq: int
     line: int
@@ -82,29 +78,25 @@ class AttemptStarted(NamedTuple):
 
 
 class AttemptEnded(NamedTuple):
-    """`cause` is a short stable phrase, None for an accepted reply; `status` is the HTTP status, 0 for none; `throttled`: a 429; `retry`: the
-    row will be sent again; `paid`: a reply came; `bill` is `cost` by kind; `lane` is set in a run with several.
-    """
-
     seq: int
     line: int
     number: int
     at: float
-    status: int
-    cause: str | None
-    throttled: bool
-    retry: bool
-    paid: bool
+    status: int  # 0 without an HTTP answer
+    cause: str | None  # a short stable phrase, None for an accepted reply
+    throttled: bool  # a 429
+    retry: bool  # the row will be sent again
+    paid: bool  # a reply came
     possibly_billed: bool
     seconds: float
     usage: Usage | None
     cost: int | None = None
-    bill: Bill | None = None
-    lane: str = ""
+    bill: Bill | None = None  # `cost` by kind
+    lane: str = ""  # set in a run with several
 
 
 class RowFinished(NamedTuple):
-    """A row's outcome is committed. `deduplicated`: by the reply to an equal request, which saved so many tokens and picodollars."""
+    """A row's outcome is committed."""
 
     seq: int
     line: int
@@ -112,28 +104,24 @@ class RowFinished(NamedTuple):
     key: str
     at: float
     outcome: Outcome
-    deduplicated: bool = False
-    saved_tokens: int = 0
-    saved: int | None = None
+    deduplicated: bool = False  # by the reply to an equal request, which saved the next two
+    saved_tokens: int = 0  # of that request
+    saved: int | None = None  # its cost
 
 
 class RowsAnswered(NamedTuple):
-    """Rows are done and committed together, with their sums.
-
-    `without_usage` of them state no tokens, `unpriced` have no known price. `tiers` as in `RunStarted`. `each` yields the events of single
-    attempts and rows. `sent` are the numbers of rows whose attempts began with an `AttemptStarted`; the others were in a batch.
-    """
+    """Rows are done and committed together, with their sums."""
 
     rows: int
     at: float
     usage: Usage
-    tiers: Mapping[str, tuple[int, int]]
+    tiers: Mapping[str, tuple[int, int]]  # as in `RunStarted`
     cost: int
     bill: Bill
-    unpriced: int
-    without_usage: int
-    each: Callable[[], Iterator[AttemptEnded | RowFinished]]
-    sent: Sequence[int] = ()
+    unpriced: int  # rows without a known price
+    without_usage: int  # rows that state no tokens
+    each: Callable[[], Iterator[AttemptEnded | RowFinished]]  # the events of single attempts and rows
+    sent: Sequence[int] = ()  # rows whose attempts began with an `AttemptStarted`; the others were in a batch
 
 
 class RowLost(NamedTuple):
@@ -146,22 +134,22 @@ class RowLost(NamedTuple):
 
 
 class RowDivided(NamedTuple):
-    """The reply was cut off: the text is sent again in so many `pieces`, which are rows."""
+    """The reply was cut off: the text is sent again in pieces."""
 
     seq: int
     line: int
-    pieces: int
+    pieces: int  # which are rows
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """No request is sent; `until` is None where unknown. `said` is the provider's message."""
+    """No request is sent."""
 
     reason: WaitReason
-    until: float | None
+    until: float | None  # None: unknown
     at: float
-    said: str = ""
+    message: str = ""  # the provider's
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,85 +161,72 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class LimitsChanged:
-    """Rates are per minute, None without a known limit.
-
-    `blocked_by` is what blocks the next request at this moment, even for a millisecond: what limits throughput. `basis` is
-    what the rate in force rests on: "stated", "inferred" from how stated figures move, or "learned" from 429s.
-    """
+    """Rates are per minute."""
 
     in_flight: int
     allowed: int
     cap: int
-    rpm: float | None
+    rpm: float | None  # None without a known limit
     tpm: float | None
     requests_available: float | None
     tokens_available: float | None
-    blocked_by: WaitReason | None
+    blocked_by: WaitReason | None  # what blocks the next request, even for a millisecond
     at: float
-    basis: str = ""
+    basis: str = ""  # of the rate: "stated", "inferred" from how stated figures move, or "learned" from 429s
 
 
 class PostChanged(NamedTuple):
-    """Rows in post-processing, and workers; 0 is a thread of this process, or with `on_cluster` none that has answered yet."""
+    """Rows in post-processing, and workers."""
 
     rows: int
-    workers: int
+    workers: int  # 0: a thread of this process, or with `on_cluster` none that has answered yet
     at: float
     on_cluster: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """No new request is sent; the run waits for those in flight until `until`.
-
-    `post` rows are in post-processing, which ends soon after the last reply; resuming does the rest.
-    """
+    """No new request is sent; the run waits for those in flight until `until`."""
 
     in_flight: int
     until: float
     why: str
     at: float
-    post: int = 0
+    post: int = 0  # rows in post-processing, which ends soon after the last reply; resuming does the rest
 
 
 class LaneChanged(NamedTuple):
-    """`until` is when a closed lane is tried again."""
-
     lane: str
     state: LaneState
     reason: str
-    until: float | None
+    until: float | None  # when a closed lane is tried again
     at: float
 
 
 class SendersChanged(NamedTuple):
-    """Numbers of senders; suspect ones are silent and get no requests; `lost` in this session, `why` one was now."""
+    """Numbers of senders."""
 
     starting: int
     ready: int
-    suspect: int
-    lost: int
-    why: str
+    suspect: int  # silent, without requests
+    lost: int  # in this session
+    why: str  # one was lost now
     at: float
 
 
 class BatchChanged(NamedTuple):
-    """`remote` is the provider's id, `status` its word, `done` and `failed` its counts; `in_batches` are the run's rows in any. `since`
-    (submission), `expires` and `next` (poll) are Unix seconds.
-    """
-
     chunk: int
     state: str
     rows: int
-    remote: str | None
-    status: str | None
-    done: int
+    remote: str | None  # the provider's id
+    status: str | None  # the provider's word
+    done: int  # as counted by the provider, like `failed`
     failed: int
-    since: float | None
-    expires: float | None
-    next: float | None
+    since: float | None  # Unix seconds of the submission
+    expires: float | None  # Unix seconds
+    next: float | None  # Unix seconds of the next poll
     note: str | None
-    in_batches: int
+    in_batches: int  # rows of the run in any
     at: float
 
 
@@ -265,15 +240,13 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """`totals` is final. `files` were written; `notes` are sentences of the summary."""
-
     exit_code: ExitCode
-    totals: Totals
+    totals: Totals  # final
     message: str | None
     hint: str | None
-    files: tuple[str, ...]
+    files: tuple[str, ...]  # that were written
     at: float
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences of the summary
 
 
 Event = (
@@ -297,8 +270,7 @@ Event = (
     | RunEnded
 )
 
-Emit = Callable[[Event], None]
-"""Called with every event, in order, on the loop; returns at once."""
+Emit = Callable[[Event], None]  # called with every event, in order, on the loop; returns at once
 
 
 def single(event: Event) -> Iterable[Event]:

@@ -1,4 +1,4 @@
-"""The answer in a model's text: thinking, fences and words around it, the JSON values in it. Pure, and linear in its length.
+"""The answer in a model's text: thinking, fences and words around it, the JSON values in it. Pure, and linear.
 
 JSON is searched in one order (`candidates`): the text, without thinking, the last fenced block, the last whole values.
 """
@@ -21,8 +21,7 @@ _CHANNEL_END = re.compile(r"<\|(?:end|return|call)\|>(?:<\|start\|>assistant)?|<
 _BARE_CHANNELS = re.compile(r"\s*analysis(?=[^a-z])(?P<thinking>.*)assistantfinal(?P<answer>.*)", re.DOTALL)
 THINKING_STARTS = ("<", "[", "◁", " ", "\t", "\r", "\n", "analysis")
 """Beginnings of a text with thinking, and of a blank one."""
-THINKING_ENDS = "think>"
-"""Part of any text whose thinking has no opening mark."""
+THINKING_ENDS = "think>"  # in any text whose thinking has no opening mark
 # A value of its own, unlike a bracket in prose: what can follow its opening.
 _OPENING = re.compile(r"\{(?=\s*[\"}])|\[(?=\s*[\"\[\]{\dtfn-])")
 _ANY_OPENING = re.compile(r"[{\[]")
@@ -30,7 +29,7 @@ _SIGN = re.compile(r"\\.|[{}\[\]\"]", re.DOTALL)
 
 
 class Text(NamedTuple):
-    """`thinking` is None without any; `closed` is False where the text breaks off in it."""
+    """`closed` is False if the text breaks off in its thinking."""
 
     thinking: str | None
     answer: str
@@ -46,18 +45,18 @@ class Block(NamedTuple):
 
 
 def split(text: str) -> Text:
-    """Split thinking from the answer, by the marks of `providers/thinking.toml`.
+    """By the marks of `providers/thinking.toml`.
 
-    After an unclosed opening mark all is thinking. A closing mark without an opening one counts only at the beginning or end of a line,
-    as an answer may mention it.
+    After an unclosed opening mark all is thinking. A closing mark without an opening one counts only at the beginning
+    or end of a line, as an answer may mention it.
     """
     if not text.startswith(THINKING_STARTS) and THINKING_ENDS not in text:
         return Text(None, text)
-    opened, lone = _marks()
+    opened, closing, lone = _marks()
     thoughts: list[str] = []
     rest = text
     while found := opened.match(rest):
-        inside, mark, rest = rest[found.end() :].partition(_closing()[found[1]])
+        inside, mark, rest = rest[found.end() :].partition(closing[found[1]])
         thoughts.append(inside)
         if not mark:
             return Text(_joined(thoughts), "", closed=False)
@@ -69,19 +68,12 @@ def split(text: str) -> Text:
 
 
 @cache
-def _closing() -> dict[str, str]:
-    return {block["open"]: block["close"] for block in table("thinking")["block"]}
-
-
-@cache
-def _marks() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """An opening mark; and all up to the last closing one that can stand alone."""
-    blocks = table("thinking")["block"]
-    opening = "|".join(re.escape(block["open"]) for block in blocks)
-    alone = "|".join(re.escape(block["close"]) for block in blocks if block.get("lone"))
-    return re.compile(rf"\s*({opening})"), re.compile(
-        rf"(?P<thinking>.*)(?:(?:^|\n)[ \t]*(?:{alone})|(?:{alone})(?=[ \t]*(?:\r?\n|$)))", re.DOTALL
-    )
+def _marks() -> tuple[re.Pattern[str], dict[str, str], re.Pattern[str]]:
+    """An opening mark; the closing one of each; all up to the last closing one that can stand alone."""
+    closing = {block["open"]: block["close"] for block in table("thinking")["block"]}
+    alone = "|".join(re.escape(block["close"]) for block in table("thinking")["block"] if block.get("lone"))
+    lone = rf"(?P<thinking>.*)(?:(?:^|\n)[ \t]*(?:{alone})|(?:{alone})(?=[ \t]*(?:\r?\n|$)))"
+    return re.compile(rf"\s*({'|'.join(map(re.escape, closing))})"), closing, re.compile(lone, re.DOTALL)
 
 
 def _joined(thoughts: list[str]) -> str:
@@ -127,7 +119,7 @@ def blocks(text: str, *, loose: bool = False) -> list[Block]:
 
 
 def _closed_at(text: str, start: int) -> int:
-    """The index after the closing bracket, 0 without one."""
+    """The index after the closing bracket, or 0."""
     depth, quoted = 0, False
     for sign in _SIGN.finditer(text, start):
         character = sign[0]

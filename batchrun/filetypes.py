@@ -7,15 +7,14 @@ from typing import Any, NamedTuple
 
 from batchrun.providers import table
 
-HEAD = 256 * 1024
-"""Bytes of a file that suffice: a JPEG has its size after metadata and colour profile."""
+HEAD = 256 * 1024  # bytes of a file that suffice: a JPEG has its size after metadata and colour profile
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """JPEG markers of a frame, which has the size (ITU T.81, table B.1)."""
 
 
 class Kind(NamedTuple):
-    """Kind of input, media type, name as audio format, usual suffix."""
+    """`format`: as audio; `suffix`: the usual one."""
 
     kind: str
     type: str
@@ -49,7 +48,6 @@ def known_types() -> Mapping[str, Kind]:
 
 
 def type_of(head: bytes) -> Kind | None:
-    """The type, or None where it is unknown."""
     for start, at, also, kind in _magics():
         if head.startswith(start) and head.startswith(also, at):
             return kind
@@ -61,7 +59,7 @@ def is_known(head: bytes) -> bool:
 
 
 def pixels(head: bytes, type: str) -> tuple[int, int]:
-    """(width, height), (0, 0) where unreadable."""
+    """(width, height), (0, 0) if unreadable."""
     try:
         return _SIZES[type](head) if type in _SIZES else (0, 0)
     except (struct.error, IndexError):
@@ -77,7 +75,7 @@ def _gif(head: bytes) -> tuple[int, int]:
 
 
 def _jpeg(head: bytes) -> tuple[int, int]:
-    """The size in the first frame."""
+    """In the first frame."""
     at = 2
     while head[at] == 0xFF:
         marker = head[at + 1]
@@ -93,7 +91,7 @@ def _jpeg(head: bytes) -> tuple[int, int]:
 
 
 def _webp(head: bytes) -> tuple[int, int]:
-    """The size in its three forms: lossy, lossless, extended (RFC 9649)."""
+    """Lossy, lossless and extended form (RFC 9649)."""
     form = head[12:16]
     if form == b"VP8X":
         return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")

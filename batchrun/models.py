@@ -1,7 +1,8 @@
 """Records of a row from input to output.
 
-A row is read (`Row`), rendered (`Request`), sent (`Exchange`), parsed (`Reply` or `Defect`) and ended (`Outcome`). Those made once per
-row or attempt are named tuples, at a third of the cost of a frozen dataclass. Money is in picodollars.
+A row is read (`Row`), rendered (`Request`), sent (`Exchange`), parsed (`Reply` or `Defect`) and ended (`Outcome`).
+Those made once per row or attempt are named tuples, at a third of the cost of a frozen dataclass. Money is in
+picodollars.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 
 class State(StrEnum):
-    """State of a row. At the end done + failed + skipped + unknown + pending = rows in."""
+    """At the end done + failed + skipped + unknown + pending = rows in."""
 
     PENDING = "pending"
     IN_FLIGHT = "in flight"
@@ -23,18 +24,18 @@ class State(StrEnum):
 
 
 class Flag(StrEnum):
-    """Property of a reply. `odd`: unknown finish reason; `empty`: no answer; `numbers`: not those of its source."""
+    """Property of a reply."""
 
     TRUNCATED = "truncated"
     REFUSED = "refused"
     FILTERED = "filtered"
-    ODD = "odd"
-    EMPTY = "empty"
-    NUMBERS = "numbers"
+    ODD = "odd"  # unknown finish reason
+    EMPTY = "empty"  # no answer
+    NUMBERS = "numbers"  # not those of its source
 
 
 class Endpoint(StrEnum):
-    """Endpoints, as in the `url` of an OpenAI Batch request."""
+    """As in the `url` of an OpenAI Batch request."""
 
     CHAT = "/v1/chat/completions"
     RESPONSES = "/v1/responses"
@@ -60,24 +61,20 @@ class Blank(StrEnum):
 
 
 class File(NamedTuple):
-    """A picture, audio or document of a request, the value of the prompt's variable `input`.
+    """A picture, audio or document of a request."""
 
-    `path` is absolute, or an address that is sent as it is, without `sha256`, `type` and `size`. `type` is the media type by content,
-    `modified` in seconds since 1970; `width` and `height` are pixels, 0 where unknown.
-    """
-
-    input: str
-    path: str
+    input: str  # the prompt's variable
+    path: str  # absolute, or an address that is sent unchanged, without the next three
     size: int = 0
-    type: str = ""
+    type: str = ""  # media type by content
     sha256: str = ""
-    modified: float = 0.0
-    width: int = 0
+    modified: float = 0.0  # seconds since 1970
+    width: int = 0  # pixels, 0 if unknown
     height: int = 0
 
     @property
     def encoded(self) -> int:
-        """Bytes of the file in a body: base64."""
+        """Bytes in a body: base64."""
         return 4 * ((self.size + 2) // 3)
 
 
@@ -93,42 +90,33 @@ made = cast("_Make", tuple.__new__)  # pyright: ignore[reportUnknownMemberType] 
 
 
 class Row(NamedTuple):
-    """One input record.
+    """One input record."""
 
-    `line` is what messages name, from 1: line of a text file, element of a JSON array, record of a table, file of a directory. `key` is
-    the value of the id column, None where content identifies rows. `text` is the record as a JSON object, of JSONL and JSON arrays to the
-    character; `fields` is it parsed, `encoded` in UTF-8. `files` are None where they were not searched yet.
-    """
-
-    line: int
-    key: str | None
-    text: str
-    fields: dict[str, Any]
-    files: tuple[File, ...] | None = None
-    encoded: bytes | None = None
+    line: int  # from 1, in messages: line of a text, element of an array, record of a table, file of a directory
+    key: str | None  # of the id column, None if content identifies rows
+    text: str  # as a JSON object, of JSONL and JSON arrays to the character
+    fields: dict[str, Any]  # of `text`
+    files: tuple[File, ...] | None = None  # None: not searched yet
+    encoded: bytes | None = None  # `text` in UTF-8
 
 
 class Invalid(NamedTuple):
-    """A record that cannot be a row: its text (Latin-1 where it is not UTF-8), and the reason."""
+    """A record that cannot be a row."""
 
     line: int
-    text: str
+    text: str  # Latin-1 if it is not UTF-8
     reason: str
 
 
 class Request(NamedTuple):
-    """What one row sends.
-
-    `output_limit` is the body's limit of output tokens (all choices). The body names `files` by digest; their content is put in when it is
-    sent (`media.filled`). `file_tokens` is by the vendor's formula; `named` are `model` and `service_tier`, None until they are parsed.
-    """
+    """What one row sends."""
 
     endpoint: Endpoint
     body: bytes
-    output_limit: int | None
-    files: tuple[File, ...] = ()
-    file_tokens: int = 0
-    named: tuple[Any, Any] | None = None
+    output_limit: int | None  # the body's limit of output tokens, for all choices
+    files: tuple[File, ...] = ()  # named in the body by digest; their content is put in when it is sent
+    file_tokens: int = 0  # by the vendor's formula
+    named: tuple[Any, Any] | None = None  # `model` and `service_tier`, None until they are parsed
 
     @property
     def size(self) -> int:
@@ -141,40 +129,34 @@ class Request(NamedTuple):
         return len(self.body) + 4 * self.file_tokens
 
 
-PICODOLLARS = 10**12
-"""Picodollars in a US dollar."""
+PICODOLLARS = 10**12  # in a US dollar
 
 
 class Usage(NamedTuple):
-    """Tokens of one reply, as the provider counted them.
-
-    `cached` (cache reads), `written` (cache writes; `written_long` of it for an hour), `input_audio` and `input_image` are parts of `input`;
-    `reasoning`, `output_audio` and `output_image` of `output`. `tier` is the reply's service tier, `default` for the standard one; `charged`
-    the cost that the provider states.
-    """
+    """Tokens of one reply, as the provider counted them."""
 
     input: int
     output: int
-    cached: int
-    reasoning: int
-    written: int = 0
-    written_long: int = 0
-    input_audio: int = 0
-    output_audio: int = 0
-    input_image: int = 0
-    output_image: int = 0
-    tier: str | None = None
-    charged: int | None = None
+    cached: int  # part of `input`: cache reads
+    reasoning: int  # part of `output`
+    written: int = 0  # part of `input`: cache writes
+    written_long: int = 0  # part of `written`: for an hour
+    input_audio: int = 0  # part of `input`
+    output_audio: int = 0  # part of `output`
+    input_image: int = 0  # part of `input`
+    output_image: int = 0  # part of `output`
+    tier: str | None = None  # the reply's service tier
+    charged: int | None = None  # the cost that the provider states
 
 
 class Bill(NamedTuple):
-    """The charge of an attempt by kind. `other`: fees, and charges without a known kind."""
+    """The charge of an attempt by kind."""
 
     input: int = 0
     cached: int = 0
     written: int = 0
     output: int = 0
-    other: int = 0
+    other: int = 0  # fees, and charges without a known kind
 
     @property
     def total(self) -> int:
@@ -199,83 +181,65 @@ class Fault(StrEnum):
 
 
 class Exchange(NamedTuple):
-    """One HTTP exchange.
+    """One HTTP exchange."""
 
-    `status` is 0 without a complete answer; then `fault` and `detail` are set. `headers` have lower-case names. `left` and `ended` are
-    monotonic seconds; `sent`: the request may have been billed.
-    """
-
-    status: int
-    headers: Mapping[str, str]
+    status: int  # 0 without a complete answer
+    headers: Mapping[str, str]  # lower-case names
     body: bytes
-    left: float
-    ended: float
-    fault: Fault | None
+    left: float  # monotonic seconds
+    ended: float  # the same
+    fault: Fault | None  # set without a complete answer, like `detail`
     detail: str
-    sent: bool
+    sent: bool  # it may have been billed
 
 
 class Reply(NamedTuple):
-    """A parsed 200 body. `value` is for the output column: text, an embedding, or tool calls.
+    """A parsed 200 body."""
 
-    `text` is without thinking; `usage` is None where none is credible. `thinking` is where an `empty` reply has its thinking.
-    """
-
-    value: Any
-    text: str | None
+    value: Any  # for the output column: text, an embedding, or tool calls
+    text: str | None  # without thinking
     finish: str | None
     flags: frozenset[Flag]
-    usage: Usage | None
+    usage: Usage | None  # None if none is credible
     model: str | None
-    thinking: str | None = None
+    thinking: str | None = None  # of an `empty` reply
 
 
 class Defect(NamedTuple):
-    """Why a 200 body is not a reply. `unreadable`: whole, but of an unknown format, as the next one will be."""
+    """Why a 200 body is not a reply."""
 
     reason: str
     usage: Usage | None
-    unreadable: bool = False
+    unreadable: bool = False  # whole, but of an unknown format, as the next one will be
 
 
 class Outcome(NamedTuple):
-    """How a row ended.
-
-    `permanent` is False for a retryable failure. `cause` is a short stable phrase, `message` the detail. `value` is the JSON text of the
-    output where it differs from the reply's value. `added` is a JSON object that post-processing merges into the output row. `post`:
-    post-processing failed, and the reply is kept; `trace` is its traceback.
-    """
+    """How a row ended."""
 
     state: State
-    permanent: bool
-    cause: str | None
+    permanent: bool  # False for a retryable failure
+    cause: str | None  # a short stable phrase
     message: str | None
     flags: frozenset[Flag]
-    value: str | None
-    added: str | None = None
-    post: bool = False
-    trace: str | None = None
+    value: str | None  # the output's JSON text if it differs from the reply's value
+    added: str | None = None  # a JSON object that post-processing merges into the output row
+    post: bool = False  # post-processing failed, and the reply is kept
+    trace: str | None = None  # of post-processing
 
 
-JUST_DONE = Outcome(State.DONE, True, None, None, frozenset(), None)
-"""How nearly every row ends."""
+JUST_DONE = Outcome(State.DONE, True, None, None, frozenset(), None)  # how nearly every row ends
 
 
 class History(NamedTuple):
-    """The attempts of an unfinished row, without those before an earlier outcome.
+    """The attempts of an unfinished row, without those before an earlier outcome."""
 
-    `number` is that of its last attempt ever, 0 for none; `attempts` count against `--max-attempts`; `deadlines` of them timed out; `asks`
-    replies did not fit the schema; `open`: the last attempt has no known answer; `reply` is its body. `gave_up`: why the row was handed to a
-    fallback lane; then only attempts there count.
-    """
-
-    number: int
-    attempts: int
-    deadlines: int
-    asks: int
-    open: bool
-    reply: str | None
-    gave_up: tuple[str, str] | None = None
+    number: int  # of its last attempt ever, 0 for none
+    attempts: int  # that count against `--max-attempts`
+    deadlines: int  # of these, timed out
+    asks: int  # replies that did not fit the schema
+    open: bool  # the last attempt has no known answer
+    reply: str | None  # its body
+    gave_up: tuple[str, str] | None = None  # why it was handed to a fallback lane; then only attempts there count
 
 
 FRESH = History(0, 0, 0, 0, open=False, reply=None)
@@ -283,15 +247,11 @@ FRESH = History(0, 0, 0, 0, open=False, reply=None)
 
 
 class SharedReply(NamedTuple):
-    """The reply to an equal request, for a row that is not sent.
+    """The reply to an equal request, for a row that is not sent. Tokens and cost are that exchange's."""
 
-    `representative` is the `seq` of the row that was sent (0: in another run), `number` its attempt, `reply` the number of the reply in the
-    journal. Tokens and cost are that exchange's, None where unknown.
-    """
-
-    representative: int
-    number: int
-    reply: int | None
+    representative: int  # the `seq` of the row that was sent, 0: in another run
+    number: int  # its attempt
+    reply: int | None  # the number of the reply in the journal
     input_tokens: int | None
     output_tokens: int | None
     cost: int | None
@@ -303,11 +263,11 @@ class SharedReply(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """(JSON value, body) of each reply that a reduce row combines; or how one failed, or how many are missing."""
+    """The replies that a reduce row combines."""
 
-    replies: tuple[tuple[str | None, str | None], ...]
-    failed: Outcome | None = None
-    awaited: int = 0
+    replies: tuple[tuple[str | None, str | None], ...]  # (JSON value, body) of each
+    failed: Outcome | None = None  # how one of them failed
+    awaited: int = 0  # how many are missing
 
     @property
     def size(self) -> int:
@@ -316,72 +276,56 @@ class Parts(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """A row that has to be answered. `seq` is its permanent number in the journal.
+    """A row that has to be answered."""
 
-    `reused` is the reply to an equal request; `awaited`: other rows wait for its result. `target` is the reduce row that it is a part of,
-    `parts` are those that it reduces; `files` is from `media.to_json`.
-    """
-
-    seq: int
+    seq: int  # permanent number in the journal
     position: int
     line: int
     key: str
     text: str
     history: History
-    reused: SharedReply | None = None
-    awaited: bool = False
-    target: int | None = None
-    parts: Parts | None = None
-    files: str = ""
+    reused: SharedReply | None = None  # the reply to an equal request
+    awaited: bool = False  # other rows wait for its result
+    target: int | None = None  # the reduce row that it is a part of
+    parts: Parts | None = None  # those that it reduces
+    files: str = ""  # from `media.to_json`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """Attempts handed over together, such as a provider's batch.
-
-    `state` is the executor's. `tag` is its label at the provider, `sha256` that of the file of requests; `file` and `remote` are the
-    provider's ids of file and batch, `status` the last one seen. `asked`, `seen`, `expires` and `next` (poll) are Unix seconds. `detail` is
-    JSON: the provider's last object, and the executor's own data.
-    """
+    """Attempts handed over together, such as a provider's batch."""
 
     id: int
     lane: int
-    state: str
+    state: str  # the executor's
     chunk: int
     number: int = 1
-    tag: str = ""
+    tag: str = ""  # its label at the provider
     endpoint: str = ""
     model: str = ""
     rows: int = 0
     bytes: int = 0
-    sha256: str = ""
-    file: str | None = None
-    remote: str | None = None
-    status: str | None = None
-    asked: float | None = None
+    sha256: str = ""  # of the file of requests
+    file: str | None = None  # the provider's id
+    remote: str | None = None  # the batch's id at the provider
+    status: str | None = None  # the last one seen
+    asked: float | None = None  # Unix seconds, like the next three
     seen: float | None = None
     expires: float | None = None
-    next: float | None = None
+    next: float | None = None  # of the next poll
     note: str | None = None
-    detail: str = "{}"
+    detail: str = "{}"  # JSON: the provider's last object, and the executor's own data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """The sums of a run. Tokens and attempts include replies that were requested again.
-
-    `cost` is the charge of all ended attempts: `cost_input` (not from a cache), `cost_cached`, `cost_cache_write`, `cost_output` and
-    `cost_other` (fees, attempts without an answer or a usage, totals that a provider states). Parts of it are also `cost_retries` (replies
-    that did not fit the schema) and `cost_possibly_billed` (no answer). `cost_reserved` is the highest cost of open attempts; `unpriced`
-    attempts have no known price. `retryable` and `failed_post` are parts of `failed`; `deduplicated` rows, part of `done`, saved
-    `saved_tokens` and `saved`.
-    """
+    """The sums of a run. Tokens and attempts include replies that were requested again."""
 
     rows: int = 0
     done: int = 0
     failed: int = 0
-    retryable: int = 0
-    failed_post: int = 0
+    retryable: int = 0  # part of `failed`
+    failed_post: int = 0  # part of `failed`
     skipped: int = 0
     unknown: int = 0
     in_batches: int = 0
@@ -391,7 +335,7 @@ class Totals:
     odd: int = 0
     empty: int = 0
     numbers: int = 0
-    deduplicated: int = 0
+    deduplicated: int = 0  # part of `done`; they saved the next two
     saved_tokens: int = 0
     saved: int = 0
     attempts: int = 0
@@ -403,22 +347,22 @@ class Totals:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     without_usage: int = 0
-    cost: int = 0
+    cost: int = 0  # of all ended attempts
     cost_cached: int = 0
     cost_cache_write: int = 0
     cost_output: int = 0
-    cost_other: int = 0
-    cost_retries: int = 0
-    cost_possibly_billed: int = 0
-    cost_reserved: int = 0
-    unpriced: int = 0
+    cost_other: int = 0  # fees, attempts without an answer or a usage, totals that a provider states
+    cost_retries: int = 0  # of replies that did not fit the schema
+    cost_possibly_billed: int = 0  # of attempts without an answer
+    cost_reserved: int = 0  # the highest cost of open attempts
+    unpriced: int = 0  # attempts without a known price
 
     @property
     def cost_input(self) -> int:
-        """The charge for input that was not read from or written to a cache."""
+        """Not read from or written to a cache."""
         return self.cost - self.cost_cached - self.cost_cache_write - self.cost_output - self.cost_other
 
     @property
     def pending(self) -> int:
-        """Rows without an outcome that are not in batches or unknown."""
+        """Without an outcome, not in batches or unknown."""
         return self.rows - self.done - self.failed - self.skipped - self.unknown - self.in_batches

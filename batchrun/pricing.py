@@ -1,7 +1,8 @@
 """What a reply costs: by the profile's prices, else by the package `genai-prices`. No network.
 
-The service tier named in the reply decides; a cost stated by the provider comes first. Money is in whole picodollars (10⁻¹² USD), so
-sums are exact; finer prices are rounded up. An unknown price is None: a model is only looked up among those of its host.
+The service tier named in the reply decides; a cost stated by the provider comes first. Money is in whole picodollars
+(10⁻¹² USD), so sums are exact; finer prices are rounded up. An unknown price is None: a model is only looked up among
+those of its host.
 """
 
 import datetime
@@ -18,25 +19,18 @@ from batchrun.models import PICODOLLARS, Bill, Usage, made
 USD = PICODOLLARS
 PER_MILLION = USD // 10**6
 
-SLOT = 1800
-"""Seconds for which a price by time of day holds at least."""
-STANDARD = "default"
-"""The service tier of a reply that names none."""
-CHEAPER = frozenset({"flex", "batch"})
-"""Tiers below the standard price, which is the most where theirs is unknown."""
-_HOSTS = {"api.together.ai": "together"}
-"""Hosts with another address in the snapshot."""
+SLOT = 1800  # seconds for which a price by time of day holds at least
+STANDARD = "default"  # the service tier of a reply that names none
+CHEAPER = frozenset({"flex", "batch"})  # below the standard price, which is the most if theirs is unknown
+_HOSTS = {"api.together.ai": "together"}  # with another address in the snapshot
 
 
-_LOCAL = re.compile(r"https?://(localhost|127\.|\[::1\])")
-"""Hosts without prices."""
+_LOCAL = re.compile(r"https?://(localhost|127\.|\[::1\])")  # hosts without prices
 
 
 class Rate(NamedTuple):
-    """Picodollars per token; with more than `start` input tokens, a tier's rate holds for all tokens."""
-
-    base: int
-    tiers: tuple[tuple[int, int], ...] = ()
+    base: int  # picodollars per token
+    tiers: tuple[tuple[int, int], ...] = ()  # (start, rate): with more input tokens, the rate holds for all tokens
 
     def at(self, input_tokens: int) -> int:
         if not self.tiers:
@@ -54,37 +48,35 @@ class Rate(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """Rates of one service tier. Without an own rate `cached`, `written` and media cost what their input or output does, `written_long` what
-    `written` does. `output` is None where unknown. `request` is a fee per request.
-    """
+    """Of one service tier."""
 
     input: Rate
-    output: Rate | None
-    cached: Rate | None = None
-    written: Rate | None = None
-    written_long: Rate | None = None
+    output: Rate | None  # None: unknown
+    cached: Rate | None = None  # without an own rate this and media cost what their input or output does
+    written: Rate | None = None  # the same
+    written_long: Rate | None = None  # without an own rate what `written` costs
     input_audio: Rate | None = None
     output_audio: Rate | None = None
     input_image: Rate | None = None
     output_image: Rate | None = None
     reasoning: Rate | None = None
-    request: int = 0
+    request: int = 0  # a fee per request
 
     @classmethod
     def from_json(cls, found: Sequence[list[Any] | int | None]) -> "Rates":
-        """The rates that are written as JSON: a list for each `Rate`."""
+        """A list for each `Rate`."""
         return cls._make(
             Rate(each[0], tuple((start, rate) for start, rate in each[1])) if isinstance(each, list) else each
             for each in found
         )
 
     def times(self, factor: Decimal) -> "Rates":
-        """All rates times a factor, rounded up; fees stay."""
+        """Rounded up; fees stay."""
         kinds = {kind: rate.times(factor) for kind, rate in self._asdict().items() if isinstance(rate, Rate)}
         return self._replace(**kinds)
 
     def bill(self, usage: Usage) -> Bill | None:
-        """The cost of a reply, None where the output's price is unknown."""
+        """None if the output's price is unknown."""
         if self.output is None and usage.output:
             return None
         size = usage.input
@@ -119,19 +111,18 @@ class Rates(NamedTuple):
 
     @property
     def dearest_input(self) -> int:
-        """The highest price of a token of text: media are not among a body's bytes."""
+        """Of text: media are not among a body's bytes."""
         return max(rate.dearest for rate in (self.input, self.cached, self.written, self.written_long) if rate)
 
     @property
     def dearest_output(self) -> int | None:
-        """The highest price of a token of text or reasoning, None where unknown."""
+        """Of text or reasoning."""
         return (
             None if self.output is None else max(self.output.dearest, self.reasoning.dearest if self.reasoning else 0)
         )
 
 
-_NO_KINDS = (0,) * 8
-"""A usage's fields from `cached` to `output_image`."""
+_NO_KINDS = (0,) * 8  # a usage's fields from `cached` to `output_image`
 
 
 def _at(rate: Rate | None, input_tokens: int, otherwise: int) -> int:
@@ -140,35 +131,30 @@ def _at(rate: Rate | None, input_tokens: int, otherwise: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """The price of a model: `rates` by service tier, with `default`.
-
-    With prices by time of day `rates` are the day's highest, `slots` those of each half hour (UTC). `source` is the origin in words.
-    """
-
-    rates: Mapping[str, Rates]
+    rates: Mapping[str, Rates]  # by service tier, with `default`; the day's highest
     source: str
     context_window: int | None = None
-    slots: tuple[Mapping[str, Rates], ...] = ()
+    slots: tuple[Mapping[str, Rates], ...] = ()  # by half hour (UTC), if prices depend on the time of day
     _dearest: dict[str, tuple[int, int | None, int] | None] = field(
         default_factory=dict[str, tuple[int, int | None, int] | None], compare=False, repr=False
     )
 
     @property
     def standard(self) -> Rates:
-        """The rates of a request that names no tier."""
+        """Of a request that names no tier."""
         return self.rates[STANDARD]
 
-    def bill(self, usage: Usage, asked: str | None = None, at: float | None = None) -> Bill | None:
-        """The charge for a reply, None where unknown. `asked` is the request's tier; `at` the Unix time, None for the highest price."""
-        return billed(self.at(usage.tier or asked or STANDARD, at), usage)
+    def bill(self, usage: Usage, requested: str | None = None, at: float | None = None) -> Bill | None:
+        """`requested` is the request's tier; `at` the Unix time, None for the highest price."""
+        return billed(self.at(usage.tier or requested or STANDARD, at), usage)
 
     def at(self, tier: str, at: float | None = None) -> Rates | None:
-        """The rates at a Unix time, None for the day's highest; None where unknown."""
+        """At a Unix time, None for the day's highest."""
         known = self.slots[int(at // SLOT) % len(self.slots)] if self.slots and at is not None else self.rates
         return _of_tier(known, tier)
 
     def worst(self, input_tokens: int, output_tokens: int, tiers: Iterable[str] = (STANDARD,)) -> int | None:
-        """The highest cost of so many tokens of text in any of these tiers; None where unknown."""
+        """The highest cost of so many tokens of text in any of these tiers."""
         most = 0
         for tier in tiers:
             if tier not in self._dearest:
@@ -181,11 +167,14 @@ class Price:
             most = max(most, input_tokens * rates[0] + output_tokens * (rates[1] or 0) + rates[2])
         return most
 
-    def tiers(self, asked: str | None, known: "Served") -> Iterable[str]:
-        """The tiers that may serve a request: any, until a reply has shown that the named one is served. An account can have a default."""
-        if asked is None or asked not in known.kept:
-            return (asked or STANDARD, *self.rates)
-        return (asked, STANDARD, *(tier for tier in known.other if tier in self.rates))
+    def tiers(self, requested: str | None, known: "Served") -> Iterable[str]:
+        """The tiers that may serve a request: any, until a reply has shown that the named one is served.
+
+        An account can have a default.
+        """
+        if requested is None or requested not in known.kept:
+            return (requested or STANDARD, *self.rates)
+        return (requested, STANDARD, *(tier for tier in known.other if tier in self.rates))
 
     @property
     def text(self) -> str:
@@ -193,7 +182,6 @@ class Price:
         return self.text_of(STANDARD)
 
     def text_of(self, tier: str) -> str:
-        """The same for a service tier."""
         if tier not in self.rates:
             return f"at most {self.text}: the price of {tier} is unknown"
         rates = self.rates[tier]
@@ -205,7 +193,7 @@ class Price:
 
 
 def billed(rates: Rates | None, usage: Usage, extra: int = 0) -> Bill | None:
-    """The provider's own figure, else the charge at these rates and `extra` picodollars; None where unknown."""
+    """The provider's own figure, else the charge at these rates and `extra` picodollars."""
     if usage.charged is not None:
         return Bill(other=usage.charged + extra)
     bill = None if rates is None else rates.bill(usage)
@@ -221,59 +209,51 @@ def _rate_text(rate: Rate) -> str:
 
 
 class Served(NamedTuple):
-    """What replies have shown: `kept` tiers are served, `other` ones were instead, `excess` is the largest charge over the expected."""
+    """What replies have shown about service tiers."""
 
-    kept: frozenset[str] = frozenset()
-    other: frozenset[str] = frozenset()
-    excess: int = 0
+    kept: frozenset[str] = frozenset()  # tiers that are served
+    other: frozenset[str] = frozenset()  # tiers that were served instead
+    excess: int = 0  # the largest charge over the expected
 
-    def with_reply(self, asked: str | None, named: str) -> "Served":
-        """After a reply that names a tier to a request for `asked`."""
-        if named not in {STANDARD, asked}:
+    def with_reply(self, requested: str | None, named: str) -> "Served":
+        """After a reply that names a tier."""
+        if named not in {STANDARD, requested}:
             return self if named in self.other else self._replace(other=self.other | {named})
-        return self if asked is None or asked in self.kept else self._replace(kept=self.kept | {asked})
+        return self if requested is None or requested in self.kept else self._replace(kept=self.kept | {requested})
 
 
 NOTHING_SERVED = Served()
 
 
 class Terms(NamedTuple):
-    """A profile's prices: US dollars per million tokens, `request_price` per request; factors of the standard tier.
+    """A profile's prices."""
 
-    `cached_in_batches`: cached tokens are cheaper in batches too.
-    """
-
-    input_price: float | None = None
+    input_price: float | None = None  # US dollars per million tokens
     output_price: float | None = None
     cached_price: float | None = None
     cache_write_price: float | None = None
-    request_price: float | None = None
-    batch_factor: float | None = None
+    request_price: float | None = None  # US dollars per request
+    batch_factor: float | None = None  # of the standard price
     tier_factors: tuple[tuple[str, float], ...] = ()
     usual_batch_factor: float | None = None
-    cached_in_batches: bool = True
+    cached_in_batches: bool = True  # cached tokens are cheaper in batches too
 
 
 @dataclass(slots=True)
 class Tariff:
-    """A run's prices by model. `terms` win over the snapshot.
+    """A run's prices by model. `terms` win over the snapshot."""
 
-    `base_url` is empty for the simulated provider, where a model is priced as at its own.
-    """
-
-    base_url: str
+    base_url: str  # empty for the simulated provider, where a model is priced as at its own
     terms: Terms = Terms()  # noqa: RUF009  an immutable record
     _known: dict[str, Price | None] = field(default_factory=dict[str, Price | None])
 
     def of(self, model: str | None) -> Price | None:
-        """The price of a model, None where unknown."""
         name = model or ""
         if name not in self._known:
             self._known[name] = self._find(name)
         return self._known[name]
 
     def window(self, model: str | None) -> int | None:
-        """The context window, None where unknown."""
         price = self.of(model)
         if price is not None:
             return price.context_window
@@ -327,13 +307,13 @@ def usd(picodollars: int) -> float:
 
 
 def picodollars(dollars: float) -> int:
-    """US dollars as picodollars, rounded down, exact for a decimal number."""
+    """Rounded down, exact for a decimal number."""
     return int(Decimal(str(dollars)) * USD)
 
 
 @cache
 def _listed(model: str, base_url: str) -> Price | None:
-    """The snapshot's price, today's highest where it depends on the time of day."""
+    """From the snapshot, today's highest if it depends on the time of day."""
     if _LOCAL.match(base_url) or (not base_url and model == "simulated"):
         return None
     from importlib import metadata  # noqa: PLC0415  only where there is a price
@@ -368,7 +348,7 @@ _TIERS: Mapping[str, Mapping[str, str]] = {
     "fast": {"service_tier": "fast", "speed": "fast"},
     "batch": {"processing": "batch"},
 }
-"""Service tiers by the names of the snapshot's price variants (genai-prices 0.2.3)."""
+"""By the names of the snapshot's price variants (genai-prices 0.2.3)."""
 _LISTED = {
     "input": "input_mtok",
     "output": "output_mtok",
@@ -381,11 +361,11 @@ _LISTED = {
     "output_image": "output_image_mtok",
     "reasoning": "output_reasoning_mtok",
 }
-"""The kinds of `Rates` by the snapshot's names."""
+"""By the snapshot's names."""
 
 
 def _listed_tiers(found: Any, times: Sequence[datetime.datetime]) -> dict[str, Rates]:
-    """The highest rates at these times, by service tier with prices of its own."""
+    """The highest at these times, of tiers with prices of their own."""
     rates = {
         tier: known for tier, context in _TIERS.items() if (known := _listed_rates(found, times, context)) is not None
     }
@@ -407,7 +387,7 @@ def _dearest(prices: Iterable[Any]) -> Rate | None:
 
 
 def _rate(price: Any) -> Rate | None:
-    """USD per million tokens, or a price with tiers."""
+    """From USD per million tokens, or a price with tiers."""
     if price is None:
         return None
     if isinstance(price, Decimal):

@@ -29,22 +29,20 @@ from batchrun.events import (
 )
 from batchrun.models import Totals
 
-WINDOW = 30.0
-"""Seconds over which rates are measured."""
+WINDOW = 30.0  # seconds over which rates are measured
 _NO_END = frozenset(
     {
         *(WaitReason.THROTTLED, WaitReason.DOWN, WaitReason.LOADING),
         *(WaitReason.DOUBT, WaitReason.PAUSED, WaitReason.CAPACITY),
     }
 )
-"""Waits that may be followed by another of the kind."""
-SETTLED = 3.0
-"""Seconds of sending before a rate is used."""
+"""May be followed by another of the kind."""
+SETTLED = 3.0  # seconds of sending before a rate is used
 
 
 @dataclass(slots=True)
 class LaneProgress:
-    """A lane in this session; `cost` is 0 without a price, `seconds` the average of a reply."""
+    """A lane in this session."""
 
     name: str
     state: LaneState = LaneState.OPEN
@@ -57,8 +55,8 @@ class LaneProgress:
     possibly_billed: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
-    cost: int = 0
-    seconds: float = 0.0
+    cost: int = 0  # 0 without a price
+    seconds: float = 0.0  # the average of a reply
 
     def add(self, event: AttemptEnded) -> None:
         self.attempts += 1
@@ -74,6 +72,15 @@ class LaneProgress:
             self.output_tokens += event.usage.output
 
 
+_LATEST: Mapping[type, str] = {
+    SendersChanged: "_senders",
+    LimitsChanged: "_limits",
+    PostChanged: "_post",
+    Draining: "_draining",
+}
+"""Events of which the fold keeps the last."""
+
+
 class Mark(NamedTuple):
     """Finished rows and tokens at a time."""
 
@@ -84,14 +91,10 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress(Totals):
-    """A run at one time. Times are the engine's monotonic seconds, rates per second.
+    """A run at one time.
 
-    Counters are of the whole run, but those of attempts, replies and tokens (`account.OF_ATTEMPTS`), `finished_here`, `retries` (sent
-    again after a failure) and `throttled` (429s) of this session. `cost` and its parts include the highest cost of open attempts;
-    `projected` is the whole run's cost at this rate.
-
-    `left_out` rows are not sent by this command. `eta` is in seconds, None where unknown. `post` rows are in post-processing. `tiers` as in
-    `RunStarted`, with this session's. `lanes` are set in a run with several, `senders` with `--processes` or `--senders`.
+    Counters are of the whole run, but those of attempts, replies and tokens (`account.OF_ATTEMPTS`) of this session.
+    `cost` and its parts include the highest cost of open attempts.
     """
 
     run: str = ""
@@ -99,22 +102,22 @@ class Progress(Totals):
     model: str = ""
     simulated: bool = False
     started: float | None = None
-    now: float = 0.0
-    left_out: int = 0
+    now: float = 0.0  # monotonic seconds, like `started`
+    left_out: int = 0  # rows that this command does not send
     in_flight: int = 0
-    post: int = 0
+    post: int = 0  # rows in post-processing
     post_workers: int = 0
-    finished_here: int = 0
-    retries: int = 0
-    throttled: int = 0
+    finished_here: int = 0  # in this session, like the next two
+    retries: int = 0  # sent again after a failure
+    throttled: int = 0  # 429s
     price_known: bool = False
-    projected: int | None = None
-    row_rate: float = 0.0
+    projected: int | None = None  # the whole run's cost at this rate
+    row_rate: float = 0.0  # per second
     token_rate: float = 0.0
-    eta: float | None = None
-    tiers: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
-    lanes: tuple[LaneProgress, ...] = ()
-    senders: SendersChanged | None = None
+    eta: float | None = None  # seconds
+    tiers: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])  # with this session's
+    lanes: tuple[LaneProgress, ...] = ()  # set in a run with several
+    senders: SendersChanged | None = None  # set with `--processes` or `--senders`
     causes: Mapping[str, int]
     waiting: Waiting | None = None
     limits: LimitsChanged | None = None
@@ -136,7 +139,7 @@ class Progress(Totals):
 
     @property
     def pending(self) -> int:
-        """Rows without an outcome that are not in flight, in batches or in post-processing."""
+        """Without an outcome, not in flight, in batches or in post-processing."""
         return max(0, self.rows - self.finished - self.in_flight - self.post - self.unknown - self.in_batches)
 
     @property
@@ -145,16 +148,16 @@ class Progress(Totals):
 
 
 class Recorded(NamedTuple):
-    """A run by its journal, in place of its events. `marks` are its progress over time; `causes` of failures by number of rows."""
+    """A run by its journal, in place of its events."""
 
     totals: Totals
     alive: bool
     in_flight: int
     retries: int
     throttled: int
-    causes: Mapping[str, int]
+    causes: Mapping[str, int]  # of failures, by number of rows
     tiers: Mapping[str, tuple[int, int]]
-    marks: Sequence[Mark]
+    marks: Sequence[Mark]  # its progress over time
 
 
 class Fold:
@@ -183,9 +186,10 @@ class Fold:
         fold = self._FOLDS.get(type(event))
         if fold is not None:
             fold(self, event)
+        elif (name := _LATEST.get(type(event))) is not None:
+            setattr(self, name, event)
 
     def snapshot(self, now: float) -> Progress:
-        """The state at `now`."""
         start, account, mark = self._start, self._account(), self._mark(now)
         rows, tokens = self._rates(mark)
         finished, cost = account["done"] + account["failed"], account["cost"]
@@ -217,7 +221,7 @@ class Fold:
         )
 
     def _account(self) -> dict[str, int]:
-        """Counters of the whole run, or of this session, with the highest cost of open attempts."""
+        """Of the whole run or this session, with the highest cost of open attempts."""
         before, here = self._before, self._here
         counted: dict[str, int] = {
             name: getattr(here, name) + (0 if name in OF_ATTEMPTS else getattr(before, name)) for name in NAMES
@@ -265,7 +269,7 @@ class Fold:
         self._lanes = {name: self._lanes.get(name) or LaneProgress(name) for name in event.lanes}
 
     def _on_recorded(self, event: Recorded) -> None:
-        """All of a run as this session's: a journal alone does not separate sessions."""
+        """All as this session's: a journal alone does not separate sessions."""
         totals = event.totals
         self._before, self._here = Totals(), Account(totals)
         self._here.unknown = 0 if event.alive else totals.unknown
@@ -322,9 +326,6 @@ class Fold:
         lane = self._lanes.setdefault(event.lane, LaneProgress(event.lane))
         lane.state, lane.reason, lane.until = event.state, event.reason, event.until
 
-    def _on_senders(self, event: SendersChanged) -> None:
-        self._senders = event
-
     def _on_divided(self, event: RowDivided) -> None:
         self._here.rows += event.pieces
         self._open.discard(event.seq)
@@ -334,15 +335,6 @@ class Fold:
 
     def _on_waiting(self, event: Waiting | Resumed) -> None:
         self._waiting = event if isinstance(event, Waiting) else None
-
-    def _on_limits(self, event: LimitsChanged) -> None:
-        self._limits = event
-
-    def _on_post(self, event: PostChanged) -> None:
-        self._post = event
-
-    def _on_draining(self, event: Draining) -> None:
-        self._draining = event
 
     def _on_end(self, event: RunEnded) -> None:
         """The journal's totals replace the counted ones."""
@@ -364,13 +356,9 @@ class Fold:
         RowsAnswered: _on_answered,
         RowLost: _on_lost,
         LaneChanged: _on_lane,
-        SendersChanged: _on_senders,
         RowDivided: _on_divided,
         BatchChanged: _on_batch,
         Waiting: _on_waiting,
         Resumed: _on_waiting,
-        LimitsChanged: _on_limits,
-        PostChanged: _on_post,
-        Draining: _on_draining,
         RunEnded: _on_end,
     }

@@ -1,7 +1,7 @@
 """The runs of a directory, and which one an output or a user's reference means.
 
-Journals are in `.batchrun/` beside the output (in the current directory for a stream, or in `--runs-dir`). There is no index: listing
-reads each journal's meta.
+Journals are in `.batchrun/` beside the output (in the current directory for a stream, or in `--runs-dir`). There is no
+index: listing reads each journal's meta.
 """
 
 import os
@@ -38,7 +38,7 @@ class RunFile(NamedTuple):
 
     @property
     def output(self) -> Path | None:
-        """The path of its output, None for a stream."""
+        """None for a stream."""
         if self.meta.output == STREAM:
             return None
         return Path(os.path.normpath(self.path.parent / self.meta.output))
@@ -70,7 +70,7 @@ class Summary(NamedTuple):
 
 
 def directory_for(output: str, runs_dir: str | None) -> Path:
-    """The directory of the journal, never among the system's devices."""
+    """Of the journal, never among the system's devices."""
     if runs_dir is not None:
         return Path(runs_dir)
     return Path(DIRECTORY) if output == STREAM or is_device(output) else one_path(output).parent / DIRECTORY
@@ -83,7 +83,7 @@ def new_id(now: float) -> str:
 
 
 def relative_output(output: str, directory: Path) -> str:
-    """The output relative to the journal's directory, so that both can be moved."""
+    """To the journal's directory, so that both can be moved."""
     return STREAM if output == STREAM else os.path.relpath(output, directory)
 
 
@@ -99,7 +99,7 @@ def listing(directory: Path) -> list[RunFile]:
 
 
 def unreadable(directory: Path) -> dict[Path, StorageError]:
-    """Unreadable journals, without those that another process deletes meanwhile."""
+    """Without those that another process deletes meanwhile."""
     found: dict[Path, StorageError] = {}
     for path in sorted(directory.glob("*.db")):
         try:
@@ -122,7 +122,7 @@ def of_output(output: Path, directory: Path) -> RunFile | None:
 
 
 def refuse_damaged(output: Path, directory: Path) -> None:
-    """Raise StorageError where a damaged journal may be this output's, as its replies were paid."""
+    """Raises StorageError if a damaged journal may be this output's, as its replies were paid."""
     wanted = output.resolve()
     for path, error in unreadable(directory).items():
         named = _output_of_damaged(path)
@@ -139,9 +139,9 @@ def _output_of_damaged(path: Path) -> str | None:
 
 
 def find(reference: str, runs_dir: str | None) -> RunFile:
-    """The run of an id, its unique beginning, an output file, or `last`.
+    """By an id, its unique beginning, an output file, or `last`.
 
-    Raises RefusedError for none or several; StorageError where its journal is damaged.
+    Raises RefusedError for none or several; StorageError if its journal is damaged.
     """
     directory = directory_for(STREAM, runs_dir)
     if os.sep in reference or Path(reference).suffix:
@@ -201,25 +201,24 @@ def summary(run: RunFile) -> Summary:
 
 
 def summaries(directory: Path) -> list[Summary]:
-    """The runs, newest first, without those that another process deletes meanwhile."""
+    """Newest first, without those that another process deletes meanwhile."""
     found = map(summary, listing(directory))
     return [each for each in found if each.damage is None or os.path.lexists(each.run.path)]
 
 
 def ended_before(when: float, directory: Path) -> list[RunFile]:
     """Runs without a working process whose last session ended, or began, before this Unix time."""
-    return [
-        each.run for each in summaries(directory) if each.running is None and each.damage is None and _last(each) < when
-    ]
-
-
-def _last(found: Summary) -> float:
-    last = found.sessions[-1] if found.sessions else None
-    return found.run.meta.created if last is None else last.ended or last.started
+    found: list[RunFile] = []
+    for each in summaries(directory):
+        last = each.sessions[-1] if each.sessions else None
+        at = each.run.meta.created if last is None else last.ended or last.started
+        if each.running is None and each.damage is None and at < when:
+            found.append(each.run)
+    return found
 
 
 def _holder(path: Path) -> str | None:
-    """The holder of the run's lock; takes it briefly."""
+    """Takes the run's lock briefly."""
     if not path.with_suffix(".lock").exists():
         return None
     try:
@@ -243,12 +242,12 @@ def remove(run: RunFile) -> None:
 
 
 def batch_folder(run: RunFile) -> Path:
-    """The folder of a run's request and result files."""
+    """Request and result files."""
     return run.path.with_suffix(".batches")
 
 
 def refuse_in_batches(run: RunFile) -> None:
-    """Raise RefusedError for rows in batches, whose paid results would be lost."""
+    """Raises RefusedError for rows in batches, whose paid results would be lost."""
     count = summary(run).totals.in_batches
     if count:
         raise RefusedError(

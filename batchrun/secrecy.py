@@ -35,7 +35,7 @@ class Mask:
 
 
 def _without_beginning(text: str, secret: str) -> str:
-    """The text without a cut secret at its end."""
+    """Without a cut secret at its end."""
     start = text.find(secret[:_SHORTEST], max(0, len(text) - len(secret)))
     while start >= 0:
         if secret.startswith(text[start:]):
@@ -55,7 +55,7 @@ def _spellings(secret: str) -> set[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine (RFC 6761, RFC 1122, RFC 4291)."""
+    """RFC 6761, RFC 1122, RFC 4291."""
     host = host.rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True

@@ -1,11 +1,11 @@
 """Steering a run from another process: a Unix socket beside the journal, for its owner alone.
 
-`RUN.sock` has mode 0600 and exists while the run sends. One JSON object a line each way: a request has a `command` of COMMANDS, for
-`limits` with any of `concurrency`, `rpm`, `tpm`; the answer has `error` (null or a sentence) and `status`. The holder of the run's
-lock replaces the file of a killed process.
+`RUN.sock` has mode 0600 and exists while the run sends. One JSON object a line each way: a request has a `command` of
+COMMANDS, for `limits` with any of `concurrency`, `rpm`, `tpm`; the answer has `error` (null or a sentence) and
+`status`. The holder of the run's lock replaces the file of a killed process.
 
-`sun_path` has 108 bytes on Linux and 104 elsewhere, with a zero at the end (unix(7)); a longer path is relative to the current
-directory, else through `/proc/self/fd` of its directory.
+`sun_path` has 108 bytes on Linux and 104 elsewhere, with a zero at the end (unix(7)); a longer path is relative to the
+current directory, else through `/proc/self/fd` of its directory.
 """
 
 import asyncio
@@ -29,12 +29,11 @@ LIMITS = ("concurrency", "rpm", "tpm")
 SUPPORTED = sys.platform != "win32" and hasattr(socket, "AF_UNIX")
 _PATH_BYTES = 104
 _LINE_BYTES = 65_536
-_LINE_SECONDS = 10.0
-"""Seconds to wait for a line."""
+_LINE_SECONDS = 10.0  # seconds to wait for a line
 _DESCRIPTORS = Path("/proc/self/fd")
 
 Handler = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""Performs a request and returns the new status. Raises ValueError for an invalid request."""
+"""Performs a request and returns the new status. Raises ValueError."""
 
 
 def socket_of(journal: Path) -> Path:
@@ -43,7 +42,7 @@ def socket_of(journal: Path) -> Path:
 
 @contextlib.contextmanager
 def _address(path: Path) -> Generator[str]:
-    """Valid inside. Raises OSError where the path is too long."""
+    """Valid inside. Raises OSError if the path is too long."""
     for spelled in (str(path), os.path.relpath(path)):
         if len(os.fsencode(spelled)) < _PATH_BYTES:
             yield spelled
@@ -60,7 +59,7 @@ def _address(path: Path) -> Generator[str]:
 def send(journal: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     """Perform a request; returns the run's status. Blocks for up to ten seconds.
 
-    Raises RefusedError where no process answers or the request is refused.
+    Raises RefusedError if no process answers or the request is refused.
     """
     run = journal.stem
     if not SUPPORTED:

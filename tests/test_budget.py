@@ -32,7 +32,7 @@ class Spending(RuleBasedStateMachine):
     @rule(target=flying, cost=amounts, tokens=amounts)
     def ask(self, cost: int, tokens: int) -> Held | None:
         before = self.budget.charged, self.budget.reserved
-        verdict = self.budget.ask(cost, tokens)
+        verdict = self.budget.reserve(cost, tokens)
         if isinstance(verdict, Held):
             self.left += 1
             self.in_flight += 1
@@ -95,7 +95,7 @@ def test_what_fits_is_granted_and_nothing_else(caps: Caps, asked: list[tuple[int
             and (caps.tokens is None or tokens + used <= caps.tokens)
             and (caps.requests is None or requests < caps.requests)
         )
-        verdict = budget.ask(more, used)
+        verdict = budget.reserve(more, used)
         assert isinstance(verdict, Held) == fits
         if isinstance(verdict, Held):
             cost, tokens, requests = cost + more, tokens + used, requests + 1
@@ -103,20 +103,20 @@ def test_what_fits_is_granted_and_nothing_else(caps: Caps, asked: list[tuple[int
 
 def test_a_run_that_goes_on_begins_at_what_was_charged() -> None:
     budget = Budget(Caps(cost=100), Sum(cost=90))
-    assert isinstance(budget.ask(11, 0), Reached)
-    assert isinstance(budget.ask(10, 0), Held)
+    assert isinstance(budget.reserve(11, 0), Reached)
+    assert isinstance(budget.reserve(10, 0), Held)
 
 
 def test_what_may_still_be_given_back_is_waited_for() -> None:
     budget = Budget(Caps(cost=100))
-    first = budget.ask(80, 0)
+    first = budget.reserve(80, 0)
     assert isinstance(first, Held)
-    assert isinstance(budget.ask(30, 0), Later)
+    assert isinstance(budget.reserve(30, 0), Later)
     budget.charge(first, 10, 0)
-    assert isinstance(budget.ask(30, 0), Held)
+    assert isinstance(budget.reserve(30, 0), Held)
 
 
 def test_the_cap_of_requests_gives_nothing_back() -> None:
     budget = Budget(Caps(requests=1))
-    assert isinstance(budget.ask(0, 0), Held)
-    assert budget.ask(0, 0) == Reached("requests")
+    assert isinstance(budget.reserve(0, 0), Held)
+    assert budget.reserve(0, 0) == Reached("requests")

@@ -20,10 +20,8 @@ CATEGORIES = ("zero", "one", "two", "few", "many", "other")
 
 
 class Forms(NamedTuple):
-    """Uses by key; `header` is a catalog's statement."""
-
-    uses: Mapping[str, str]
-    header: str | None = None
+    uses: Mapping[str, str]  # by key
+    header: str | None = None  # a catalog's statement
 
 
 @cache

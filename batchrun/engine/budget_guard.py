@@ -184,16 +184,17 @@ class BudgetGuard:
     def now(self, request: Request, tier: str | None, prices: Prices | None = None) -> Reservation | None:
         """Reserve; None if it does not fit now."""
         reservation = (prices or self._prices).worst_case(request, tier, self._before)
-        return reservation if isinstance(self._budget.ask(*reservation.held), Held) else None
+        return reservation if isinstance(self._budget.reserve(*reservation.held), Held) else None
 
     def all_now(self, requests: Sequence[Request]) -> list[tuple[int | None, int]]:
         """Reserve for as many batch requests as fit; worst-case (cost, tokens) of each."""
         asked = self._prices.worst_cases(requests, self._before)
         if isinstance(
-            self._budget.ask(sum(cost or 0 for cost, _ in asked), sum(tokens for _, tokens in asked), len(asked)), Held
+            self._budget.reserve(sum(cost or 0 for cost, _ in asked), sum(tokens for _, tokens in asked), len(asked)),
+            Held,
         ):
             return asked
-        return list(takewhile(lambda each: isinstance(self._budget.ask(each[0] or 0, each[1]), Held), asked))
+        return list(takewhile(lambda each: isinstance(self._budget.reserve(each[0] or 0, each[1]), Held), asked))
 
     async def reserve(
         self, request: Request, attempt: tuple[int, int], tier: str | None = None, prices: Prices | None = None
@@ -208,7 +209,7 @@ class BudgetGuard:
             if reservation.cost is None and self._caps.cost is not None:
                 self._reach("cost")
             self._requested = Sum(*reservation.held, 1)
-            verdict = self._budget.ask(*reservation.held)
+            verdict = self._budget.reserve(*reservation.held)
             if isinstance(verdict, Reached):
                 self._reach(verdict.cap)
             if isinstance(verdict, Held):

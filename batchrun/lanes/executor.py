@@ -36,18 +36,18 @@ Read = Callable[[int, int, bytes, Any], Any]
 
 
 class Completion(NamedTuple):
-    """What became of attempt `number` of row `seq`; `data`: the body, if it was parsed.
+    """What became of an attempt.
 
     A reply or a failure is an HTTP answer. *Unsent*: nothing was sent. *Lost*: possibly billed. *Gone*: not billed.
     """
 
-    seq: int
-    number: int
+    seq: int  # row
+    number: int  # attempt
     came: Came
     status: int = 0
     body: bytes = b""
     message: str = ""
-    data: Any = None
+    data: Any = None  # the parsed body, if it was parsed
 
 
 MadeOf = TypeVar("MadeOf")
@@ -61,11 +61,9 @@ class Page(NamedTuple, Generic[MadeOf]):
 
 
 class Stepped(NamedTuple):
-    """Seconds until the next step; other batches of the same call."""
-
     ticket: Ticket
-    wait: float = 0.0
-    also: tuple[str, ...] = ()
+    wait: float = 0.0  # seconds until the next step
+    also: tuple[str, ...] = ()  # other batches of the same call
 
 
 class Pages(Protocol):

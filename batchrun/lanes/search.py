@@ -46,11 +46,9 @@ _FURTHEST = {"completed": 3, "finalizing": 2, "in_progress": 1}
 
 
 class Found(NamedTuple):
-    """`others`: the list has other batches; `why` it cannot be read."""
-
     batches: list[Batch]
-    others: bool
-    why: Exchange | None = None
+    others: bool  # the list has other batches
+    why: Exchange | None = None  # it cannot be read
 
 
 async def matching(

@@ -1,8 +1,7 @@
 """How vendors spell batches: calls, objects, lines of requests and of results. Pure.
 
 Three shapes: OpenAI's files and batches, which most vendors copy; Mistral's jobs; Anthropic's Message Batches, inline
-and
-unlabelled.
+and unlabelled.
 """
 
 import json
@@ -111,18 +110,16 @@ def json_objects(value: Any) -> list[dict[str, Any]]:
 
 
 class Batch(NamedTuple):
-    """`output` and `error` files or addresses, `errors` of the whole."""
-
     id: str
     status: str
     input: str | None
     tag: str | None
-    total: int | None
+    total: int | None  # requests, if stated
     created: float
     expires: float | None
-    output: str | None
-    error: str | None
-    errors: tuple[Mapping[str, Any], ...]
+    output: str | None  # file or address
+    error: str | None  # the same
+    errors: tuple[Mapping[str, Any], ...]  # of the whole
     done: int = 0
     failed: int = 0
 

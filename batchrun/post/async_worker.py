@@ -1,8 +1,7 @@
 """The rows on the event loop of one worker.
 
 A worker gets rows for its free places, and as many ahead as ended in two turns. Rows of a lost worker are run again,
-each
-alone, so that only the row at fault fails.
+each alone, so that only the row at fault fails.
 """
 
 import asyncio

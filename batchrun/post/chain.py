@@ -1,8 +1,7 @@
 """Replies through the functions of a chain, in a thread and in worker processes.
 
 A dict is merged into the output row, another JSON value replaces the reply, None changes nothing. An exception fails
-its
-row only.
+its row only.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Shards in actors of a Ray cluster: a backend of the queue.
 
 Each processor of each node is a slot for an actor that has imported the functions. An actor gets one shard at a time,
-as
-all that are queued at it die with it, and none before it has answered, as an actor that cannot be placed waits forever.
+as all that are queued at it die with it, and none before it has answered, as an actor that cannot be placed waits
+forever.
 
 Ray does not report whether an actor died of a row, was killed, or lost its machine. So a row alone in its shard is at
 fault only when lost twice, and a shard whose node is gone is run once more.
@@ -146,8 +146,7 @@ class Cluster:
     """Used on one event loop.
 
     `make`, called in a thread, returns a driver and the setup of actors; `most` limits actors. With `apart` shards go
-    to one
-    of `actors` instead of `run`; `changed` is called when `actors` changes.
+    to one of `actors` instead of `run`; `changed` is called when `actors` changes.
     """
 
     def __init__(

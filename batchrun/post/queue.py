@@ -2,9 +2,8 @@
 
 Sending a row to a process costs about 100 µs alone and 5 µs in a shard of 64. Work too short for a process is done in a
 thread: with `auto` the first rows are timed there, and the queue moves to a pool if they are slower. Coroutine
-functions
-have async workers instead. A lost shard is run again row by row, so that only the row at fault fails; a function may be
-called twice for a row.
+functions have async workers instead. A lost shard is run again row by row, so that only the row at fault fails; a
+function may be called twice for a row.
 """
 
 import asyncio

@@ -8,11 +8,11 @@ from batchrun.models import Usage
 
 
 class Item(NamedTuple):
-    """`row` is a JSON object, `value` the JSON of a value beside the text."""
+    """A reply for a worker, as cheap text."""
 
     text: str
-    row: str = "{}"
-    value: str | None = None
+    row: str = "{}"  # a JSON object
+    value: str | None = None  # the JSON of a value beside the text
     usage: Usage | None = None
     finish: str | None = None
     line: int = 0
@@ -26,11 +26,9 @@ class Reply:
     """One reply, the argument of a function of `--post`.
 
     `text` is the model's text, or what an earlier function made of it. `value` is what the previous function returned;
-    for
-    the first the parsed value with an output schema, the embedding or the tool calls, else None. `usage` has the tokens
-    (`input`, `output`, `cached`, `reasoning`), None if not stated; `finish` is the provider's finish reason, such as
-    `stop` or
-    `length`. `line` and `key` name the input row, `fields` are its columns.
+    for the first the parsed value with an output schema, the embedding or the tool calls, else None. `usage` has the
+    tokens (`input`, `output`, `cached`, `reasoning`), None if not stated; `finish` is the provider's finish reason,
+    such as `stop` or `length`. `line` and `key` name the input row, `fields` are its columns.
     """
 
     __slots__ = ("_fields", "_row", "finish", "key", "line", "text", "usage", "value")
@@ -82,21 +80,17 @@ class Reply:
 
 
 class Value(NamedTuple):
-    """JSON texts: `output` replaces the reply (None keeps it), `added` is merged into the output row."""
-
-    output: str | None
-    added: str | None
+    output: str | None  # JSON that replaces the reply, None keeps it
+    added: str | None  # a JSON object that is merged into the output row
 
 
 KEPT = Value(None, None)
 
 
 class Failure(NamedTuple):
-    """A short stable phrase, one line with the place, a traceback if any."""
-
-    cause: str
-    message: str
-    trace: str | None = None
+    cause: str  # a short stable phrase
+    message: str  # one line with the place
+    trace: str | None = None  # a traceback
 
 
 Result = Value | Failure
@@ -107,28 +101,18 @@ def internal_error(error: Exception) -> Failure:
 
 
 class Shard(NamedTuple):
-    """With `stop_after` only the first rows may come back, after so many seconds beside the longest.
-
-    Rows that stay in flight are numbered from `first`; `held` earlier ones have not come back.
-    """
+    """Rows that are handed to a worker together."""
 
     items: list[Item]
-    stop_after: float | None = None
-    first: int = 0
-    held: int = 0
+    stop_after: float | None = None  # return only the first rows, after so many seconds beside the longest one
+    first: int = 0  # the number of the first item, if rows stay in flight
+    held: int = 0  # earlier rows that have not come back
 
 
 class Done(NamedTuple):
-    """Results of a shard, or its beginning; of rows in flight those that ended, by `numbers`.
-
-    `seconds` of work, `processor` of it CPU time, `longest` that of one row; `blocked`: the longest time that a
-    function
-    blocked its event loop, if too long.
-    """
-
-    results: list[Result]
-    seconds: float
-    longest: float
-    blocked: dict[str, float]
-    numbers: Sequence[int] = ()
-    processor: float = 0.0
+    results: list[Result]  # of the shard or its beginning, or of rows in flight that ended
+    seconds: float  # of work
+    longest: float  # of one row, if timed
+    blocked: dict[str, float]  # the longest time that a function blocked its event loop, if too long
+    numbers: Sequence[int] = ()  # of rows in flight
+    processor: float = 0.0  # CPU time of `seconds`

@@ -106,8 +106,7 @@ def _place_of_body(text: str) -> tuple[int, int]:
     """The range of the value of `body`.
 
     If it is the last member and no object precedes it, as usual, the first `"body":` is its name, and its value reaches
-    to
-    the last brace.
+    to the last brace.
     """
     name = text.find('"body":')
     if name > 0 and text[name - 1] != "\\" and text.count("{", 0, name) == 1:

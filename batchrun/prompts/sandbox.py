@@ -54,11 +54,11 @@ class Environment(ImmutableSandboxedEnvironment):
 
 
 class Compiled(NamedTuple):
-    """`pieces` if the template has only text and variables."""
+    """A template that may run."""
 
     template: Template
     variables: frozenset[str]
-    pieces: tuple["str | Variable", ...] | None
+    pieces: tuple["str | Variable", ...] | None  # if it has only text and variables
 
 
 class Variable(NamedTuple):
@@ -68,11 +68,11 @@ class Variable(NamedTuple):
 
 
 class Use(NamedTuple):
-    """Variables; `optional` ones may be absent, `nullable` ones null."""
+    """The variables of a template."""
 
     variables: frozenset[str]
-    optional: frozenset[str]
-    nullable: frozenset[str]
+    optional: frozenset[str]  # may be absent
+    nullable: frozenset[str]  # may be null
 
 
 class _Left:

@@ -68,8 +68,7 @@ def _names(sheets: Sequence[Any], but: Any) -> str:
 
 def _rows(book: Any, sheet: Any, remarks: Remarks) -> Iterator[tuple[int, list[object]]]:
     """openpyxl's own iteration cuts rows at the range that the sheet states, which may be too small, and does not
-    report
-    hidden ones.
+    report hidden ones.
     """
     from openpyxl.worksheet import _reader  # noqa: PLC0415  only where a workbook is read
 
