@@ -149,7 +149,7 @@ class Waiting:
     reason: WaitReason
     until: float | None  # None: unknown
     at: float
-    message: str = ""  # the provider's
+    said: str = ""  # the provider's message
 
 
 @dataclass(frozen=True, slots=True)

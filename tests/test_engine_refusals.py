@@ -186,4 +186,4 @@ async def test_while_a_run_waits_the_providers_sentence_is_told(tmp_path: Path) 
     story = await stage.play(provider)
     assert stage.states == ["done"] * 12
     waits = [event for event in story.of(Waiting) if event.reason is WaitReason.THROTTLED]
-    assert {event.message for event in waits} == {"said 429"}
+    assert {event.said for event in waits} == {"said 429"}

@@ -288,7 +288,7 @@ class Lane:
     def explained(self, event: Waiting | Resumed) -> Waiting | Resumed:
         """Add the provider's message to its reasons."""
         if isinstance(event, Waiting) and event.reason in _SAID_BY_THE_PROVIDER:
-            return replace(event, message=self.last_error)
+            return replace(event, said=self.last_error)
         return event
 
 

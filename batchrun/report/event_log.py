@@ -87,7 +87,7 @@ def _row(event: RowFinished | RowLost | RowDivided | RowsAnswered) -> tuple[int,
 def _speed(event: Waiting | Resumed | LimitsChanged | PostChanged) -> tuple[int, str]:
     if isinstance(event, Waiting):
         wait = "" if event.until is None else f" {max(0.0, event.until - event.at):.1f} s"
-        return logging.INFO, f"waiting{wait}: {event.reason}{f': {event.message}' if event.message else ''}"
+        return logging.INFO, f"waiting{wait}: {event.reason}{f': {event.said}' if event.said else ''}"
     if isinstance(event, Resumed):
         return logging.INFO, "resumed"
     if isinstance(event, PostChanged):

@@ -260,7 +260,7 @@ def tokens(progress: Progress) -> str:
 
 
 def waiting(wait: Waiting, now: float) -> str:
-    message = f": {printable(wait.message, LONGEST_MESSAGE)}" if wait.message else ""
+    message = f": {printable(wait.said, LONGEST_MESSAGE)}" if wait.said else ""
     if wait.until is None or wait.until <= now:
         return f"waiting: {wait.reason}{message}"
     return f"waiting {duration(wait.until - now)}: {wait.reason}{message}"
