@@ -283,3 +283,39 @@ async def test_a_reduce_row_that_ends_while_the_journal_is_looked_at_is_not_hand
     look.set()
     assert await waiting is None
     assert looks == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("page", "most", "awake"), [(3, float("inf"), 3), (40, 10 * 100.0, 10), (40, float("inf"), 40)]
+)
+async def test_a_page_wakes_no_more_workers_than_it_has_rows_that_fit(page: int, most: float, awake: int) -> None:
+    pages = [[row(position)._replace(text="x" * 100) for position in range(1, page + 1)]]
+    arrived = asyncio.Event()
+
+    async def fetch(after: int) -> tuple[list[Pending], int | None]:
+        if after:
+            await asyncio.Event().wait()
+        await arrived.wait()
+        return pages[0], page
+
+    queue = PendingQueue(fetch, no_followers, most_bytes=most)
+    looks = 0
+    take = queue.take
+
+    def counted() -> RowState | None:
+        nonlocal looks
+        looks += 1
+        return take()
+
+    queue.take = counted  # type: ignore[method-assign]
+    workers = [asyncio.create_task(queue.next()) for _ in range(500)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    before = looks
+    arrived.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert sum(worker.done() for worker in workers) == awake
+    assert looks - before <= 2 * awake
+    queue.close()
+    await asyncio.gather(*workers)

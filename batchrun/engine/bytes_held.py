@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 import contextlib
 import ctypes
+import math
 import sys
 from functools import cache
 
@@ -41,6 +42,11 @@ class BytesHeld:
     def has_room(self, size: int) -> bool:
         """Whether a row of that size can be handed out."""
         return not self._total or self._total + size + self.beside <= self._most
+
+    def room_for(self, size: float) -> int:
+        """How many rows of that size could be handed out."""
+        free = max(0.0, self._most - self._total) / (size + self.beside or 1)
+        return sys.maxsize if free == math.inf else int(free)
 
     def count(self, state: "RowState", size: int) -> None:
         """Count the row with that size from now on."""

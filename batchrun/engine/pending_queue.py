@@ -170,6 +170,7 @@ class PendingQueue:
         self._due: list[tuple[float, int, RowState]] = []
         self._order = itertools.count()
         self._waiters: deque[asyncio.Future[None]] = deque()
+        self._woken = 0  # waiters that will look for a row
         self._out = 0
         self._after: int | None = 0
         self.direct: Callable[[list[Pending]], Awaitable[list[Pending]]] | None = None
@@ -189,7 +190,10 @@ class PendingQueue:
             waiter = self._loop.create_future()
             self._waiters.append(waiter)
             self._arm()
-            await waiter
+            try:
+                await waiter
+            finally:
+                self._woken -= waiter.done() and not waiter.cancelled()
         return None
 
     @property
@@ -267,7 +271,7 @@ class PendingQueue:
         self.bytes.over(state, 0)
         if not self._out and not self.more:
             self._wake(len(self._waiters))
-        elif self._waiters and self._at_hand and self._has_room():
+        elif self._waiters and self._at_hand > self._woken and self._has_room():
             self._wake(1)
 
     def ended(self, state: RowState, outcome: Outcome) -> None:
@@ -315,7 +319,7 @@ class PendingQueue:
     def take(self) -> RowState | None:
         """The next row if one is ready, else None."""
         state = None if self._closed else self._take()
-        if state is not None and self._waiters and self._at_hand and self._has_room():
+        if state is not None and self._waiters and self._at_hand > self._woken and self._has_room():
             self._wake(1)
         return state
 
@@ -364,7 +368,8 @@ class PendingQueue:
                 )
             self._fetching = None
         finally:
-            self._wake(len(self._waiters))
+            # Of long rows a page has few: waking a waiter for each worker would cost more than sending them.
+            self._wake(max(1, min(self._at_hand, self.bytes.room_for(self._fresh_bytes / (self._at_hand or 1)))))
 
     async def _next_fresh(self, after: int) -> list[Pending]:
         while True:
@@ -410,6 +415,7 @@ class PendingQueue:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)
+                self._woken += 1
                 count -= 1
 
 
