@@ -27,6 +27,8 @@ from batchrun.rows import (
     restore,
     writer,
 )
+from batchrun.rows.check import one_line
+from batchrun.rows.members import output_line
 from batchrun.rows.writers import neutral
 
 
@@ -66,6 +68,22 @@ def test_a_line_is_the_row_and_its_additions_whatever_they_are(text: str, values
     line = insert_members(text, {name: json.dumps(value) for name, value in values.items()})
     assert line.startswith(text.rstrip()[:-1])
     assert json.loads(line) == json.loads(text) | values
+
+
+SPACE = st.text(" \t\r\n", max_size=3)
+
+
+@given(st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2), st.lists(SPACE, min_size=9, max_size=9))
+def test_an_output_line_is_the_row_with_its_additions_in_one_line(values: dict[str, str], spaces: list[str]) -> None:
+    inside = f"{spaces[0]},{spaces[1]}".join(
+        f"{json.dumps(name)}{spaces[2]}:{spaces[3]}{json.dumps(value, ensure_ascii=False)}"
+        for name, value in values.items()
+    )
+    text = f"{{{spaces[4]}{inside}{spaces[5]}}}{spaces[6]}"
+    for additions in ({}, {"new": f"{spaces[7]}[1,{spaces[8]}2]"}, {"new": '"é"', "more": "{}"}):
+        line = output_line(text, additions)
+        assert line == (one_line(insert_members(text, additions)) + "\n").encode()
+        assert json.loads(line) == values | {name: json.loads(value) for name, value in additions.items()}
 
 
 def test_a_clash_names_the_columns() -> None:

@@ -13,11 +13,27 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 def insert_members(text: str, additions: Mapping[str, str]) -> str:
     """Adds members (name to JSON text) at the end."""
+    end, is_empty = _end(text)
+    inserted = "".join([_named(name) + value for name, value in additions.items()])
+    return f"{text[:end]}{inserted[1:] if is_empty else inserted}{text[end:]}"
+
+
+def output_line(text: str, additions: Mapping[str, str]) -> bytes:
+    """The same as a line of UTF-8. Its pieces are encoded before they are joined: so a long value is copied less."""
+    end, is_empty = _end(text)
+    pieces = [one_line(text[:end]).encode()]
+    for name, value in additions.items():
+        pieces += (_named(name).encode(), one_line(value).encode())
+    if is_empty:
+        pieces[1:2] = [name[1:] for name in pieces[1:2]]
+    pieces.append(b"}\n" if end == len(text) - 1 else one_line(text[end:]).encode() + b"\n")
+    return b"".join(pieces)
+
+
+def _end(text: str) -> tuple[int, bool]:
+    """The place for new members, and whether there are none before it."""
     end = len(text) - 1 if text[-1] == "}" else text.rindex("}")
-    inserted = "".join(_inserted(additions))
-    if text[end - 1] in "{ \t\r\n" and text[:end].rstrip(" \t\r\n").endswith("{"):
-        inserted = inserted[1:]
-    return f"{text[:end]}{inserted}{text[end:]}"
+    return end, text[end - 1] in "{ \t\r\n" and text[:end].rstrip(" \t\r\n").endswith("{")
 
 
 def clash(columns: Iterable[str], new_names: Iterable[str]) -> tuple[str, ...]:
@@ -86,7 +102,8 @@ def _batch(
 ) -> str:
     """Joined once, because the `response` may be long."""
     head = f'{{"id": {string(id)}, "custom_id": {string(custom_id)}, "response": '
-    return "".join([head, *response, f', "error": {error}', *_inserted(additions), "}"])
+    inserted = [_named(name) + value for name, value in additions.items()]
+    return "".join([head, *response, f', "error": {error}', *inserted, "}"])
 
 
 def _response(status_code: int, request_id: str | None, body: str) -> tuple[str, str, str]:
@@ -103,10 +120,6 @@ def _json_or_string(body: str | None) -> str:
     except RefusedRowError:  # a proxy's HTML
         return string(body)
     return body
-
-
-def _inserted(additions: Mapping[str, str]) -> list[str]:
-    return [_named(name) + value for name, value in additions.items()]
 
 
 @lru_cache(maxsize=256)

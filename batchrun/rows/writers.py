@@ -20,7 +20,7 @@ from batchrun.display import printable
 from batchrun.errors import StorageError
 from batchrun.rows.check import members, one_line
 from batchrun.rows.extras import library
-from batchrun.rows.members import insert_members
+from batchrun.rows.members import insert_members, output_line
 from batchrun.rows.table import COMMAS, Table
 
 _FORMULA = re.compile(r"[\t\r\n]|[\s'\"]*[=+\-@＝＋－＠]")
@@ -84,7 +84,7 @@ class JsonlWriter:
 
     def write(self, text: str, additions: Mapping[str, str]) -> None:
         """Raises OSError."""
-        self._put((one_line(insert_members(text, additions)) + "\n").encode())
+        self._put(output_line(text, additions))
 
     def close(self) -> None:
         """Nothing is buffered."""
