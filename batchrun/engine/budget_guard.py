@@ -262,8 +262,11 @@ class BudgetGuard:
             unpaid = Charge(None if reservation.cost is None else 0, 0)
             charge = Charge(reservation.cost, reservation.tokens) if paid else unpaid
         else:
-            tier = usage.tier or reservation.tier or STANDARD
-            charge = self._charge_of(usage, None if price is None else price.at(tier, self._clock()))
+            rates = None
+            if price is not None:
+                rates = price.at(usage.tier or reservation.tier or STANDARD, self._clock())
+            bill = billed(rates, usage, self._extra)
+            charge = made(Charge, (None if bill is None else bill.total, usage.input + usage.output, bill))
         self._charge(reservation, charge)
         if usage is not None and reservation.prices is not None:
             self._learn(reservation, reservation.prices, charge, usage.tier or STANDARD)
@@ -294,11 +297,6 @@ class BudgetGuard:
         self._budget.settle(Held(sum(reserved), sum(leased.tokens)), cost, sum(answers.charged_tokens))
         self._wake()
         return answers
-
-    def _charge_of(self, usage: Usage, rates: Rates | None) -> Charge:
-        bill = billed(rates, usage, self._extra)
-        given, output = usage[:2]
-        return made(Charge, (None if bill is None else bill.total, given + output, bill))
 
     def _learn(self, reservation: Reservation, prices: Prices, charge: Charge, named: str) -> None:
         """Raise worst cases after a reply used another tier's price or cost more than reserved."""

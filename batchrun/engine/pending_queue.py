@@ -325,14 +325,15 @@ class PendingQueue:
 
     def _take(self) -> RowState | None:
         fresh, groups, due = self._fresh, self._groups, self._due
-        if due and due[0][0] <= self._loop.time():
-            self._out += 1
-            if len(due) == MOST_DUE:
-                self._wake(len(self._waiters))  # there is room again
-            return heapq.heappop(due)[2]
-        if len(due) >= MOST_DUE:
-            return None
-        if self._fresh_bytes < PAGE_BYTES // 2 and (len(fresh) if groups is None else self._at_hand) < AHEAD // 2:
+        if due:
+            if due[0][0] <= self._loop.time():
+                self._out += 1
+                if len(due) == MOST_DUE:
+                    self._wake(len(self._waiters))  # there is room again
+                return heapq.heappop(due)[2]
+            if len(due) >= MOST_DUE:
+                return None
+        if (len(fresh) if groups is None else self._at_hand) < AHEAD // 2 and self._fresh_bytes < PAGE_BYTES // 2:
             self._fetch_ahead()
         if not self._has_room():
             return None

@@ -20,6 +20,7 @@ from enum import Enum, auto
 from batchrun import retry
 from batchrun.engine.pending_queue import RowState
 from batchrun.lanes.executor import Came
+from batchrun.models import FRESH
 from batchrun.retry import AskAgain, Done, GiveUp, Next, RetryIn, StopRun, Verdict
 
 
@@ -119,11 +120,12 @@ def first_step(state: RowState, *, reduces: bool) -> Step:
     """A row's first step; `reduces`: its parts go into a request."""
     if state.shared_outcome is not None:
         return Step.FINISH
-    if state.request is not None:
+    row = state.row
+    if state.request is not None or (row.history is FRESH and row.reused is None and row.parts is None):
         return Step.SEND
-    if state.row.parts is not None and not reduces:
+    if row.parts is not None and not reduces:
         return Step.PUT_TOGETHER
-    sends = retry.resume_step(state.row.history, reused=state.row.reused is not None) is Next.SEND
+    sends = retry.resume_step(row.history, reused=row.reused is not None) is Next.SEND
     return Step.SEND if sends else Step.JUDGE
 
 
