@@ -10,7 +10,7 @@ from batchrun.engine.judge import Judged, judge
 from batchrun.models import Endpoint, Exchange, Fault, Flag, Request
 from batchrun.replies import checker
 from batchrun.retry import GiveUp, Health, Meanings, RetryIn, StopRun, Tries, Verdict, decide
-from batchrun.retry.verdict import Policy
+from batchrun.retry.decision import Policy
 
 ASK = Request(Endpoint.CHAT, b"{}", 20)
 SECRET = "sk-secret-1"

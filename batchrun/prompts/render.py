@@ -2,7 +2,7 @@
 
 JSON around the texts and messages with only `--set` variables are computed once. A message of text and variables
 becomes JSON pieces; any other runs its template and keeps the last result, which is usually the same for every row.
-Files stand as digests (`media.filled`), as `[parts]` of providers/media.toml has them.
+Files are represented by digests (`media.filled`), as `[parts]` of providers/media.toml has them.
 """
 
 import re
@@ -28,7 +28,7 @@ _GAP = re.compile(r"\{(\w+)(?::(\w*))?\}")
 
 
 def unwrapped(template: str, names: Mapping[str, str]) -> str:
-    """The template with `![…]({{ name }})` of file variables replaced by the variable."""
+    """`![…]({{ name }})` of file variables becomes the variable."""
     return MARKDOWN.sub(lambda found: found[1] if found[2] in names else found[0], template)
 
 
@@ -47,7 +47,7 @@ def part(endpoint: Endpoint, kind: str, file: File, detail: str | None) -> Any:
 
 
 def content(endpoint: Endpoint, pieces: Sequence[str | Sequence[Any]]) -> Any:
-    """The content of a message: one text, or texts and parts."""
+    """One text, or texts and parts."""
     if len(pieces) == 1 and isinstance(pieces[0], str):
         return pieces[0]
     shape = table("media")["parts"][endpoint]["text"]
@@ -61,7 +61,7 @@ def content(endpoint: Endpoint, pieces: Sequence[str | Sequence[Any]]) -> Any:
 
 
 def transcription(pieces: Sequence[str | Sequence[Any]]) -> bytes:
-    """A transcription's recording and prompt as JSON. Raises RenderError."""
+    """A recording and prompt as JSON. Raises RenderError."""
     recordings = [part for piece in pieces if not isinstance(piece, str) for part in piece]
     if len(recordings) != 1:
         raise RenderError(f"{len(recordings)} recordings, but a transcription needs one", "Use a row for each.")
@@ -75,7 +75,7 @@ def _types() -> Mapping[str, Mapping[str, Any]]:
 
 
 def _filled(shape: Any, values: Mapping[str, str | None]) -> Any:
-    """The shape with placeholders filled, or members dropped."""
+    """With placeholders filled, or members dropped."""
     if isinstance(shape, dict):
         made = {name: _filled(member, values) for name, member in cast("dict[str, Any]", shape).items()}
         return {name: member for name, member in made.items() if member is not None}
@@ -100,8 +100,7 @@ def renderer(  # noqa: PLR0913  everything that decides a request, by name
     columns: Mapping[str, str],
     detail: str | None = None,
 ) -> "PromptRenderer":
-    """The renderer of a prompt; `variables` are those of `--set`, `columns` maps variables to columns. Raises
-    PromptError."""
+    """`variables` are those of `--set`, `columns` maps variables to columns. Raises PromptError."""
     check_names(prompt, variables, columns)
     rest = members(prompt, endpoint, model, params)
     values = _Values(prompt, fixed_values(prompt, variables), columns)
@@ -130,7 +129,7 @@ class _Values:
         return self._columns.get(name, name), self._defaults.get(name, ABSENT)
 
     def of(self, name: str, fields: Mapping[str, Any]) -> Any:
-        """The value for a row, or `ABSENT`; a default replaces null."""
+        """Or `ABSENT`; a default replaces null."""
         if name in self.fixed:
             return self.fixed[name]
         column, default = self.source(name)
@@ -174,7 +173,7 @@ class _TemplateMessage:
         self._last: tuple[dict[str, Any], bytes] | None = None
 
     def render(self, fields: Mapping[str, Any], files: Sequence[File] = ()) -> bytes:
-        """The text as the inside of a JSON string; `files` are for a `_FilesMessage`."""
+        """The text as the inside of a JSON string."""
         values = {name: value for name in self._names if (value := self._values.of(name, fields)) is not ABSENT}
         last = self._last
         if last is not None and values == last[0]:
@@ -331,7 +330,6 @@ class PromptRenderer:
         return str(value)
 
     def _add(self, constant: bytes) -> None:
-        """Append constant text."""
         if len(self._body) - 1 in self._places:
             self._body.append(constant)
         else:

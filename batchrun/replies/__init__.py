@@ -2,7 +2,7 @@
 
 from batchrun.replies.bodies import ERROR, HTML, read, thinking_of, value_of
 from batchrun.replies.failures import ErrorInfo, error_of, error_within
-from batchrun.replies.repaired import valid
+from batchrun.replies.json_text import valid
 from batchrun.replies.schema import Checker, Complaint, ReplyChecker, checked, checker
 from batchrun.replies.usage import tier_named
 

@@ -1,7 +1,7 @@
 """Reading the body of a 200, a reader per endpoint.
 
-A reply has an answer: text, tool calls, a refusal, vectors. A message without any is flagged `empty`, as it was paid for; all else is
-a `Defect`. Thinking is no part of the answer. Finish reasons are in `providers/finish.toml`. Shapes:
+A reply has an answer: text, tool calls, a refusal, vectors. A message without any is flagged `empty`, as it was paid
+for; all else is a `Defect`. Thinking is no part of the answer. Finish reasons are in `providers/finish.toml`. Shapes:
 https://platform.openai.com/docs/api-reference
 """
 
@@ -16,10 +16,8 @@ from batchrun import extraction
 from batchrun.extraction import THINKING_ENDS, THINKING_STARTS
 from batchrun.models import Defect, Endpoint, Flag, Reply, made
 from batchrun.providers import table
-from batchrun.replies.json_types import Json, is_array, is_object
-from batchrun.replies.repaired import repaired
+from batchrun.replies.json_text import Json, is_array, is_object, is_stream, repaired, unwrapped
 from batchrun.replies.usage import usage_of
-from batchrun.replies.wrapping import is_stream, unwrapped
 
 _NO_FLAGS: frozenset[Flag] = frozenset()
 _MEANINGS: dict[str, frozenset[Flag] | None] = {
@@ -35,11 +33,11 @@ FLAGS: dict[str | None, frozenset[Flag] | None] = {
     None: _NO_FLAGS,
     **{word: _MEANINGS[meaning] for meaning, words in table("finish").items() for word in words},
 }
-"""The flags by finish reason, as the table spells it; None where the reply broke off."""
+"""By finish reason, as the table spells it; None if the reply broke off."""
 
 
 def flags_of(word: str | None) -> frozenset[Flag] | None:
-    """The flags for a finish reason in any spelling; `odd` for an unknown one."""
+    """For a finish reason in any spelling; `odd` for an unknown one."""
     if word in FLAGS:
         return FLAGS[word]
     plain = str(word).partition(":")[0].strip().lower().replace("-", "_").replace(" ", "_")
@@ -74,10 +72,10 @@ class _Unreadable(str):
 def read(
     endpoint: Endpoint, body: bytes | str, limit: int | None = None, inputs: int = 1, data: Any = None
 ) -> Reply | Defect:
-    """Read a 200 body; `limit` is the request's output token limit, `inputs` its number of inputs, `data` the parsed body if known.
+    """`limit` is the request's output token limit, `inputs` its number of inputs, `data` the parsed body if known.
 
-    `value` of the Reply is the text; the list of tool calls; the refusal; a vector (or its base64 text), or a list of them; for several
-    choices a list, with None for empty ones. `text` is that of the first choice.
+    `value` of the Reply is the text; the list of tool calls; the refusal; a vector (or its base64 text), or a list of
+    them; for several choices a list, with None for empty ones. `text` is that of the first choice.
     """
     data, answer = _content(endpoint, body, data)
     usage = usage_of(data, inputs)
@@ -95,7 +93,7 @@ _UNTRUSTED_FINISHES = (None, "completed")
 
 
 def value_of(endpoint: Endpoint, body: bytes | str, *, keep_thinking: bool = False) -> Any:
-    """The `value` of the reply, None for a Defect. With `keep_thinking` a text follows its thinking between `<think>` and `</think>`."""
+    """None for a Defect. With `keep_thinking` a text follows its thinking between `<think>` and `</think>`."""
     data, answer = _content(endpoint, body)
     if isinstance(answer, str):
         return None
@@ -113,7 +111,7 @@ def thinking_of(body: bytes | str) -> str | None:
 
 
 def _content(endpoint: Endpoint, body: bytes | str, data: Json = None) -> tuple[dict[str, Any], _Answer | str]:
-    """The body as an object ({} where it is none), and its content; `data` is the parsed body if known."""
+    """The body as an object ({} if it is none), and its content."""
     if data is None:
         try:
             data = orjson.loads(body)
@@ -130,7 +128,7 @@ def _content(endpoint: Endpoint, body: bytes | str, data: Json = None) -> tuple[
 def _repaired_content(
     endpoint: Endpoint, body: bytes | str, error: orjson.JSONDecodeError
 ) -> tuple[dict[str, Any], _Answer | str]:
-    """The same for a body that is not quite JSON; NaN may be anywhere but in the answer."""
+    """The body is not quite JSON; NaN may be anywhere but in the answer."""
     found = repaired(body)
     if found is None:
         data = unwrapped(body)
@@ -175,7 +173,7 @@ def _choices(read_one: Callable[[dict[str, Any]], _Answer | str], data: dict[str
 
 
 def _several(answers: list[_Answer | str]) -> _Answer | str:
-    """The list of values, None for empty ones; the whole is empty only where all are."""
+    """None for empty values; the whole is empty only if all are."""
     replied = [answer for answer in answers if isinstance(answer, _Answer)]
     good = [answer for answer in replied if Flag.EMPTY not in answer.flags]
     if not good:
@@ -186,9 +184,9 @@ def _several(answers: list[_Answer | str]) -> _Answer | str:
 
 
 def _chat(data: dict[str, Any]) -> _Answer | str:
-    """Nearly every reply has one choice, and in it a text alone; any other is read member by member.
+    """Nearly every reply has one choice with only a text; any other is read member by member.
 
-    The members are looked up without tests of kind, because of what JSON has only an object can be looked up by a name.
+    There are no tests of kind, because of what JSON has only an object can be looked up by a name.
     """
     try:
         (choice,) = data["choices"]
@@ -243,7 +241,7 @@ def _broken_off(choice: dict[str, Any], finish: str | None) -> str:
 def _answer_of(  # noqa: PLR0913  what a message may hold, each by name
     text: str | None, calls: Any, refusal: Any, *, finish: str | None, flags: frozenset[Flag], message: dict[str, Any]
 ) -> _Answer:
-    """The answer of a message; that of a text follows the thinking."""
+    """The text follows the thinking."""
     thinking, answer, closed = extraction.split(text or "")
     blank = not answer.strip()
     if calls and (is_array(calls) or is_object(calls)):
@@ -259,11 +257,11 @@ def _answer_of(  # noqa: PLR0913  what a message may hold, each by name
 
 
 _THINKING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
-"""Members of a message with the thinking: DeepSeek and vLLM; OpenRouter and vLLM from 0.16; Ollama; OpenRouter (structured)."""
+"""DeepSeek and vLLM; OpenRouter and vLLM from 0.16; Ollama; OpenRouter (structured)."""
 
 
 def _parts(content: list[Any]) -> tuple[Any, str | None]:
-    """Text and refusal; the content itself where it is a JSON value."""
+    """Text and refusal; the content itself if it is a JSON value."""
     texts: list[str] = []
     refusals: list[str] = []
     known = not content
@@ -327,7 +325,7 @@ def _array(value: Any) -> list[Any]:
 
 
 def _thinking(data: dict[str, Any]) -> str | None:
-    """The thinking: a member of the first message, the reasoning items, or the block before the text."""
+    """A member of the first message, the reasoning items, or the block before the text."""
     if is_array(output := data.get("output")):
         items = [item for item in output if is_object(item)]
         found = _reasoning(items)
@@ -347,14 +345,14 @@ def _thinking(data: dict[str, Any]) -> str | None:
 
 
 def _reasoning(items: list[dict[str, Any]]) -> str | None:
-    """The whole thinking, else its summary."""
+    """Else its summary."""
     return _thinking_text(
         [item.get("content") or item.get("summary") for item in items if item.get("type") == "reasoning"]
     )  # fmt: skip
 
 
 def _thinking_text(value: Any) -> str | None:
-    """The text of a member, which may be nested parts."""
+    """Of a member, which may be nested parts."""
     if type(value) is str:
         return value.strip() or None
     if is_object(value):

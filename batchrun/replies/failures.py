@@ -1,8 +1,8 @@
 """Error bodies in the dialects of providers, gateways and proxies.
 
-OpenAI, Azure and OpenRouter wrap an object in `error`; Anthropic puts a second `type` around it; Gemini wraps the whole in a list
-and calls the type `status`; Ollama has a string in `error`; Mistral and Cohere have no wrapper; FastAPI (vLLM, LiteLLM) has
-`detail`, a text or a list of errors. Proxies answer in HTML or plain text.
+OpenAI, Azure and OpenRouter wrap an object in `error`; Anthropic puts a second `type` around it; Gemini wraps the whole
+in a list and calls the type `status`; Ollama has a string in `error`; Mistral and Cohere have no wrapper; FastAPI
+(vLLM, LiteLLM) has `detail`, a text or a list of errors. Proxies answer in HTML or plain text.
 """
 
 import html
@@ -13,11 +13,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from batchrun.replies.json_types import is_array, is_object
-from batchrun.replies.wrapping import is_stream, unwrapped
+from batchrun.replies.json_text import is_array, is_object, is_stream, unwrapped
 
-LONGEST_MESSAGE = 2048
-"""Characters of a message that are kept."""
+LONGEST_MESSAGE = 2048  # characters of a message that are kept
 
 # Larger ones are not error bodies but accidents; parsing them would hold up the loop.
 _LARGEST_JSON = 1024 * 1024
@@ -30,13 +28,11 @@ _DEEPEST = 6
 
 
 class ErrorInfo(NamedTuple):
-    """`type` and `code` as the server spells them, or ""; `param` is the parameter; `details` other known members."""
-
-    type: str
-    code: str
+    type: str  # as the server spells it, or ""
+    code: str  # the same
     message: str
-    details: str = ""
-    param: str = ""
+    details: str = ""  # other known members
+    param: str = ""  # the parameter it is about
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes | str) -> ErrorInfo:
@@ -49,10 +45,10 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes | str) -> Erro
 
 
 def error_within(body: bytes | str) -> int | None:
-    """The status of an error inside a 200: its own code, else 0; None without an error.
+    """The status of an error inside a 200: its own code, else 0.
 
-    A gateway (OpenRouter, LiteLLM) may answer 200 before its provider fails; MiniMax always does (`base_resp`); old vLLM has
-    `object: "error"`.
+    A gateway (OpenRouter, LiteLLM) may answer 200 before its provider fails; MiniMax always does (`base_resp`); old
+    vLLM has `object: "error"`.
     """
     data = _object(body)
     if data is None:
@@ -77,13 +73,13 @@ def _inner(data: dict[str, Any]) -> Any:
 
 
 def _status(code: Any) -> int | None:
-    """A code, number or text, that is an HTTP status of a failure."""
+    """If it is an HTTP status of a failure."""
     number = int(code) if isinstance(code, str) and code.isascii() and code.isdecimal() and len(code) == 3 else code
     return number if type(number) is int and 400 <= number <= 599 else None
 
 
 def _object(body: bytes | str) -> dict[str, Any] | None:
-    """The body as an object, also of a stream of events; of a list the first element, as Gemini wraps errors."""
+    """Also of a stream of events; of a list the first element, as Gemini wraps errors."""
     if len(body) > _LARGEST_JSON:
         return None
     try:

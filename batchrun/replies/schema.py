@@ -10,7 +10,7 @@ import orjson
 from batchrun import extraction
 from batchrun.errors import PromptError
 from batchrun.models import Flag
-from batchrun.replies.repaired import repaired
+from batchrun.replies.json_text import repaired
 
 _MOST_COMPLAINTS = 3
 _LONGEST_COMPLAINT = 200
@@ -20,7 +20,7 @@ _LONG_INTEGER = re.compile(r"[0-9]{19}")
 
 
 class Complaint(NamedTuple):
-    """Why a reply does not fit, short enough for the model; `check` names the failed check, None for the schema."""
+    """Short enough for the model; `check` names the failed check, None for the schema."""
 
     message: str
     check: str | None = None
@@ -41,7 +41,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def checked(checker: ReplyChecker, text: str) -> tuple[str | None, str | None, str | None]:
-    """What is wrong with the text of a reply, the named check that says so, and the JSON of its value where that is not the text."""
+    """The error, the failed check, and the JSON of the value if that is not the text."""
     found = checker.check(text)
     if isinstance(found, Complaint):
         return found.message, found.check, None
@@ -49,7 +49,7 @@ def checked(checker: ReplyChecker, text: str) -> tuple[str | None, str | None, s
 
 
 class Checker:
-    """A compiled schema (draft 2020-12 unless it names another one of json-schema.org)."""
+    """Draft 2020-12 unless the schema names another one of json-schema.org."""
 
     flags: frozenset[Flag] = frozenset()
 
@@ -57,7 +57,7 @@ class Checker:
         self._validator = validator
 
     def check(self, text: str) -> Any | Complaint:
-        """The JSON value that fits, of the first of `extraction.candidates` that has one, else a Complaint about the first JSON.
+        """The first of `extraction.candidates` that fits, else a Complaint about the first JSON.
 
         Integers keep all digits. Half of a surrogate pair becomes U+FFFD.
         """
@@ -89,7 +89,8 @@ class Checker:
             if len(complaints) == _MOST_COMPLAINTS:
                 complaints.append("and more")
                 break
-            complaints.append(f"{_place(error.instance_path)}: {error.message}"[:_LONGEST_COMPLAINT])
+            steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path)
+            complaints.append(f"at ${''.join(steps)}: {error.message}"[:_LONGEST_COMPLAINT])
         return complaints
 
 
@@ -116,8 +117,3 @@ def checker(schema: dict[str, Any]) -> Checker:
 
 def _refuse(uri: str) -> NoReturn:
     raise ValueError(f"references to other documents are not followed ({uri})")
-
-
-def _place(path: list[str | int]) -> str:
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-    return f"at ${''.join(steps)}"

@@ -13,46 +13,39 @@ from typing import Any, NamedTuple, TypeGuard, cast
 
 from batchrun import providers
 from batchrun.models import PICODOLLARS, Usage, made
-from batchrun.replies.json_types import Json, is_object
+from batchrun.replies.json_text import Json, is_object
 
 _MOST_TOKENS = 10**12
 _KINDS = (
     *("cached", "written", "written_long", "reasoning"),
     *("input_audio", "output_audio", "input_image", "output_image"),
 )
-_MOST_CHARACTERS = 7
-"""Characters per token of a whole reply, at most on average."""
+_MOST_CHARACTERS = 7  # per token of a whole reply, at most on average
 
 Path = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """`members` are kinds by name, and by the object they are in ('' for usage); `counts` reads input, output and total, None for those
-    that are missing; `more`: may state a cost or a tier.
-    """
-
     when: frozenset[str]
     input: str
     output: str
     total: str
-    beside: frozenset[str]
-    members: tuple[tuple[str, dict[str, str]], ...]
-    counts: Callable[[dict[str, Any]], tuple[Any, ...]]
-    more: bool = True
+    beside: frozenset[str]  # kinds that are not part of input or output
+    members: tuple[tuple[str, dict[str, str]], ...]  # kinds by name, and by the object they are in ('' for usage)
+    counts: Callable[[dict[str, Any]], tuple[Any, ...]]  # reads input, output and total, None for missing ones
+    more: bool = True  # may state a cost or a tier
 
 
 class _Cost(NamedTuple):
-    """A member with the cost, and those to add where `also_when` is true."""
-
     member: Path
     per_usd: int
-    also: tuple[Path, ...]
+    also: tuple[Path, ...]  # members to add if `also_when` is true
     also_when: str
 
 
 def usage_of(body: dict[str, Any], inputs: int = 1) -> Usage | None:
-    """The usage that a body states for so many `inputs`, None where it is not credible."""
+    """For so many `inputs`, None if it is not credible."""
     usage: Json = body.get("usage")
     if type(usage) is not dict or (shape := _shape_of(tuple(usage))) is None:
         return None
@@ -88,14 +81,14 @@ _OF_INPUT = frozenset({"cached", "written", "written_long", "input_audio", "inpu
 
 
 def _add_kinds(kinds: dict[str, int], names: dict[str, str], inside: dict[str, Any]) -> None:
-    """Add the credible counts of an object; the largest of a kind counts."""
+    """The largest of a kind counts."""
     for name, count in inside.items():
         if count and (kind := names.get(name)) and _is_count(count) and count > kinds.get(kind, 0):
             kinds[kind] = count
 
 
 def _tier(body: dict[str, Any], usage: dict[str, Any]) -> str | None:
-    """`default` for the standard one, None without."""
+    """`default` for the standard one."""
     named = body.get("service_tier") or usage.get("service_tier")
     if usage.get("speed") == "fast":
         named = "fast"
@@ -106,13 +99,13 @@ def _tier(body: dict[str, Any], usage: dict[str, Any]) -> str | None:
 
 
 def tier_named(name: Any) -> str | None:
-    """The requested tier, None for the standard one or none."""
+    """The requested tier, None for the standard one."""
     tier = _tiers().get(name.lower(), name.lower()) if isinstance(name, str) else None
     return None if tier == "default" else tier
 
 
 def _cost(usage: dict[str, Any]) -> int | None:
-    """The stated cost in picodollars, rounded up."""
+    """In picodollars, rounded up."""
     for cost in _costs():
         if cost.member[0] not in usage:
             continue
@@ -135,7 +128,7 @@ def _number(usage: dict[str, Any], path: Path) -> Decimal | None:
 
 
 def _of_all(usage: Usage, choices: list[Any], inputs: int) -> Usage:
-    """The usage of all inputs and choices, where the stated output is too small for all texts: llama.cpp's server counts one (xllamacpp
+    """Of all inputs and choices, if the output is too small for all texts: llama.cpp's server counts one (xllamacpp
     2026.10).
     """
     written = sum(len(text) for choice in choices if isinstance(text := _text(choice), str))

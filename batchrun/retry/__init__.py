@@ -29,10 +29,25 @@ failing rows of a run would look like an outage.
 """
 
 from batchrun.retry.answer import Answer, plain
-from batchrun.retry.decision import DEADLINES, DONE, GARBAGE_TRIES, THROTTLED_FOR, Next, decide, resume_step
+from batchrun.retry.decision import (
+    DEADLINES,
+    DONE,
+    GARBAGE_TRIES,
+    THROTTLED_FOR,
+    AskAgain,
+    Done,
+    GiveUp,
+    Next,
+    Policy,
+    RetryIn,
+    StopRun,
+    Tries,
+    Verdict,
+    decide,
+    resume_step,
+)
 from batchrun.retry.health import ALIKE, BUDGET_PER_SUCCESS, BUDGET_START, DOUBTED_FOR, ONE_ROW_429S, SUSPECTS, Health
 from batchrun.retry.meaning import Meaning, Meanings, Refusal, compiled
-from batchrun.retry.verdict import AskAgain, Done, GiveUp, Policy, RetryIn, StopRun, Tries, Verdict
 
 __all__ = [
     "ALIKE",

@@ -18,35 +18,27 @@ _CAME = frozenset({Fault.TOO_LARGE, Fault.ENCODING, Fault.OUTAGE, Fault.LOST})
 
 
 class Answer(NamedTuple):
-    """One attempt's answer.
-
-    `status` is 0 with a `fault`; for an error inside a 200 it is its code. `defect`: why a 200 is no reply,
-    `unreadable` its format. `complaint`: why a reply fails the schema or `check`, or what an empty one cost. `param`
-    names a parameter. `checked`: a schema applies; `limited`: output tokens are; `waited`: seconds without tier
-    capacity; `left`: departure; `disguised`: a refusal under another status than 429.
-    """
-
-    status: int
+    status: int  # 0 with a `fault`; for an error inside a 200 its code
     fault: Fault | None = None
     sent: bool = True
     type: str = ""
     code: str = ""
     message: str = ""
     meaning: Meaning | None = None
-    param: str = ""
+    param: str = ""  # names a parameter
     endpoint: str = ""
     html: bool = False
-    defect: str | None = None
-    complaint: str | None = None
+    defect: str | None = None  # why a 200 is no reply
+    complaint: str | None = None  # why a reply fails the schema or `check`, or what an empty one cost
     check: str | None = None
     flags: frozenset[Flag] = frozenset()
     retry_after: float | None = None
-    left: float = 0.0
-    disguised: bool = False
-    unreadable: bool = False
-    checked: bool = False
-    limited: bool = False
-    waited: float = 0.0
+    left: float = 0.0  # monotonic seconds of the departure
+    disguised: bool = False  # a refusal under another status than 429
+    unreadable: bool = False  # a defect of the format
+    checked: bool = False  # a schema applies
+    limited: bool = False  # output tokens are
+    waited: float = 0.0  # seconds without tier capacity
 
     @property
     def accepted(self) -> bool:
@@ -55,7 +47,7 @@ class Answer(NamedTuple):
 
     @property
     def unremarkable(self) -> bool:
-        """An accepted reply without a flag or a complaint."""
+        """Without a flag or a complaint."""
         return self.status == 200 and self.defect is None and self.complaint is None and not self.flags
 
     @property
@@ -123,7 +115,7 @@ _BEFORE, _BEHIND = _PLAIN[:_LEFT], _PLAIN[_LEFT + 1 :]
 
 
 def plain(left: float) -> Answer:
-    """The answer for an unremarkable reply to a request sent then."""
+    """For an unremarkable reply to a request sent then."""
     return made(Answer, (*_BEFORE, left, *_BEHIND))
 
 

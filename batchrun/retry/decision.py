@@ -1,7 +1,9 @@
 """The verdict on an answer, first match wins; and what a row of an earlier process needs."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
 
@@ -9,13 +11,11 @@ from batchrun.models import Fault, Flag, History
 from batchrun.retry.answer import Answer
 from batchrun.retry.health import ALIKE, DOUBTED_FOR, ONE_ROW_429S, Health
 from batchrun.retry.meaning import OF_WHAT_WAS_ADDED, Meaning, option_for
-from batchrun.retry.verdict import AskAgain, Done, GiveUp, Policy, RetryIn, StopRun, Tries, Verdict
 
 DEADLINES = 2  # Attempts of one row that may end by the deadline
 GARBAGE_TRIES = 3  # Attempts of one row that may return a 200 without a reply
 EMPTY_ASKS = 1  # Times that a row is requested again after an empty reply
 THROTTLED_FOR = 1800.0  # Seconds of 429s without one success that stop the run
-
 _STOPPED = {
     Meaning.EMPTY: (
         "the account's quota or credit is used up",
@@ -52,13 +52,68 @@ _LATER = {
 }
 # Hints for rows refused alike after a success, by (web page, as if not found).
 _WEB_PAGE = "the answer is a web page: check the base URL, with its /v1"
-
-DONE = Done()
 _backoff = wait_random_exponential(multiplier=0.5, max=60)
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The user's choices."""
+
+    max_attempts: int = 5
+    schema_retries: int = 2
+    give_up_after: float = 600.0  # seconds
+    max_wait: float | None = None  # seconds
+    fail_on: frozenset[Flag] = frozenset({Flag.EMPTY})
+    retry_truncated: int = 0  # times that a truncated reply is requested again, with twice the room
+
+
+class Tries(NamedTuple):
+    """What the row has used up, including this attempt."""
+
+    attempts: int
+    deadlines: int
+    asks: int
+
+
+class Done(NamedTuple):
+    pass
+
+
+class RetryIn(NamedTuple):
+    seconds: float
+    counts: bool  # it uses an attempt
+
+
+class AskAgain(NamedTuple):
+    """Send the row again with its reply and `complaint`."""
+
+    complaint: str
+    more_room: bool = False  # twice the output limit, instead of the reply and the complaint
+
+
+class GiveUp(NamedTuple):
+    """The row has failed, retryable unless `permanent`."""
+
+    cause: str
+    message: str
+    permanent: bool
+
+
+class StopRun(NamedTuple):
+    """The run ends; unfinished rows stay pending."""
+
+    message: str
+    hint: str | None
+
+
+Verdict = Done | RetryIn | AskAgain | GiveUp | StopRun
+
+
+DONE = Done()
+
+
 def decide(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict:
-    """The verdict on an answer observed by `health`; `now` in monotonic seconds."""
+    """On an answer observed by `health`; `now` in monotonic seconds."""
     if answer.accepted:
         return _judge_reply(answer, tries, health, policy)
     if answer.meaning is not None and answer.meaning in _STOPPED:
@@ -101,8 +156,8 @@ def _misfit(answer: Answer, complaint: str, tries: Tries, health: Health, policy
     if health.none_fits and policy.schema_retries:
         return StopRun(
             f"none of the replies to {len(health.misfits)} rows fits the schema: {complaint}",
-            "give the run's own command again with a model or server that supports schemas, or set how this one is asked for "
-            "it (--param 'response_format={…}'); with --schema-retries 0 such rows fail and the run continues",
+            "give the run's own command again with a model or server that supports schemas, or set the format that this one "
+            "accepts (--param 'response_format={…}'); with --schema-retries 0 such rows fail and the run continues",
         )
     if tries.asks > policy.schema_retries:
         return GiveUp(answer.cause, complaint, permanent=True)
@@ -266,7 +321,8 @@ def _may_pass(answer: Answer, tries: Tries, health: Health, policy: Policy, now:
     if (stop := _wait_too_long(answer, policy)) is not None:
         return stop
     wait = max(_backoff(_attempt(tries.attempts)), answer.retry_after or 0.0)
-    if _is_the_providers(answer, health):
+    if answer.down and health.succeeded and (not answer.sent or health.is_failing):
+        # The failure is the provider's, not the row's.
         return _down_too_long(answer, health, policy, now) or RetryIn(wait, counts=False)
     if _used_up(answer, tries, policy):
         hint = f"; {_WEB_PAGE}" if answer.html and garbage and not health.succeeded else ""
@@ -287,10 +343,6 @@ def _down_too_long(answer: Answer, health: Health, policy: Policy, now: float) -
         _with_message(answer, f"the provider has been down for {_duration(now - health.down_since)}"),
         "resume with the command below when it is back",
     )
-
-
-def _is_the_providers(answer: Answer, health: Health) -> bool:
-    return answer.down and health.succeeded and (not answer.sent or health.is_failing)
 
 
 def _used_up(answer: Answer, tries: Tries, policy: Policy) -> bool:
@@ -329,8 +381,6 @@ _RULES: tuple[_Rule, ...] = (
 
 
 class Next(Enum):
-    """What a row of the journal needs when a run is resumed."""
-
     SEND = auto()
     JUDGE = auto()
 

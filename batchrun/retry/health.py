@@ -20,40 +20,34 @@ BUDGET_PER_SUCCESS = 0.5  # Retries added per answered row
 
 @dataclass(slots=True)
 class Health:
-    """State of the provider; `observe` each answer before `decide`. Times are monotonic seconds.
-
-    `alike`: common cause of all failures since a success; `confirmed`: a row from elsewhere failed alike. `fitted`: a
-    reply has fitted the schema; `misfits` until then. `doubt`: maybe a permanent refusal, met `doubt_tries` since;
-    `passed` ones proved temporary. Only requests sent after `opened_at` close the breaker. `well`: all of this is as
-    one more good reply would leave it.
-    """
+    """State of the provider; `observe` each answer before `decide`. Times are monotonic seconds."""
 
     succeeded: bool = False
     streak: int = 0
-    opened_at: float | None = None
+    opened_at: float | None = None  # of the breaker; only requests sent later close it
     streak_rows: set[int] = field(default_factory=set[int])
-    suspects: dict[int, None] = field(default_factory=dict[int, None])
+    suspects: dict[int, None] = field(default_factory=dict[int, None])  # rows that failed while others were answered
     down_since: float | None = None
     throttled_since: float | None = None
     suspect_since: float | None = None
-    alike: str | None = None
+    alike: str | None = None  # the common cause of all failures since a success
     alike_rows: set[int] = field(default_factory=set[int])
     alike_since: float = 0.0
-    confirmed: bool = False
-    fitted: bool = False
-    misfits: set[int] = field(default_factory=set[int])
+    confirmed: bool = False  # a row from elsewhere in the input failed alike
+    fitted: bool = False  # a reply has fitted the schema
+    misfits: set[int] = field(default_factory=set[int])  # rows without a fitting reply until then
     loading_since: float | None = None
-    doubt: Meaning | None = None
+    doubt: Meaning | None = None  # maybe a permanent refusal
     doubt_since: float = 0.0
-    doubt_tries: int = 0
-    passed: set[Meaning] = field(default_factory=set[Meaning])
+    doubt_tries: int = 0  # refusals of that kind since
+    passed: set[Meaning] = field(default_factory=set[Meaning])  # refusals that proved temporary
     one_row_429s: tuple[int, int] = (0, 0)
     answered_since: bool = False
     budget: float = BUDGET_START
-    well: bool = False
+    well: bool = False  # all of this is as one more good reply would leave it
 
     def observe(self, answer: Answer, seq: int, now: float, *, elsewhere: bool = False) -> None:
-        """Fold one answer of row `seq`; `elsewhere`: from far ahead in the input."""
+        """`elsewhere`: the row is from far ahead in the input."""
         if answer.accepted:
             self.budget += BUDGET_PER_SUCCESS
             if not self.well or answer.complaint is not None:

@@ -18,7 +18,7 @@ _PIECES = {"*": ".{0,200}?", "#": _NUMBER, "{asked}": f"~?(?P<asked>{_NUMBER})",
 
 
 class Meaning(StrEnum):
-    """What a refusal means; the values are the table's words and the causes that failures are grouped by."""
+    """The table's words, and the causes that failures are grouped by."""
 
     EMPTY = "account empty"
     UNCLEAR = "quota or rate limit"
@@ -44,29 +44,24 @@ class Meaning(StrEnum):
 
 STOPS = frozenset({Meaning.EMPTY, Meaning.NOT_ON_PLAN, Meaning.NO_TIER})  # Meanings that always stop the run
 WAITS = frozenset({Meaning.RATE, Meaning.CONCURRENCY, Meaning.QUOTA, Meaning.UNCLEAR})
-"""Meanings that count as a 429 under any status."""
+"""Count as a 429 under any status."""
 OF_WHAT_WAS_ADDED = frozenset({Meaning.NO_CAPACITY, Meaning.ADDED})
 """Refusals of the service tier or an added member, not of row or provider."""
 OF_THE_ROW = frozenset({Meaning.TOO_LONG, Meaning.TOO_LARGE, Meaning.FILTERED, Meaning.NEVER_FITS})
-"""Meanings whose cause is in the row, never in the run."""
+"""The cause is in the row, never in the run."""
 
 
 class Refusal(NamedTuple):
-    """What the meaning depends on; `headers` have lower-case names.
-
-    A phrase that only echoes the body `sent` does not stop a run.
-    """
-
     status: int
     type: str = ""
     code: str = ""
     message: str = ""
-    headers: Mapping[str, str] = {}
-    sent: bytes = b""
+    headers: Mapping[str, str] = {}  # lower-case names
+    sent: bytes = b""  # the body; a phrase that only echoes it does not stop a run
 
 
 class Line(NamedTuple):
-    """One compiled line of the table; empty or None for what it does not state."""
+    """Empty or None for what a line does not state."""
 
     means: Meaning
     dialects: frozenset[str]
@@ -76,7 +71,6 @@ class Line(NamedTuple):
     headers: tuple[tuple[str, re.Pattern[str]], ...]
 
     def fits(self, refusal: Refusal) -> bool:
-        """Whether all that the line states fits."""
         if self.statuses and refusal.status not in self.statuses and -(refusal.status // 100) not in self.statuses:
             return False
         if self.codes and self.codes.isdisjoint((refusal.code.lower(), refusal.type.lower())):
@@ -96,10 +90,10 @@ class Line(NamedTuple):
 
 
 class Meanings:
-    """The lines for one dialect, the user's own first."""
+    """For one dialect, the user's own lines first."""
 
     def __init__(self, dialect: str = ANY, own: Iterable[Mapping[str, Any]] = ()) -> None:
-        """`own` are lines as in the table. Raises ValueError for an invalid one."""
+        """Raises ValueError for an invalid line."""
         self._dialect = dialect
         self._own = [compiled(line) for line in own]
 
@@ -110,7 +104,6 @@ class Meanings:
         return [line for line in lines if not line.dialects or self._dialect in line.dialects]
 
     def of(self, refusal: Refusal) -> Meaning | None:
-        """The refusal's meaning; None where no line fits."""
         return next((line.means for line in self._lines if line.fits(refusal)), None)
 
 
@@ -120,12 +113,12 @@ def _hints() -> list[tuple[tuple[re.Pattern[str], ...], str]]:
 
 
 def option_for(text: str) -> str | None:
-    """The option for a parameter that a refusal names, if any."""
+    """The option for a parameter that a refusal names."""
     return next((hint for phrases, hint in _hints() if any(phrase.search(text) for phrase in phrases)), None)
 
 
 def compiled(line: Mapping[str, Any]) -> Line:
-    """One compiled line. Raises ValueError with what is wrong."""
+    """Raises ValueError with what is wrong."""
     if unknown := line.keys() - _KEYS:
         raise ValueError(f"unknown entry {min(unknown)!r}; known: {', '.join(sorted(_KEYS))}")
     if line.get("means") not in set(Meaning):
@@ -167,7 +160,7 @@ def _status(value: object) -> int:
 
 
 def _phrase(text: str) -> re.Pattern[str]:
-    """A pattern whose gaps are all bounded, so that it cannot take long."""
+    """Its gaps are all bounded, so that it cannot take long."""
     pieces = (_PIECES.get(part) or (r"\s+" if part.isspace() else re.escape(part)) for part in _PARTS.split(text))
     return re.compile("".join(pieces), re.IGNORECASE | re.DOTALL)
 
