@@ -14,7 +14,7 @@ from waiting import a_while
 from wire import CA_FILE, FaultServer, Proxy, chat, hang, raw
 from yarl import URL
 
-from batchrun.client import Client, faults
+from batchrun.client import Client, wire
 from batchrun.client.late_certificates import LateContext
 from batchrun.client.trust import is_loopback, proxy_for
 from batchrun.client.wire import TooLargeError
@@ -324,14 +324,14 @@ def subclasses(kind: type) -> Iterator[type]:
 
 
 def test_every_error_of_the_wire_has_a_fault():
-    kinds = {*faults.WIRE_ERRORS, *subclasses(aiohttp.ClientError), *subclasses(http_exceptions.HttpProcessingError)}
-    rules = tuple(kind for kind, _ in faults._RULES)
+    kinds = {*wire.WIRE_ERRORS, *subclasses(aiohttp.ClientError), *subclasses(http_exceptions.HttpProcessingError)}
+    rules = tuple(kind for kind, _ in wire._RULES)
     assert [kind for kind in kinds if not issubclass(kind, rules)] == []
-    assert faults.explain(TooLargeError("x")).fault is Fault.TOO_LARGE
+    assert wire.explain(TooLargeError("x")).fault is Fault.TOO_LARGE
 
 
 def test_no_rule_hides_another():
-    kinds = [kind for kind, _ in faults._RULES]
+    kinds = [kind for kind, _ in wire._RULES]
     hidden = [later for index, later in enumerate(kinds) if issubclass(later, tuple(kinds[:index]) or ())]
     assert hidden == []
 

@@ -1,4 +1,4 @@
-"""One HTTP exchange with the provider: addresses, trust, the connection, and its errors. No judging, no retries."""
+"""One HTTP exchange with the provider, without retries: addresses, trust, the connection, its errors."""
 
 from batchrun.client.late_certificates import import_aiohttp
 

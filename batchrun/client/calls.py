@@ -1,4 +1,4 @@
-"""Calls about files and batches, each tried once on its own connection: without an answer the caller finds out what was done."""
+"""Calls about files and batches, each tried once: without an answer the caller finds out what was done. Webhooks."""
 
 import asyncio
 import json
@@ -13,9 +13,11 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from batchrun.client.faults import WIRE_ERRORS, explain
 from batchrun.client.lane import read_whole
-from batchrun.client.session import CONNECT_SECONDS
+from batchrun.client.session import CONNECT_SECONDS, SessionWire
+from batchrun.client.trust import proxy_for, tls_context
+from batchrun.client.wire import WIRE_ERRORS, Recipe, TooLargeError, explain
+from batchrun.errors import RefusedError
 from batchrun.models import Exchange, Fault
 
 _PIECE = 256 * 1024
@@ -36,10 +38,7 @@ class _Call(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
-    """Calls to one provider with one key, made by `Client.calls`; failures of the wire are in the Exchange.
-
-    Paths are relative to the base URL; an address on another host is refused, as it would get the key.
-    """
+    """Failures of the wire are in the Exchange. Another host is refused, as it would get the key."""
 
     base_url: URL
     headers: Callable[[], Awaitable[Mapping[str, str]]]
@@ -58,20 +57,18 @@ class Calls:
         return await self._tried(_Call(method, path, data, {"content-type": "application/json", **sent}))
 
     async def upload(self, path: str, fields: Mapping[str, str], file: Path, name: str) -> Exchange:
-        """Post a form with these fields and a file of that name."""
         with file.open("rb") as stream:
             form = aiohttp.FormData(fields)
             form.add_field("file", stream, filename=name, content_type="application/jsonl")
             return await self._tried(_Call("POST", path, form, {}, None, _LONG))
 
     async def send_file(self, path: str, file: Path, headers: Mapping[str, str]) -> Exchange:
-        """Post a JSON file as the body."""
         with file.open("rb") as stream:
             sent = {"content-type": "application/json", **headers}
             return await self._tried(_Call("POST", path, stream, sent, None, _LONG))
 
     async def download(self, path: str, to: Path, *, headers: Mapping[str, str] | None = None) -> Exchange:
-        """Get a file; with status 200 it is whole in `to` instead of the body."""
+        """With status 200 the file is in `to`."""
         return await self._tried(_Call("GET", path, None, dict(headers or {}), to, _LONG))
 
     async def _tried(self, call: _Call) -> Exchange:
@@ -109,3 +106,27 @@ class Calls:
                 async for piece in response.content.iter_chunked(_PIECE):
                     await asyncio.to_thread(out.write, piece)
             return response.status, response.headers, b""
+
+
+_MAX_ANSWER_BYTES = 1024 * 1024
+
+
+async def deliver(address: str, body: bytes, *, ca_file: str | None) -> str | None:
+    """Returns the error, without the address, which may be secret. A redirect is an error."""
+    try:
+        url = URL(address)
+        tls, proxy = tls_context(ca_file), proxy_for(url, os.environ)
+    except RefusedError as error:
+        return error.message
+    headers = CIMultiDict({"content-type": "application/json", "user-agent": "batchrun"})
+    wire = SessionWire(Recipe({}, headers), tls=tls, proxy=proxy, max_reply_bytes=_MAX_ANSWER_BYTES)
+    try:
+        await wire.open()
+        status, _, _ = await wire.carry(url, None, body)
+    except TooLargeError:
+        return None  # it was taken
+    except (aiohttp.ClientError, OSError) as error:
+        return type(error).__name__
+    finally:
+        await wire.close()
+    return None if 200 <= status < 300 else f"status {status}"

@@ -1,4 +1,4 @@
-"""The event loop of a run and its senders: uvloop's if installed (extra `fast`), else asyncio's."""
+"""The event loop of a run and its senders: uvloop's if installed (extra `fast`)."""
 
 import asyncio
 from collections.abc import Callable

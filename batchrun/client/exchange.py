@@ -1,9 +1,11 @@
-"""The client: one request sent, one exchange returned, and the checks before the first."""
+"""The client: one request sent, one exchange returned."""
 
 import asyncio
 import math
 import os
+import sys
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -12,32 +14,32 @@ from multidict import CIMultiDict
 
 from batchrun.client import trust
 from batchrun.client.calls import Calls
-from batchrun.client.encodings import COMPRESSED, undone
-from batchrun.client.faults import WIRE_ERRORS, Verdict, explain
 from batchrun.client.preflight import reach
 from batchrun.client.recipe import recipe
-from batchrun.client.secrets import secret_values
 from batchrun.client.session import SessionWire
-from batchrun.client.trust import Target
-from batchrun.client.wire import MAX_REPLY_BYTES, NO_RECIPE, UNSENT, Recipe, Token, Wire
+from batchrun.client.trust import Target, secret_values
+from batchrun.client.wire import MAX_REPLY_BYTES, NO_RECIPE, UNSENT, WIRE_ERRORS, Recipe, Token, Verdict, Wire, explain
 from batchrun.errors import HostError, RefusedError
 from batchrun.models import Exchange, Fault, Request, made
 from batchrun.secrecy import Mask
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 _NO_HEADERS: Mapping[str, str] = CIMultiDict()
 PREFLIGHT_SECONDS = 20.0
 
 LATE = 0.25
-"""Seconds by which a deadline fires late if the process was suspended; a busy loop is late by hundredths."""
+"""Seconds by which a deadline is late if the process was suspended; a busy loop is late by hundredths."""
 GRACE = 1.0
-"""Seconds to read then what arrived meanwhile, for all requests in flight."""
+"""Seconds to read then what arrived meanwhile."""
 
 
 class Client:
-    """Sends requests to one provider with one key; an async context manager.
-
-    `token` gives tokens that expire. `headers` win over the client's own. Proxy and certificates are resolved here, from `environ`
-    (default: the process's). The caller limits the requests in flight.
+    """Proxy and certificates are resolved here, from `environ`. `headers` win over the client's own. The caller limits
+    the requests in flight.
 
     Raises RefusedError for a key, a header, an address or a CA file that cannot work or must not be used.
     """
@@ -83,7 +85,6 @@ class Client:
         return Target(trust.authority(self._url), proxy)
 
     def mask(self, text: str) -> str:
-        """`text` with every secret of this client replaced by `[key]`."""
         return self._mask.text(text)
 
     def prepare(self) -> None:
@@ -123,10 +124,7 @@ class Client:
         await self._wire.close()
 
     async def preflight(self, *, seconds: float = PREFLIGHT_SECONDS) -> None:
-        """Connect to the host, through the proxy if there is one, and close; sends no request.
-
-        Raises HostError with the cause: name, connection, proxy, certificate, or HTTP instead of TLS.
-        """
+        """Connect and close. Raises HostError."""
         await reach(self._url, self._proxy, self._tls, seconds=seconds)
 
     async def reachable(self, *, seconds: float) -> bool:
@@ -137,19 +135,18 @@ class Client:
         return True
 
     def renew(self) -> None:
-        """Reuse no connection that is open now."""
         if self._wire is not None:
             self._wire.renew()
 
     def end(self, *, before: float) -> int:
-        """End every exchange sent before that time, as `Fault.OUTAGE`; returns how many."""
+        """End exchanges sent before that time; returns how many."""
         old = [deadline for deadline in self._deadlines.under_way if deadline.left < before]
         for deadline in old:
             deadline.fire(Fault.OUTAGE)
         return len(old)
 
     def calls(self, key_header: str | None = None) -> Calls:
-        """Calls about files and batches; the key is sent in `key_header`, else as a bearer."""
+        """The key is sent in `key_header`, else as a bearer."""
         token = None if self._token is None else self._masked(self._token)
         common = recipe(str(self._url), self._api_key, self._headers).headers
         lasting = {name: value for name, value in common.items() if name.lower() != "content-type"}
@@ -172,11 +169,11 @@ class Client:
 
     @property
     def is_own_server(self) -> bool:
-        """Whether the provider is a server of the user's: in a private network, or without TLS."""
+        """In a private network, or without TLS."""
         return trust.is_private(self._url)
 
     def open_calls(self) -> Calls:
-        """Calls to the root of the host, without a key or the user's headers."""
+        """To the root of the host, without a key."""
 
         async def nothing() -> Mapping[str, str]:
             return _NO_HEADERS
@@ -191,12 +188,12 @@ class Client:
         )
 
     def space(self, spaced: Callable[[], bool]) -> None:
-        """Only senders keep a distance between requests; here each is sent at once."""
+        """Only for senders."""
 
     async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109 # one timer is cheaper than asyncio.timeout by a tenth of a request
-        """Send `request` once; `timeout` is the total in seconds, from resolving the name to the last byte.
+        """`timeout` is the total in seconds, from resolving the name to the last byte.
 
-        Failures of the wire are in the Exchange; what a source of tokens raises passes through. Needs a task and `__aenter__`.
+        Failures of the wire are in the Exchange; what a source of tokens raises passes through. Needs a task.
         """
         wire = self._wire
         assert wire is not None, "the client was entered"
@@ -232,7 +229,7 @@ def _late(error: BaseException, deadline: "_Deadline") -> Verdict:
 
 
 class _Deadline:
-    """Cancels the task of one exchange, and tells its own cancellation from another's."""
+    """Distinguishes its own cancellation of a task from another's."""
 
     __slots__ = ("_before", "_task", "due", "extended", "fault", "left", "seconds")
 
@@ -251,7 +248,7 @@ class _Deadline:
             self._task.cancel()
 
     def caused(self, error: BaseException) -> bool:
-        """Whether this deadline caused `error`; raises it if something else cancelled the task as well."""
+        """Raises `error` if something else cancelled the task too."""
         if self.fault is None:
             return False
         if self._task.uncancel() > self._before:
@@ -260,9 +257,10 @@ class _Deadline:
 
 
 class _Deadlines:
-    """The deadlines of all exchanges behind one timer, several times cheaper than one each.
+    """One timer for all exchanges, several times cheaper than one each.
 
-    One that is late by `LATE` was delayed by a suspended process: as a paid answer may wait in the socket, the exchange gets `GRACE`, once.
+    A deadline that is late by `LATE` was delayed by a suspended process: a paid answer may wait in the socket, so the
+    exchange gets `GRACE`, once.
     """
 
     def __init__(self) -> None:
@@ -305,3 +303,24 @@ class _Deadlines:
         due = min((deadline.due for deadline in self.under_way if deadline.fault is None), default=math.inf)
         if due < math.inf:
             self._arm(loop, due)
+
+
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+COMPRESSED = frozenset({_GZIP[:1], _ZSTD[:1]})
+"""First bytes; JSON never starts with them."""
+
+
+def undone(body: bytes, most: int) -> bytes:
+    """Gzip and zstd without a header that says so; unchanged if broken or larger than `most`."""
+    try:
+        if body.startswith(_GZIP):
+            unpacker = zlib.decompressobj(wbits=31)
+            plain, whole = unpacker.decompress(body, most), unpacker.eof
+        elif body.startswith(_ZSTD):
+            frame = zstd.ZstdDecompressor()
+            plain, whole = frame.decompress(body, most), frame.eof
+        else:
+            return body
+    except (zlib.error, zstd.ZstdError):
+        return body
+    return plain if whole else body

@@ -1,7 +1,7 @@
 """Prepared requests over aiohttp's connections, without a request and a response object for each.
 
-Name resolution, TLS and parsing stay aiohttp's. The head of a request is built once, and a used connection goes directly to the
-next one: both save much CPU. This use of aiohttp is undocumented, so versions that are not in `TRIED` post by the session.
+The head of a request is built once, and a used connection goes directly to the next one: both save CPU. This use of
+aiohttp is undocumented, so versions that are not in `TRIED` post by the session.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ from yarl import URL
 from batchrun.client.wire import Answer, TooLargeError
 
 TRIED = ("3.14.",)
-"""Versions of aiohttp that a lane was tested with."""
+"""Versions of aiohttp."""
 
 GIVEN_UP = 408
-"""Request Timeout (RFC 9110, 15.5.9): may have crossed the request, whose answer follows, so the connection is not reused."""
+"""Request Timeout (RFC 9110, 15.5.9): may have crossed the request, whose answer follows."""
 
 _SWITCHING = 101
 
@@ -34,16 +34,16 @@ _SWITCHING = 101
 KEEP_ALIVE_SECONDS = 4.0
 
 PIECE = 256 * 1024
-"""Bytes of a body that are written at once."""
+"""Bytes that are written at once."""
 SMALL = 16 * 1024
-"""Bytes of a body that is copied behind its head, cheaper than two writes."""
+"""Bytes that are copied behind the head, cheaper than two writes."""
 
 
 class Protocol(ResponseHandler):
-    """Parses without what only web sockets and read time-outs need."""
+    """Without what only web sockets and read time-outs need."""
 
     def data_received(self, data: bytes) -> None:
-        """Parses whole messages; anything unusual is left to aiohttp."""
+        """Anything unusual is left to aiohttp."""
         parser: Any = self._parser
         if parser is None or self._upgraded or self._read_timeout or self._payload_parser is not None:
             super().data_received(data)
@@ -63,7 +63,6 @@ class Protocol(ResponseHandler):
             super().data_received(tail)
 
     def is_free(self) -> bool:
-        """Whether the next request can be sent here."""
         transport = self.transport
         if transport is None or transport.is_closing() or self._exception is not None:
             return False
@@ -79,7 +78,7 @@ class _Failing:
 
 
 class Lane:
-    """Posts bodies to one address, not through a proxy. Raises what `ClientSession.post` raises."""
+    """Not through a proxy. Raises what `ClientSession.post` raises."""
 
     def __init__(
         self,
@@ -110,7 +109,7 @@ class Lane:
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def post(self, body: bytes) -> Answer:
-        """One exchange; the connection is reused after a whole answer to a whole request."""
+        """The connection is reused after a whole answer to a whole request."""
         connection, renewed = self._take() or await self._connected(), self._renewed
         protocol, writing = connection.protocol, None
         transport = protocol.transport
@@ -163,7 +162,6 @@ class Lane:
         return connection
 
     def renew(self) -> None:
-        """Reuse no open connection: its server may be gone."""
         self._renewed += 1
         while self._idle:
             self._idle.popleft()[0].close()
@@ -174,10 +172,7 @@ class Lane:
             self._sweeping.cancel()
 
     def _take(self) -> Any:
-        """An idle connection, or None.
-
-        One on which data has arrived is closed: it would be taken for the next request's answer.
-        """
+        """Closes a connection on which data has arrived: it would be taken for the next answer."""
         now = monotonic()
         while self._idle:
             connection, since = self._idle.popleft()
@@ -197,7 +192,7 @@ class Lane:
 
 
 async def _write(protocol: Any, transport: Any, body: bytes) -> None:
-    """Write a large body in pieces, as fast as the connection takes it; a lost connection fails the reading."""
+    """A lost connection fails the reading."""
     with memoryview(body) as whole:
         for start in range(0, len(whole), PIECE):
             if transport.is_closing():
@@ -210,7 +205,7 @@ async def _write(protocol: Any, transport: Any, body: bytes) -> None:
 
 
 def whole(content: Any, most: int) -> bytes | None:
-    """The body if all has arrived, else None. Raises TooLargeError."""
+    """None until all has arrived. Raises TooLargeError."""
     if content is EMPTY_PAYLOAD or not content._eof or content._exception is not None:
         return None
     chunks: deque[bytes] = content._buffer  # what has come
@@ -224,9 +219,8 @@ def whole(content: Any, most: int) -> bytes | None:
 
 
 async def read_whole(content: aiohttp.StreamReader, most: int) -> bytes:
-    """The whole body. Raises TooLargeError over `most` bytes, and aiohttp's errors.
-
-    A body cut off after a JSON object or a stream's last event is complete.
+    """Raises TooLargeError, and aiohttp's errors. Cut off after a JSON object or a stream's last event, a body is
+    complete.
     """
     size = 0
     chunks: list[bytes] = []
@@ -257,7 +251,7 @@ def _is_complete(body: bytes) -> bool:
 
 
 def _head(request: aiohttp.ClientRequest) -> bytes:
-    """The request line and the headers up to the value of Content-Length, the last."""
+    """Up to the value of Content-Length."""
     headers = CIMultiDict(request.headers)
     del headers["content-length"]
     lines = [f"POST {request.url.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]

@@ -13,7 +13,7 @@ from batchrun.errors import HostError
 
 
 async def reach(url: URL, proxy: URL | None, tls: ssl.SSLContext | None, *, seconds: float) -> None:
-    """Open and close one connection to `url`, with TLS for https. Raises HostError."""
+    """Raises HostError."""
     try:
         async with asyncio.timeout(seconds):
             await _connect(url, proxy, tls)
@@ -71,7 +71,7 @@ def _dial_hint(url: URL) -> str:
 
 
 async def _tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, url: URL, proxy: URL) -> None:
-    """Request a tunnel (RFC 9110, section 9.3.6)."""
+    """RFC 9110, section 9.3.6."""
     host = f"{url.host_subcomponent}:{url.port}"
     writer.write(f"CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n{_proxy_authorization(proxy)}\r\n".encode())
     try:
@@ -103,8 +103,9 @@ async def _start_tls(writer: asyncio.StreamWriter, url: URL, tls: ssl.SSLContext
         message, hint = _certificate(error)
         raise HostError(f"The certificate of {authority(url)} cannot be trusted: {message}.", hint) from error
     except ssl.SSLError as error:
-        reason = _tls_reason(error)
-        hint = _NOT_TLS if reason == _NO_TLS_HERE else None
+        plain = error.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"}
+        reason = (error.reason or str(error)).replace("_", " ").lower()
+        reason, hint = ("it does not use TLS on this port", _NOT_TLS) if plain else (reason, None)
         raise HostError(f"TLS with {authority(url)} failed: {reason}.", hint) from error
     except OSError as error:
         raise HostError(f"{authority(url)} closed the connection at the start of TLS.", _NOT_TLS) from error
@@ -127,11 +128,4 @@ def _certificate(error: ssl.SSLCertVerificationError) -> tuple[str, str]:
             return error.verify_message, _CA_HINT
 
 
-_NO_TLS_HERE = "it does not use TLS on this port"
 _NOT_TLS = "Is it an http server? Then write http:// in base_url."
-
-
-def _tls_reason(error: ssl.SSLError) -> str:
-    if error.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"}:
-        return _NO_TLS_HERE
-    return (error.reason or str(error)).replace("_", " ").lower()

@@ -31,7 +31,7 @@ _AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.
 
 
 def recipe(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Recipe:
-    """The recipe, by the SDK where it is not known. Azure's hosts get a key in `api-key`, as a bearer is a token there."""
+    """By the SDK if it is not known."""
     if (found := known(base_url, api_key, headers)) is not None:
         return found
     from batchrun.client import sdk  # noqa: PLC0415 # imports the SDK
@@ -40,7 +40,7 @@ def recipe(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Re
 
 
 def known(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Recipe | None:
-    """What the SDK would send; None for another version, an unusual address, or headers from its environment."""
+    """None for another version, an unusual address, or headers from the environment."""
     number = version("openai")
     if not number.startswith(TRIED) or "OPENAI_CUSTOM_HEADERS" in os.environ or not _PLAIN.fullmatch(base_url):
         return None
@@ -55,12 +55,12 @@ def known(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Rec
 
 
 def sdk_path(endpoint: Endpoint) -> str:
-    """The endpoint without `/v1`, which the base URL has."""
+    """The base URL has `/v1`."""
     return endpoint.value.removeprefix("/v1")
 
 
 def lasting(sent: CIMultiDict[str], host: str, api_key: str | None, chosen: Mapping[str, str]) -> Mapping[str, str]:
-    """The headers that every request has; `chosen` are the user's."""
+    """Azure's hosts get a key in `api-key`, as a bearer is a token there; `chosen` are the user's headers."""
     kept = CIMultiDict((name, value) for name, value in sent.items() if belongs(name.lower(), host))
     own = {name.lower() for name in chosen}
     if "authorization" not in own:
@@ -76,7 +76,7 @@ def lasting(sent: CIMultiDict[str], host: str, api_key: str | None, chosen: Mapp
 
 
 def belongs(name: str, host: str) -> bool:
-    """Whether to send a header of the SDK: none of one message, of this machine, or of OpenAI."""
+    """Not a header of one message, of this machine, or of OpenAI for another host."""
     if name in _OF_OPENAI_ONLY:
         return host == "openai.com" or host.endswith(".openai.com")
     return name not in _PER_MESSAGE and not name.startswith("x-stainless-")

@@ -1,6 +1,5 @@
-"""The OpenAI SDK, for addresses, headers and tokens; importing it takes about 0.4 s.
-
-With a key it only makes the recipe. With tokens that expire it builds every request, which the session sends.
+"""The OpenAI SDK, for addresses, headers and tokens that expire: with these it builds every request, which the session
+sends.
 """
 
 from collections.abc import Mapping
@@ -40,8 +39,6 @@ def recipe(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Re
 
 
 class SdkWire:
-    """The SDK builds each request with a valid token; the session sends it."""
-
     def __init__(self, session: SessionWire, base_url: str, token: Token, headers: Mapping[str, str]) -> None:
         self._session = session
         self._client = AsyncOpenAI(

@@ -1,4 +1,4 @@
-"""The hot path: an aiohttp session that posts prepared bytes to prepared addresses."""
+"""An aiohttp session that posts prepared bytes to prepared addresses."""
 
 import asyncio
 import io
@@ -18,15 +18,14 @@ from batchrun.client.wire import MAX_REPLY_BYTES, UNSENT, Answer, Recipe, TooLar
 from batchrun.models import Endpoint
 
 CONNECT_SECONDS = 20.0
-"""Seconds for one address to accept a connection, TLS included."""
+"""TLS included."""
 
 _BYTES = 256 * 1024
-"""Bytes of a header line, and of what is read ahead."""
 _LARGE_BODY_BYTES = 1024 * 1024
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Hands out no idle connection with data on it, which would be taken for the next request's answer."""
+    """Idle connections with data would be taken for the next answer."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] - aiohttp leaves a type open
@@ -52,7 +51,6 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
     def renew(self) -> None:
-        """Reuse no open connection: its server may be gone."""
         self._stale |= self._used
 
 
@@ -76,10 +74,7 @@ def headers_of(body: bytes) -> dict[str, str]:
 
 
 class SessionWire:
-    """Posts over one pool of connections, which the caller limits.
-
-    A `Lane` sends ordinary requests; the session those through a proxy and the SDK's.
-    """
+    """A `Lane` sends ordinary requests; the session those through a proxy and the SDK's."""
 
     def __init__(
         self,
@@ -139,7 +134,7 @@ class SessionWire:
         return self.carry(self._urls[endpoint], CIMultiDict(headers_of(body)), body)
 
     async def carry(self, url: URL, headers: CIMultiDict[str] | None, body: bytes) -> Answer:
-        """Post `body` to any address; `headers` win over the common ones."""
+        """`headers` win over the common ones."""
         assert self._session is not None, "the wire is open"
         # aiohttp writes bytes in one piece and warns from 1 MB on; a file object it writes piece by piece.
         data = body if len(body) < _LARGE_BODY_BYTES else io.BytesIO(body)

@@ -1,8 +1,8 @@
-"""The address, the proxy and the certificates, resolved once."""
+"""The address, the proxy, the certificates and secret headers."""
 
 import ipaddress
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from yarl import URL
@@ -12,7 +12,7 @@ from batchrun.secrecy import is_loopback
 
 
 class Target(NamedTuple):
-    """The effective host and proxy, without credentials."""
+    """Without credentials."""
 
     host: str
     proxy: str | None
@@ -22,7 +22,7 @@ class Target(NamedTuple):
 
 
 def parse_base_url(base_url: str) -> URL:
-    """Raises RefusedError for anything but an http or https URL with a host and without credentials."""
+    """Raises RefusedError, also for credentials."""
     try:
         url = URL(base_url)
     except ValueError as error:
@@ -38,7 +38,7 @@ _URL_HINT = "Write it with scheme, host and path, such as https://api.openai.com
 
 
 def check_key(key: str) -> None:
-    """Raise RefusedError for a key that no header can carry, or with quotes, without quoting it."""
+    """Raises RefusedError, without quoting the key."""
     if not key.isascii():
         raise RefusedError("The API key contains characters outside ASCII.", _KEY_HINT)
     if any(character.isspace() or not character.isprintable() for character in key):
@@ -51,7 +51,7 @@ _KEY_HINT = "Copy the key again, without quotes and without a line break."
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Raise RefusedError for headers that HTTP cannot carry (RFC 9110, section 5), without quoting the value."""
+    """Raises RefusedError (RFC 9110, section 5), without quoting the value."""
     for name, value in headers.items():
         if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
             raise RefusedError(f"{name!r} is not a valid header name.", "Use letters, digits, - and _ only.")
@@ -60,7 +60,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def check_plain_http(url: URL, *, secret: bool, allowed: bool) -> None:
-    """Raise RefusedError for a secret in plain HTTP to another machine."""
+    """Raises RefusedError for a secret in plain HTTP to another machine."""
     if url.scheme == "http" and secret and not allowed and not is_loopback(url.host or ""):
         raise RefusedError(
             f"The key would cross the network unencrypted to {authority(url)}.",
@@ -69,9 +69,8 @@ def check_plain_http(url: URL, *, secret: bool, allowed: bool) -> None:
 
 
 def proxy_for(url: URL, environ: Mapping[str, str]) -> URL | None:
-    """The proxy by HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY in either case; none for loopback.
-
-    A lower-case name wins, as in curl. Raises RefusedError for a proxy that is not HTTP.
+    """By HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; lower case wins, as in curl. None for loopback. Raises
+    RefusedError.
     """
     host = url.host or ""
     if is_loopback(host):
@@ -84,7 +83,6 @@ def proxy_for(url: URL, environ: Mapping[str, str]) -> URL | None:
 
 
 def _goes_direct(host: str, port: int | None, exceptions: str) -> bool:
-    """Whether NO_PROXY has the host: a name, a domain, an address, a network or `*`."""
     for entry in exceptions.lower().replace(",", " ").split():
         name = entry.removesuffix(f":{port}").lstrip(".")
         if entry == "*" or host == name or host.endswith(f".{name}") or _in_network(host, name):
@@ -121,10 +119,7 @@ _PROXY_HINT = "Set HTTPS_PROXY to http://host:port, or name the provider's host 
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """Certificates of the system, or of SSL_CERT_FILE and SSL_CERT_DIR, and of `ca_file`. Verification is always on.
-
-    Raises RefusedError if `ca_file` cannot be read.
-    """
+    """Of the system, or of SSL_CERT_FILE and SSL_CERT_DIR, and of `ca_file`. Raises RefusedError."""
     context = ssl.create_default_context()
     if ca_file is not None:
         try:
@@ -136,7 +131,7 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
 
 
 def is_private(url: URL) -> bool:
-    """Whether the host is not public: plain HTTP, a private address or name (RFC 1918, 4193, 6762, 8375, ICANN on `.internal`)."""
+    """Plain HTTP, a private address or name (RFC 1918, 4193, 6762, 8375, ICANN on `.internal`)."""
     host = (url.host or "").rstrip(".")
     if url.scheme == "http" or is_loopback(host) or ("." not in host.removeprefix("[") and ":" not in host):
         return True
@@ -147,9 +142,17 @@ def is_private(url: URL) -> bool:
 
 
 def authority(url: URL) -> str:
-    """The host, and a port that is not the scheme's default."""
     return url.host_port_subcomponent or ""
 
 
 def _shown(url: URL) -> str:
     return str(url.with_user(None)) if url.raw_user else str(url)
+
+
+_SECRET_NAMES = ("auth", "cookie", "key", "secret", "token")
+
+
+def secret_values(headers: Iterable[tuple[str, str]]) -> list[str]:
+    """With and without their scheme."""
+    values = [value for name, value in headers if any(word in name.lower() for word in _SECRET_NAMES)]
+    return [part for value in values for part in {value, value.rpartition(" ")[2]}]

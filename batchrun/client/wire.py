@@ -1,29 +1,30 @@
-"""The interface of the connection to the provider."""
+"""The connection to the provider: its interface, and its errors as faults."""
 
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import aiohttp
+from aiohttp.http_exceptions import ContentEncodingError, DecompressSizeError, HttpProcessingError
 from yarl import URL
 
-from batchrun.models import Endpoint
+from batchrun.models import Endpoint, Fault
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-"""The largest reply that is read, decompressed."""
+"""Decompressed."""
 
 UNSENT = "there was no connection yet"
-"""The message of a cancellation before anything was sent."""
+"""Message of a cancellation before anything was sent."""
 
 Token = Callable[[], Awaitable[str]]
-"""Gives a valid token; called before every request."""
+"""Called before every request."""
 
 
 Answer = tuple[int, Mapping[str, str], bytes]
-"""Status, case-insensitive headers, decompressed body."""
+"""Status, headers, decompressed body."""
 
 
 class Recipe(NamedTuple):
-    """What all requests share: an address per endpoint, and the headers."""
-
     urls: Mapping[Endpoint, URL]
     headers: Mapping[str, str]
 
@@ -32,18 +33,16 @@ NO_RECIPE = Recipe({}, {})
 
 
 class TooLargeError(Exception):
-    """The reply grew past `MAX_REPLY_BYTES`; the connection is closed."""
+    pass
 
 
 class UnsentError(Exception):
-    """A request that never left its sender."""
+    pass
 
 
 class Wire(Protocol):
-    """Sends a request body to an endpoint.
-
-    `open` and `close` run on one loop. `post` tries once, follows no redirect, returns every answer, and raises errors that
-    `faults.explain` classifies; cancel it for a deadline. After `renew` no open connection is reused.
+    """`post` tries once, follows no redirect, returns every answer, and raises `WIRE_ERRORS`; cancel it for a deadline.
+    After `renew` no open connection is reused.
     """
 
     async def open(self) -> None: ...
@@ -53,3 +52,55 @@ class Wire(Protocol):
     def renew(self) -> None: ...
 
     async def close(self) -> None: ...
+
+
+WIRE_ERRORS = (aiohttp.ClientError, OSError, HttpProcessingError, TooLargeError)
+"""Apart from cancellation."""
+
+_LONGEST_DETAIL = 500
+
+_RULES: tuple[tuple[type[BaseException], Fault], ...] = (
+    (TooLargeError, Fault.TOO_LARGE),
+    (aiohttp.ClientConnectorDNSError, Fault.DNS),
+    (aiohttp.ClientProxyConnectionError, Fault.PROXY),
+    (aiohttp.ClientHttpProxyError, Fault.PROXY),
+    (aiohttp.ClientConnectorCertificateError, Fault.TLS),
+    (aiohttp.ClientSSLError, Fault.TLS),
+    (aiohttp.ConnectionTimeoutError, Fault.CONNECT),
+    (aiohttp.ClientConnectorError, Fault.CONNECT),
+    (aiohttp.ClientConnectionError, Fault.RESET),
+    (aiohttp.ClientPayloadError, Fault.RESET),
+    (aiohttp.ClientError, Fault.PROTOCOL),
+    (HttpProcessingError, Fault.PROTOCOL),
+    (ssl.SSLError, Fault.RESET),
+    (TimeoutError, Fault.RESET),
+    (OSError, Fault.RESET),
+)
+
+_BEFORE_SENDING = frozenset({Fault.DNS, Fault.REFUSED, Fault.TLS, Fault.PROXY, Fault.CONNECT})
+
+
+class Verdict(NamedTuple):
+    """`sent` is False only if it certainly was not."""
+
+    fault: Fault
+    detail: str
+    sent: bool
+
+
+def explain(error: BaseException) -> Verdict:
+    """Not masked: the detail may quote the server."""
+    fault = _fault(error)
+    detail = " ".join(str(error).split()) or type(error).__name__
+    return Verdict(fault, detail[:_LONGEST_DETAIL], fault not in _BEFORE_SENDING)
+
+
+def _fault(error: BaseException) -> Fault:
+    fault = next((fault for kind, fault in _RULES if isinstance(error, kind)), Fault.PROTOCOL)
+    if fault is Fault.CONNECT and isinstance(error, aiohttp.ClientConnectorError):
+        return Fault.REFUSED if isinstance(error.os_error, ConnectionRefusedError) else Fault.CONNECT
+    if fault is Fault.RESET and isinstance(error.__cause__, ContentEncodingError):
+        return Fault.ENCODING
+    if fault is Fault.RESET and isinstance(error.__cause__, DecompressSizeError):
+        return Fault.PROTOCOL
+    return fault

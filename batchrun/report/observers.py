@@ -66,7 +66,7 @@ async def notify(
     if settings.notify is not None:
         targets["--notify"] = _command(shlex.split(settings.notify), body, environ)
     if settings.notify_url is not None:
-        from batchrun.client.webhook import deliver  # noqa: PLC0415  only where an address is notified
+        from batchrun.client.calls import deliver  # noqa: PLC0415  only where an address is notified
 
         targets["notify_url"] = deliver(settings.notify_url, body, ca_file=settings.ca_file)
     limit = SECONDS_HASTY if exit_code in HASTY else SECONDS
