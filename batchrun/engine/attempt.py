@@ -30,13 +30,10 @@ from batchrun.prompts import Renderer
 from batchrun.replies import Checker
 
 NEVER_LEFT = End(0, 0.0, "stopped before it left", counted=False)
-"""The end of an attempt that was journaled but not sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowServices:
-    """What the steps of a row use."""
-
     queue: PendingQueue
     renderer: Renderer
     checker: Checker | RowChecks | None
@@ -47,8 +44,6 @@ class RowServices:
 
 
 class Phase(IntEnum):
-    """How far an attempt got."""
-
     WAITS = auto()
     ADMITTED = auto()
     LEFT = auto()
@@ -60,7 +55,7 @@ _WAITS, _ADMITTED, _LEFT, _ANSWERED, _OVER = Phase
 
 
 class Attempt:
-    """A row's next attempt, or one that a batch answered, with lease and `exchange`."""
+    """A row's next attempt, or one that a batch answered (with `lease` and `exchange`)."""
 
     __slots__ = (
         "_begun", "_services", "charge", "exchange", "lane", "lease", "number", "permit", "phase", "reservation", "state",
@@ -87,10 +82,9 @@ class Attempt:
         self._begun: asyncio.Future[None] | None = None
 
     async def depart(self, request: Request) -> Request:
-        """Wait until the request may be sent and its journal entry is committed; returns what is sent.
+        """Wait for all of these; returns what is sent. The entry is written while a slot is awaited.
 
-        The entry is written while a slot is awaited. Raises NeverFits, BudgetReached, GateClosed, HandedBack,
-        ChangedError, StorageError, after releasing all.
+        Raises NeverFits, BudgetReached, GateClosed, HandedBack, ChangedError, StorageError, after releasing all.
         """
         state, lane, guard = self.state, self.lane, self._services.guard
         gate, sending = lane.gate, lane.sending
@@ -130,23 +124,20 @@ class Attempt:
         return self._begun
 
     def unsent(self) -> None:
-        """The client reports that nothing was sent."""
         self.phase = _ADMITTED
         self.cancel()
 
     def answered(self, exchange: Exchange) -> None:
-        """Its answer has arrived."""
         self.phase, self.exchange = _ANSWERED, exchange
         if self._services.pool.only is None:
             self._services.pool.answered(self.lane)
 
     def settle(self, judged: Judged) -> None:
-        """Charge what the answer states in place of the reservation."""
         assert self.reservation is not None
         self.charge, self.reservation = self._services.guard.settle(self.reservation, judged), None
 
     def end(self, end: End, body: str | None) -> "asyncio.Future[None]":
-        """Journal the end. A sender keeps its answer until that is committed."""
+        """A sender process keeps its answer until this is committed."""
         self.phase = _OVER
         stored = self._services.journal.end(self.state.row.seq, self.number, end, body, self.lease)
         if isinstance(self.exchange, Kept):
@@ -154,7 +145,7 @@ class Attempt:
         return stored
 
     def complete(self, end: End, outcome: Outcome, completed: partial[None]) -> None:
-        """Journal the end with the row's outcome; `completed` is called once that is committed."""
+        """Journal the end with the row's outcome; `completed` is called after the commit."""
         self.phase = _OVER
         assert self.exchange is not None, "it is answered"
         reply = end, self.exchange.body.decode()

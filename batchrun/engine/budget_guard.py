@@ -26,10 +26,9 @@ from batchrun.pricing import STANDARD, Price, Rates, Served, Tariff, Terms, bill
 
 
 class Reservation:
-    """What a request may be charged: picodollars (None: unknown) and tokens.
+    """Picodollars (None: unknown) and tokens. `tier` (None: standard) and `size` are of the body.
 
-    `tier` (None: standard) and `size` are of its body; `attempt` and `prices` are set if its worst case may rise in
-    flight.
+    `attempt` and `prices` are set if its worst case may rise in flight.
     """
 
     __slots__ = ("attempt", "cost", "price", "prices", "size", "tier", "tokens")
@@ -45,7 +44,7 @@ class Reservation:
 
     @property
     def held(self) -> Held:
-        """What the budget holds for it; an unknown price holds no money."""
+        """An unknown price holds no money."""
         return Held(self.cost or 0, self.tokens)
 
 
@@ -54,7 +53,7 @@ BATCH = "batch"  # The service tier of batches
 
 
 class BudgetReached(Exception):  # noqa: N818  # a state that the run is told of, not a fault
-    """The next request does not fit into the budget; `cap` is `cost`, `tokens` or `requests`."""
+    """`cap` is `cost`, `tokens` or `requests`."""
 
     def __init__(self, cap: str) -> None:
         super().__init__(f"the budget of --max-{OPTIONS[cap]} is reached")
@@ -65,13 +64,11 @@ OPTIONS = {"cost": "cost", "tokens": "total-tokens", "requests": "requests"}
 
 
 def caps_of(plan: Plan) -> Caps:
-    """The caps that the plan sets."""
     cost = None if plan.max_cost is None else picodollars(plan.max_cost)
     return Caps(cost=cost, tokens=plan.max_total_tokens, requests=plan.max_requests)
 
 
 def tariff_of(plan: Plan) -> Tariff:
-    """The prices that apply to the plan's requests."""
     of_vendor = ("tier_factors", "usual_batch_factor", "cached_in_batches")
     names = [name for name in Terms._fields if name not in of_vendor]
     stated = {name: getattr(plan, name) for name in names}
@@ -85,14 +82,13 @@ _tariff = cache(Tariff)
 
 
 class Named(NamedTuple):
-    """The model and the service tier (None: standard) that a body names."""
+    """`tier` None: standard."""
 
     model: str | None
     tier: str | None
 
 
 def named_in(request: Request) -> Named:
-    """The model and the service tier that a request names."""
     if request.named is None:
         given: dict[str, Any] = from_json(request.body)
         model, tier = given.get("model"), given.get("service_tier")
@@ -120,13 +116,12 @@ class Prices:
         return price.standard.input.base + (0.0 if output is None else output.base)
 
     def named(self, request: Request) -> Named:
-        """The model and tier of a request, the same for all rows of a prompt."""
         if self._named is None or not self._one_model:
             self._named = named_in(request)
         return self._named
 
     def worst_case(self, request: Request, tier: str | None, served: Served) -> Reservation:
-        """The request's worst case; `tier` applies where the body names none."""
+        """`tier` applies where the body names none."""
         named = self._named if self._one_model else None
         model, in_body = named or self.named(request)
         size, price = len(request.body) + request.file_tokens, self.tariff.of(model)
@@ -138,7 +133,7 @@ class Prices:
         return Reservation(cost, size + limit, price, tier, size)
 
     def worst_cases(self, requests: Sequence[Request], served: Served) -> list[tuple[int | None, int]]:
-        """Worst-case (cost, tokens) of each request in a batch."""
+        """(Cost, tokens) of each request in a batch."""
         expected, found = self._expected(), list[tuple[int | None, int]]()
         for request in requests:
             price = self.tariff.of(self.named(request).model)
@@ -148,7 +143,7 @@ class Prices:
         return found
 
     def worst(self, price: Price | None, size: int, limit: int, tier: str | None, served: Served) -> int | None:
-        """Worst-case picodollars of `size` bytes and `limit` output tokens; None if unknown."""
+        """Picodollars of `size` bytes and `limit` output tokens; None if unknown."""
         if price is None:
             return None
         cost = price.worst(size, limit, (BATCH,) if tier == BATCH else price.tiers(tier, served))
@@ -156,7 +151,7 @@ class Prices:
 
 
 class BudgetGuard:
-    """One run's budget guard; `clock` gives Unix seconds, `prices` default to batch prices."""
+    """`clock` gives Unix seconds, `prices` default to batch prices."""
 
     def __init__(
         self, plan: Plan, journal: Journal, *, expected: Callable[[], int], clock: Callable[[], float] = time.time
@@ -199,7 +194,7 @@ class BudgetGuard:
     async def reserve(
         self, request: Request, attempt: tuple[int, int], tier: str | None = None, prices: Prices | None = None
     ) -> Reservation:
-        """Reserve in order for `attempt` (row, number). Raises BudgetReached, GateClosed."""
+        """Wait in order for `attempt` (row, number). Raises BudgetReached, GateClosed."""
         prices, waits = prices or self._prices, bool(self._queue)
         while True:
             if waits:
@@ -222,11 +217,10 @@ class BudgetGuard:
         return reservation
 
     def named(self, request: Request) -> Named:
-        """The model and the tier that a request of the run names."""
         return self._prices.named(request)
 
     def hand_over(self, leases: Sequence[Lease]) -> None:
-        """Requests went into a batch: charged in full until results arrive."""
+        """Charge requests of a batch in full until results arrive."""
         held = _held(leases)
         self._budget.charge(held, *held, len(leases))
 
@@ -273,7 +267,7 @@ class BudgetGuard:
         return charge
 
     def batch_rates(self, model: str) -> tuple[Rates | None, int]:
-        """What replies of batches cost now, whatever service tier they name, and what is charged on top of each (picodollars)."""
+        """Batch prices now, whatever tier replies name, and picodollars added to each."""
         price = self._prices.tariff.of(model)
         return None if price is None else price.at(BATCH, self._clock()), self._extra
 
@@ -314,11 +308,10 @@ class BudgetGuard:
                 self._journal.reserve(*other.attempt, worst)
 
     def lose(self, reservation: Reservation) -> None:
-        """The request was sent and abandoned: it stays charged in full."""
+        """Keep a sent and abandoned request charged in full."""
         self._charge(reservation, Charge(reservation.cost, reservation.tokens))
 
     def cancel(self, reservation: Reservation) -> None:
-        """Release the reservation of an unsent request."""
         if self._capped:
             self._in_flight.discard(reservation)
             self._budget.cancel(reservation.held)
@@ -333,7 +326,7 @@ class BudgetGuard:
         self._queue.clear()
 
     def final_message(self, totals: Totals) -> tuple[str, str]:
-        """The final message and hint after a cap was reached."""
+        """Message and hint after a cap was reached."""
         cap = self.reached or "requests"
         charged, capped = self._budget.charged, self._caps
         spent: int = getattr(charged, cap)
@@ -395,7 +388,7 @@ def _held(leases: Sequence[Lease]) -> Held:
 
 
 def served(judged: Judged, tier: str | None) -> Judged:
-    """The result with the requested tier if the reply names none; a batch stays one."""
+    """Adds the requested tier if the reply names none; a batch stays one."""
     usage = judged.usage
     if usage is None or tier is None or (usage.tier is not None and tier != BATCH):
         return judged

@@ -21,7 +21,7 @@ EXCERPT = 2000  # Characters kept of a body that is no reply
 
 
 class Charge(NamedTuple):
-    """The charge of one request: picodollars (None: unknown), tokens, and the money by kind."""
+    """Picodollars (None: unknown), tokens, and the money by kind."""
 
     cost: int | None
     tokens: int
@@ -39,10 +39,7 @@ class Judged(NamedTuple):
 
 
 def judge(request: Request, exchange: Exchange, checker: ReplyChecker | None, meanings: Meanings, mask: Mask) -> Judged:
-    """What an exchange shows; `mask` removes secrets.
-
-    Any 2xx may carry a reply; an error in its place is judged by its code as a status.
-    """
+    """Any 2xx may carry a reply; an error in its place is judged by its code as a status. `mask` removes secrets."""
     status = exchange.status
     hints = limits.hints(exchange.headers, status, exchange.body)
     if not 200 <= status < 300:
@@ -129,7 +126,6 @@ def _failed(request: Request, exchange: Exchange, hints: Hints, meanings: Meanin
 
 
 def feedback(judged: Judged, body_bytes: int) -> Feedback:
-    """What the gate learns from an exchange with a request of `body_bytes`."""
     answer, reply, usage, hints, _ = judged
     if reply is not None:
         return made(Feedback, (hints, None, False, usage, body_bytes))
@@ -149,7 +145,6 @@ def throttle_of(answer: Answer) -> Throttle:
 
 
 def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mask, charge: Charge) -> End:
-    """The attempt's end for the journal."""
     answer, seconds = judged.answer, exchange.ended - exchange.left
     request_id, (cost, tokens, bill) = exchange.headers.get("x-request-id"), charge
     accepted = isinstance(verdict, retry.Done)
@@ -191,5 +186,4 @@ def counted(attempts: int, deadlines: int, asks: int, answer: Answer) -> Tries:
 
 
 def failure(verdict: retry.GiveUp) -> Outcome:
-    """The outcome of a row that failed."""
     return Outcome(State.FAILED, verdict.permanent, verdict.cause, verdict.message, frozenset(), None)

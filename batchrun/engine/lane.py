@@ -1,4 +1,4 @@
-"""A lane: one endpoint, key and model, with its client, limits, health, prices and parameter names."""
+"""One endpoint, key and model, with its client, limits, health, prices and parameter names."""
 
 import asyncio
 import contextlib
@@ -36,11 +36,10 @@ _SAID_BY_THE_PROVIDER = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Where requests can be sent: the run's plan with this endpoint, key and model.
+    """The run's plan for one endpoint, key and model.
 
-    Members of one `quota` share a limiter. `unreachable`: why it was unreachable. `instead`: start of the run's bodies and its
-    replacement for another model name. A `fallback` gets only rows that failed elsewhere. `hub` has the sender
-    processes.
+    Members of one `quota` share a limiter. `unreachable`: why. `instead`: the start of the run's bodies and its
+    replacement for another model name. A `fallback` gets only rows that failed elsewhere.
     """
 
     plan: Plan
@@ -55,7 +54,7 @@ class Member:
 
 
 class Closed(NamedTuple):
-    """A run's ending without other lanes, the next try (loop time), and the pause."""
+    """The run's ending if there is no other lane, the next try (loop time), and the pause."""
 
     ending: RunResult
     again: float
@@ -63,7 +62,7 @@ class Closed(NamedTuple):
 
 
 class Lane:
-    """Sends requests to one member. `fitted`: a reply of an earlier session was valid."""
+    """`fitted`: a reply of an earlier session was valid."""
 
     def __init__(  # noqa: PLR0913  what a lane is, and who hears of it
         self,
@@ -121,7 +120,7 @@ class Lane:
                 self.health.passed.update(map(Meaning, learned["passed"]))
 
     def learned_json(self) -> str | None:
-        """What was learned, as JSON; None if unchanged."""
+        """Returns None if unchanged."""
         learned = json.dumps({"limits": self.gate.learned(), "passed": sorted(self.health.passed)})
         if learned == self._learned:
             return None
@@ -129,20 +128,17 @@ class Lane:
         return learned
 
     def spelled(self, request: Request) -> Request:
-        """The request with this lane's name of the model."""
         if self._instead is None or not request.body.startswith(self._instead[0]):
             return request
         before, here = self._instead
         return request._replace(body=here + request.body[len(before) :], named=None)
 
     def send(self, state: RowState, sent: Request) -> Coroutine[Any, Any, Exchange]:
-        """Send a request as it is."""
         assert self.client is not None
         timeout = self.plan.timeout if state.tier is None else self.sending.timeout(state)
         return self.client.send(sent, timeout=timeout)
 
     def assign_row(self) -> None:
-        """Count a row given to it; the rate is measured anew after idling."""
         if not self.assigned:
             self._busy_since = self._loop.time()
             self._answered.clear()
@@ -204,7 +200,6 @@ class Lane:
         return judged._replace(answer=answer._replace(disguised=True))
 
     def observe(self, state: RowState, answer: Answer) -> None:
-        """Record what the answer to a live request shows about the provider."""
         self.health.observe(answer, state.row.seq, self._loop.time(), elsewhere=state.elsewhere)
         if (
             answer.fault is not None
@@ -215,14 +210,13 @@ class Lane:
             self.outage.refused()
 
     def report_unknown_finish(self, judged: Judged) -> None:
-        """Report an unknown finish reason, once."""
         word = judged.reply.finish if judged.reply is not None and Flag.ODD in judged.answer.flags else None
         if word is not None and word not in self._unknown and len(self._unknown) < MOST_UNKNOWN:
             self._unknown.add(word)
             self._notice(f"unknown finish reason {word[:60]!r}: such replies are flagged odd")
 
     def update_probing(self) -> None:
-        """Probe with single requests while the provider is down, loading or in doubt."""
+        """Send single requests while the provider is down, loading or in doubt."""
         health = self.health
         if health.well and self._probing is None:
             return
@@ -247,14 +241,12 @@ class Lane:
 
     @property
     def state(self) -> LaneState:
-        """Open, down or closed."""
         if self.closed is not None:
             return LaneState.CLOSED
         return LaneState.OPEN if self._probing is None else LaneState.DOWN
 
     @property
     def reason(self) -> str:
-        """Why it is not open; empty if it is."""
         if self.closed is not None:
             return self.closed.ending.message or ""
         return "" if self._probing is None else self._probing.message
@@ -271,7 +263,6 @@ class Lane:
         self._report_state()
 
     def reopen(self) -> None:
-        """It answered the row that it was tried with."""
         if self.closed is not None:
             self.closed = None
             self._notice("answers again")
@@ -286,7 +277,7 @@ class Lane:
         self._emit(Notice(f"{self.name}: {message}" if self.name else message, self._loop.time()))
 
     def explained(self, event: Waiting | Resumed) -> Waiting | Resumed:
-        """Add the provider's message to its reasons."""
+        """Adds the provider's message to the reasons."""
         if isinstance(event, Waiting) and event.reason in _SAID_BY_THE_PROVIDER:
             return replace(event, said=self.last_error)
         return event

@@ -36,23 +36,20 @@ if TYPE_CHECKING:
 
 AHEAD = 2000  # Rows fetched from the journal at a time
 MOST_DUE = 10 * AHEAD
-"""Rows waiting for a retry at which no fresh ones are handed out, so that memory does not grow with the input."""
+"""Rows waiting for a retry at which no fresh ones are handed out: this bounds memory."""
 ELSEWHERE = 0.618
-"""Fraction of the rest of the input at which a differing row is taken; joined inputs seldom have a seam there."""
+"""Fraction of the remaining input at which a differing row is taken; joined inputs seldom have a seam there."""
 Fetch = Callable[[int], Awaitable[tuple[list[Pending], int | None]]]
 """The next rows from a position, and where to continue (None: the end)."""
 
 
 class GroupVerdict(Enum):
-    """What is done with the followers of a row that has ended."""
-
     SHARE = auto()
     FAIL_ALIKE = auto()
     SEND_NEXT = auto()
 
 
 def group_verdict(outcome: Outcome) -> GroupVerdict:
-    """What a row's outcome means for its followers."""
     if outcome.state is State.DONE or outcome.post:
         return GroupVerdict.SHARE
     return GroupVerdict.FAIL_ALIKE if outcome.permanent else GroupVerdict.SEND_NEXT
@@ -61,7 +58,8 @@ def group_verdict(outcome: Outcome) -> GroupVerdict:
 @dataclass(frozen=True, slots=True)
 class Followers:
     """A group to fetch, behind row `after`: followers of `representative`, whose row `source` ended with `outcome`;
-    without one, rows that share replies. `reduces`: complete reduce rows, `target` or all."""
+    without one, rows that share replies. `reduces`: complete reduce rows, `target` or all.
+    """
 
     representative: int | None = None
     source: int = 0
@@ -72,7 +70,7 @@ class Followers:
 
 
 FetchFollowers = Callable[[Followers], Awaitable[tuple[list[Pending], int | None]]]
-"""The next rows of a group, and where to continue (None: the end)."""
+"""The same for a group."""
 
 
 @dataclass(slots=True, eq=False)
@@ -122,7 +120,6 @@ class RowState:
 
     @classmethod
     def of(cls, row: Pending) -> "RowState":
-        """The state that continues the row's history."""
         history = row.history
         if history is FRESH and row.reused is None and row.parts is None and not row.files:  # nearly every row
             return cls(row, 0, 0, 0, 0, represents=row.seq if row.awaited else None, size=len(row.text))
@@ -180,7 +177,7 @@ class PendingQueue:
         self._timer: asyncio.TimerHandle | None = None
 
     async def next(self) -> RowState | None:
-        """The next row to send; None at the end. Raises StorageError."""
+        """Returns None at the end. Raises StorageError."""
         while not self._closed:
             if (state := self.take()) is not None:
                 return state
@@ -198,7 +195,6 @@ class PendingQueue:
 
     @property
     def more(self) -> bool:
-        """Whether there are rows to hand out, or to come back."""
         return bool(self._out or self._due or self._at_hand or self._groups_due or self._after is not None)
 
     @property
@@ -240,7 +236,6 @@ class PendingQueue:
 
     @property
     def lacks_bytes(self) -> bool:
-        """Whether rows wait for memory that others hold."""
         return self.bytes.lacking or bool(self._at_hand and self._waiters and not self._has_room())
 
     def restart(self) -> None:
@@ -259,7 +254,6 @@ class PendingQueue:
             self._wake(len(due))
 
     def put_back(self, state: RowState, seconds: float) -> None:
-        """Hand the row out again after `seconds`."""
         self._out -= 1
         self.bytes.over(state, state.size)
         heapq.heappush(self._due, (self._loop.time() + seconds, next(self._order), state))
@@ -275,7 +269,7 @@ class PendingQueue:
             self._wake(1)
 
     def ended(self, state: RowState, outcome: Outcome) -> None:
-        """A row has its outcome: its followers and reduce row are next."""
+        """Hand out a finished row's followers and reduce row next."""
         row = state.row
         if self._reducing and row.seq in self._reducing:
             self._reduced.add(row.seq)
@@ -290,7 +284,7 @@ class PendingQueue:
             self._wake(1)
 
     def recall(self, failed: Iterable[tuple[int, Outcome]]) -> None:
-        """Followers of rows that failed earlier are next."""
+        """Hand out followers of rows that failed earlier."""
         self._groups_due.extend(Followers(seq, seq, outcome) for seq, outcome in failed)
 
     def reduce(self, target: int | None = None) -> None:
@@ -311,13 +305,12 @@ class PendingQueue:
 
     @property
     def next_due(self) -> float | None:
-        """The loop's time of the next retry, if only retries are left."""
+        """Loop time of the next retry, if only retries are left."""
         fresh = self._at_hand or self._groups_due or self._after is not None
         held_up = len(self._due) >= MOST_DUE or self.lacks_bytes
         return self._due[0][0] if self._due and (not fresh or held_up) else None
 
     def take(self) -> RowState | None:
-        """The next row if one is ready, else None."""
         state = None if self._closed else self._take()
         if state is not None and self._waiters and self._at_hand > self._woken and self._has_room():
             self._wake(1)

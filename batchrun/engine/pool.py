@@ -38,14 +38,13 @@ class _Waiter(NamedTuple):
 
 
 def limits_of(member: Member) -> Limits:
-    """The limits that a member's plan sets."""
     plan = member.plan
     most = None if plan.concurrency_chosen else MOST_IN_FLIGHT
     return Limits(plan.concurrency, plan.concurrency_fixed, plan.rpm, plan.tpm, most)
 
 
 class Pool:
-    """The lanes of a run. `emit` receives lane changes and waits."""
+    """`emit` receives lane changes and waits."""
 
     def __init__(
         self,
@@ -103,7 +102,7 @@ class Pool:
                 lane.close(RunResult(ExitCode.STOPPED, lane.unreachable), FIRST_PAUSE_AWAY)
 
     async def lane_for(self, state: RowState) -> Lane:
-        """Wait for a lane. Raises GateClosed after `close`."""
+        """Raises GateClosed after `close`."""
         if self._closed:
             raise GateClosed
         waiter = _Waiter(state, self._loop.create_future())
@@ -124,7 +123,6 @@ class Pool:
             self.schedule()
 
     def answered(self, lane: Lane) -> None:
-        """A row given to a lane is answered."""
         if self.only is None:
             lane.assigned -= 1
             self.schedule()
@@ -218,7 +216,8 @@ class Pool:
 
     def judged(self, state: RowState, lane: Lane, answer: Answer, verdict: Verdict) -> Verdict:
         """The verdict with several lanes: a row that one cannot answer goes to another without using an attempt; a lane
-        that could answer none is closed, and without a lane the run stops."""
+        that could answer none is closed, and without a lane the run stops.
+        """
         closed = lane.closed
         tried = closed is not None and answer.left >= closed.again
         if tried and (answer.accepted or answer.of_the_row):
@@ -246,7 +245,7 @@ class Pool:
         return verdict
 
     def lanes_for(self, state: RowState) -> Sequence[Lane]:
-        """The lanes for a row: the fallback after its own failure, else all others."""
+        """The fallback after the row's own failure, else all others."""
         return self._fallbacks if state.gave_up is not None else [lane for lane in self.lanes if not lane.fallback]
 
     def can_fall_back(self, state: RowState, verdict: GiveUp) -> bool:
@@ -261,7 +260,6 @@ class Pool:
 
     @property
     def has_fallback(self) -> bool:
-        """Whether a fallback lane is open."""
         return any(lane.closed is None for lane in self._fallbacks)
 
     @property
@@ -294,7 +292,7 @@ class Pool:
             self.schedule()
 
     def count_workers(self) -> bool:
-        """Update `workers`; whether there are to be more."""
+        """Update `workers`; whether it rose."""
         before, self.workers = self.workers, 2 * sum(lane.gate.cap for lane in self.lanes)
         return self.workers > before
 
@@ -310,17 +308,14 @@ class Pool:
             lane.sending.close()
 
     def pause(self) -> None:
-        """Send nothing until `resume`."""
         for lane in self.lanes:
             lane.gate.pause()
 
     def resume(self) -> None:
-        """Send again."""
         for lane in self.lanes:
             lane.gate.resume()
 
     def change(self, limits: Limits) -> None:
-        """Apply other limits to each lane."""
         self.limits = limits
         for lane in self.lanes:
             lane.gate.change(limits)
@@ -352,7 +347,7 @@ class Pool:
 
     @property
     def stated(self) -> tuple[float | None, float | None]:
-        """Stated requests and tokens per minute; None unless all are."""
+        """Requests and tokens per minute; None unless all lanes state them."""
         if self.only is not None:
             return self.only.gate.stated
         stated = [gate.stated for gate in dict.fromkeys(lane.gate for lane in self.lanes)]

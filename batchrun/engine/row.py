@@ -50,8 +50,6 @@ class Stop(Protocol):
 
 
 class RowRunner:
-    """Takes rows to their outcome, back into the queue, or to the end of the run."""
-
     def __init__(self, plan: Plan, services: RowServices, *, emit: Emit, stop: Stop) -> None:
         self._plan = plan
         self._services = services
@@ -75,7 +73,7 @@ class RowRunner:
         self.throttled = self.retries = 0
 
     async def go(self, state: RowState) -> None:
-        """Perform a row's steps; an internal error fails it, or stops the run if it was handed on."""
+        """Perform a row's steps. An internal error fails the row, or stops the run if the row was handed on."""
         state.handed_on = False
         try:
             step, request = first_step(state, reduces=self._reduces), state.request
@@ -109,7 +107,7 @@ class RowRunner:
                 await self._finish(state, failure(GiveUp("internal error", message, permanent=False)))
 
     def rendered(self, row: Pending) -> Request | None:
-        """The request of a row, None if left blank."""
+        """Returns None for a row left blank."""
         found = restored(row, self._folder)
         if self._blanks.columns and self._blanks.is_blank(found.fields):
             return None
@@ -193,7 +191,6 @@ class RowRunner:
         return state.lane or self._services.pool.lanes_for(state)[0]
 
     def checker(self, state: RowState) -> ReplyChecker | None:
-        """What the row's reply is checked against."""
         checker = self._services.checker
         return checker.of(state.row) if checker is not None and isinstance(checker, RowChecks) else checker
 
@@ -232,7 +229,6 @@ class RowRunner:
             await self._perform(state, source, request, judged, verdict, stored)
 
     async def _probe_ahead(self, state: RowState, lane: Lane) -> None:
-        """Where rows fail alike, try one from far ahead, one at a time."""
         if state.elsewhere:
             state.elsewhere = lane.probes_ahead = False
         # Until it is found, rows that fail meanwhile wait here: they would only be followed by more.
@@ -245,7 +241,6 @@ class RowRunner:
     def _record(
         self, state: RowState, lane: Lane, judged: Judged, exchange: Exchange, verdict: Verdict
     ) -> "asyncio.Future[None]":
-        """Journal the attempt's end, then emit it."""
         attempt, paid, again = state.attempt, judged.reply is not None, isinstance(verdict, RetryIn | AskAgain)
         assert attempt is not None
         end = end_of(judged, exchange, verdict, lane.mask, attempt.charge)
@@ -268,7 +263,7 @@ class RowRunner:
     def _complete(  # noqa: PLR0913, PLR0917  what came, and what it means
         self, state: RowState, lane: Lane, judged: Judged, exchange: Exchange, verdict: Done, outcome: Outcome
     ) -> None:
-        """Journal the attempt's end and the row's in one commit, which is then emitted: the way of nearly every row."""
+        """Commit the attempt's end and the row's together, then emit: the path of nearly every row."""
         attempt = state.attempt
         assert attempt is not None
         end = end_of(judged, exchange, verdict, lane.mask, attempt.charge)
@@ -352,7 +347,6 @@ class RowRunner:
             await self.flush_held()
 
     def leave(self, state: RowState, step: Step) -> None:
-        """Leave the row as it is in the journal."""
         if step is Step.LEAVE_PENDING and self.batch_rows is not None:
             self.batch_rows.leave_pending(state)
         else:
@@ -388,7 +382,6 @@ class RowRunner:
                 await self._finish(state, failure(state.gave_up or verdict))
 
     def _requeue_closed(self, lane: Lane) -> None:
-        """Held-back failures of a closed lane go to other lanes."""
         if lane.closed is None or not self._held:
             return
         states = [state for state, _ in self._held if state.lane is lane]
@@ -404,7 +397,7 @@ class RowRunner:
         self._services.queue.put_back(state, seconds)
 
     async def _finish(self, state: RowState, outcome: Outcome, *, out: bool = True) -> None:
-        """Journal, then emit; `out`: the queue counts the row as handed out."""
+        """Journal, then emit. `out`: the queue counts the row as handed out."""
         state.handed_on = True
         self._late.over(state)
         await self._services.journal.finish(state.row.seq, outcome, state.reused)
@@ -419,7 +412,6 @@ class RowRunner:
         self._completed.append(completed)
 
     def _report_completed(self) -> None:
-        """Emit what one commit has completed."""
         completed, self._completed = self._completed, []
         self.completing -= len(completed)
         try:
@@ -439,7 +431,6 @@ class RowRunner:
         self.stop(RunResult(ExitCode.UNEXPECTED, bug, "this is a bug in batchrun"), drain=self._plan.drain)
 
     async def flush_held(self) -> None:
-        """Finish the failures that were held back."""
         held, self._held = self._held, []
         for state, verdict in held:
             if self._services.pool.can_fall_back(state, verdict):

@@ -1,4 +1,4 @@
-"""The state of a run at one moment: as events, and as the JSON of a sample in the journal."""
+"""Events of attempts, rows and limits, and the JSON of a sample in the journal."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -18,7 +18,7 @@ from batchrun.pricing import usd
 
 
 def attempt_ended(state: RowState, end: End, now: float, *, paid: bool, retry: bool) -> AttemptEnded:
-    """The event of an attempt's end: `paid` with a reply; with `retry` the row is sent again."""
+    """`paid`: it has a reply; `retry`: the row is sent again."""
     row, lane = state.row, state.lane
     status, seconds, cause, _, throttled, _, _, _, billed, usage, _, _, cost, _, bill = end
     name, number = "" if lane is None else lane.name, state.number
@@ -27,7 +27,6 @@ def attempt_ended(state: RowState, end: End, now: float, *, paid: bool, retry: b
 
 
 def row_finished(state: RowState, outcome: Outcome, now: float) -> RowFinished:
-    """The event of a row's outcome."""
     row, reused = state.row, state.reused
     if reused is None or outcome.state is not State.DONE:
         return RowFinished(row.seq, row.line, row.position, row.key, now, outcome)
@@ -37,7 +36,7 @@ def row_finished(state: RowState, outcome: Outcome, now: float) -> RowFinished:
 def rows_answered(
     answers: Answers, found: Sum, now: float, places: Callable[[], Sequence[tuple[int, int, str]]]
 ) -> RowsAnswered:
-    """The event of batch rows that were answered together; `places` reads their positions, lines and keys."""
+    """Batch rows answered together; `places` reads their positions, lines and keys."""
     rows, tiers, paid = len(answers.rows), dict[str, tuple[int, int]](), found.cost
     if found.stated:
         if found.stated < rows:
@@ -71,7 +70,7 @@ def _each(
 
 
 class Completed(NamedTuple):
-    """A row that was answered by an exchange of its own, and how its attempt and the row ended."""
+    """A row answered by its own exchange."""
 
     state: RowState
     end: End
@@ -80,7 +79,7 @@ class Completed(NamedTuple):
 
 
 def rows_completed(completed: Sequence[Completed], now: float) -> RowsAnswered:
-    """The event of rows whose replies and outcomes were committed together."""
+    """Rows whose replies and outcomes were committed together."""
     rows, found, tiers = len(completed), Sum.of_ends(each.end for each in completed), dict[str, tuple[int, int]]()
     for _, end, *_ in completed:
         usage = end.usage
@@ -108,14 +107,13 @@ def _each_completed(completed: Sequence[Completed], now: float) -> Iterator[Atte
 
 
 def limits_event(view: GateView, now: float) -> LimitsChanged:
-    """The event of what the gate allows."""
     fills = (view.requests_fill, view.tokens_fill)
     rates = (view.rpm, view.tpm)
     return LimitsChanged(view.in_flight, view.allowed, view.cap, *rates, *fills, view.reason, now, view.basis)
 
 
 class Session(NamedTuple):
-    """This session's requests in flight, attempts that met a 429, and other retries."""
+    """Of this session: requests in flight, attempts that met a 429, other retries."""
 
     in_flight: int
     throttled: int
@@ -123,7 +121,6 @@ class Session(NamedTuple):
 
 
 def sample_of(view: GateView, journal: Journal, session: Session) -> str:
-    """The run's state as JSON; `throttled` and `retries` are of this session."""
     totals = journal.totals
     return orjson.dumps(
         {
