@@ -77,6 +77,14 @@ class AttemptStarted(NamedTuple):
     at: float
 
 
+class AttemptsStarted(NamedTuple):
+    """Attempts of these rows (`seqs`) are committed and sent together. `each` yields the events of single ones."""
+
+    seqs: Sequence[int]
+    at: float
+    each: Callable[[], Iterator[AttemptStarted]]
+
+
 class AttemptEnded(NamedTuple):
     seq: int
     line: int
@@ -253,6 +261,7 @@ Event = (
     IntakeProgress
     | RunStarted
     | AttemptStarted
+    | AttemptsStarted
     | AttemptEnded
     | RowFinished
     | RowsAnswered
@@ -275,12 +284,13 @@ Emit = Callable[[Event], None]  # called with every event, in order, on the loop
 
 def single(event: Event) -> Iterable[Event]:
     """The event, or the events of single rows in it."""
-    return event.each() if isinstance(event, RowsAnswered) else (event,)
+    return event.each() if isinstance(event, RowsAnswered | AttemptsStarted) else (event,)
 
 
 __all__ = [
     "AttemptEnded",
     "AttemptStarted",
+    "AttemptsStarted",
     "BatchChanged",
     "Draining",
     "Emit",

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from batchrun.account import NAMES, OF_ATTEMPTS, Account, count_answered, count_attempt, count_outcome
 from batchrun.events import (
     AttemptEnded,
+    AttemptsStarted,
     AttemptStarted,
     BatchChanged,
     Draining,
@@ -283,6 +284,10 @@ class Fold:
         self._here.attempts += 1
         self._open.add(event.seq)
 
+    def _on_attempts(self, event: AttemptsStarted) -> None:
+        self._here.attempts += len(event.seqs)
+        self._open.update(event.seqs)
+
     def _on_attempt_end(self, event: AttemptEnded) -> None:
         seq, _, _, _, status, cause, throttled, retry, paid, billed, _, usage, cost, bill, lane = event
         if seq in self._open:
@@ -351,6 +356,7 @@ class Fold:
         Recorded: _on_recorded,
         RunStarted: _on_start,
         AttemptStarted: _on_attempt,
+        AttemptsStarted: _on_attempts,
         AttemptEnded: _on_attempt_end,
         RowFinished: _on_row,
         RowsAnswered: _on_answered,

@@ -123,6 +123,11 @@ class Attempt:
         self._begun = self._services.journal.begin(self.state.row.seq, self.number, worst, tokens, self.lane.id)
         return self._begun
 
+    def sent_in_page(self, permit: Permit, reservation: Reservation) -> None:
+        """The first attempt of its row was journaled and sent with others."""
+        self.number, self.phase, self.permit, self.reservation = 1, _LEFT, permit, reservation
+        self._begun = asyncio.get_running_loop().create_future()
+
     def unsent(self) -> None:
         self.phase = _ADMITTED
         self.cancel()

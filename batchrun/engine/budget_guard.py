@@ -132,14 +132,16 @@ class Prices:
         cost = None if price is None else self.worst(price, size, limit, tier, served)
         return Reservation(cost, size + limit, price, tier, size)
 
-    def worst_cases(self, requests: Sequence[Request], served: Served) -> list[tuple[int | None, int]]:
-        """(Cost, tokens) of each request in a batch."""
+    def worst_cases(
+        self, requests: Sequence[Request], served: Served, tier: str | None = BATCH
+    ) -> list[tuple[int | None, int]]:
+        """Worst-case (cost, tokens) of each request."""
         expected, found = self._expected(), list[tuple[int | None, int]]()
         for request in requests:
             price = self.tariff.of(self.named(request).model)
             size = len(request.body) + request.file_tokens
             limit = expected if request.output_limit is None else request.output_limit
-            found.append((self.worst(price, size, limit, BATCH, served), size + limit))
+            found.append((self.worst(price, size, limit, tier, served), size + limit))
         return found
 
     def worst(self, price: Price | None, size: int, limit: int, tier: str | None, served: Served) -> int | None:
@@ -190,6 +192,20 @@ class BudgetGuard:
         ):
             return asked
         return list(takewhile(lambda each: isinstance(self._budget.reserve(each[0] or 0, each[1]), Held), asked))
+
+    @property
+    def capped(self) -> bool:
+        """Whether any cap is set."""
+        return self._capped
+
+    def worst_cases(self, requests: Sequence[Request], prices: Prices) -> list[tuple[int | None, int]]:
+        """Worst-case (cost, tokens) of each of these requests without a service tier, where no cap is set."""
+        return prices.worst_cases(requests, self._before, None)
+
+    def reserved(self, request: Request, cost: int | None, tokens: int, prices: Prices) -> Reservation:
+        """The reservation of one of them."""
+        price = prices.tariff.of(prices.named(request).model)
+        return Reservation(cost, tokens, price, None, len(request.body))
 
     async def reserve(
         self, request: Request, attempt: tuple[int, int], tier: str | None = None, prices: Prices | None = None
@@ -270,6 +286,11 @@ class BudgetGuard:
         """Batch prices now, whatever tier replies name, and picodollars added to each."""
         price = self._prices.tariff.of(model)
         return None if price is None else price.at(BATCH, self._clock()), self._extra
+
+    def rates(self, model: str | None, prices: Prices) -> tuple[Rates | None, int]:
+        """The same without a batch."""
+        price = prices.tariff.of(model)
+        return None if price is None else price.at(STANDARD, self._clock()), self._extra
 
     def settle_all(self, leased: Leased, answers: Answers) -> Answers:
         """The same for batch replies of one model."""

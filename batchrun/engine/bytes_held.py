@@ -98,6 +98,31 @@ class BytesHeld:
         if self._leaving:
             self._wake()
 
+    def count_page(self, size: int) -> None:
+        """Count so many bytes more (or fewer) for rows that are sent in pages."""
+        self._total += size
+
+    def leave_page(self, count: int) -> int:
+        """How many of so many requests may be sent, by the room for their replies."""
+        free = count if self._usual < 1 or self._closed else int((self._most - self._replies) / self._usual)
+        return min(count, max(free, 0 if self._left else 1))
+
+    def left_page(self, count: int) -> int:
+        """So many are sent; returns the bytes reserved for each."""
+        self._left += count
+        self._replies += count * int(self._usual)
+        return int(self._usual)
+
+    def over_page(self, count: int, reserved: int, reply: float | None) -> None:
+        """So many are over, with `reserved` each; `reply` is the average size of a body, if known."""
+        self._left -= count
+        self._replies -= count * reserved
+        if reply is not None:
+            weight = min(1.0, count * _SLOWLY) if self._usual else 1.0
+            self._usual += (_COPIES * reply - self._usual) * weight
+        if self._leaving:
+            self._wake()
+
     def close(self) -> None:
         """Release all waiting requests."""
         self._closed = True

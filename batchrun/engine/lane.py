@@ -184,6 +184,16 @@ class Lane:
             self._notice(cut)
         return judged, self.gate.settle(permit, feedback(judged, request.weight))
 
+    def receive_page(self, ended: list[float], seconds: float, sizes: list[int], given: list[int]) -> None:
+        """Note accepted replies of a page: when each ended, average seconds, bytes of bodies, input tokens."""
+        weight = min(1.0, len(ended) / 16) if self.took else 1.0
+        self.took += (seconds - self.took) * weight
+        self._answered.extend(ended)
+        if max(given) >= FEWEST:
+            for size, tokens in zip(sizes, given, strict=True):
+                if tokens >= FEWEST and (cut := self._cuts.look_at(size, tokens)) is not None:
+                    self._notice(cut)
+
     def _refused(self, state: RowState, permit: Permit, judged: Judged) -> Judged:
         answer = judged.answer
         overloaded = answer.meaning is Meaning.OVERLOADED

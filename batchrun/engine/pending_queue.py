@@ -234,6 +234,19 @@ class PendingQueue:
         self._out += 1
         self.bytes.count(state, state.size)
 
+    def count_page(self, rows: int) -> None:
+        """Count so many more rows (or fewer) that `direct` took and have no outcome."""
+        self._out += rows
+        if not self._out and not self.more:
+            self._wake(len(self._waiters))
+
+    def hand_back(self, states: list[RowState]) -> None:
+        """These rows that `direct` took are handed out next after all."""
+        self._out -= len(states)
+        self._fresh.extendleft(reversed(states))
+        self._fresh_bytes += sum(state.size for state in states)
+        self._wake(len(states))
+
     @property
     def lacks_bytes(self) -> bool:
         return self.bytes.lacking or bool(self._at_hand and self._waiters and not self._has_room())
@@ -355,7 +368,7 @@ class PendingQueue:
             if self._groups_due:
                 await self._take_followers(self._groups_due[0])
             elif self._after is not None:
-                states = [RowState.of(row) for row in await self._next_fresh(self._after) if row.seq not in self._early]
+                states = [RowState.of(row) for row in await self._next_fresh(self._after)]
                 self._fresh_bytes += sum(state.size for state in states)
                 self._fresh.extend(
                     states if self._groups is None else await asyncio.to_thread(self._groups.arranged, states)
@@ -368,6 +381,8 @@ class PendingQueue:
     async def _next_fresh(self, after: int) -> list[Pending]:
         while True:
             rows, last = await self._fetch(after)
+            if self._early:
+                rows = [row for row in rows if row.seq not in self._early]
             if self.direct is not None:
                 rows = await self.direct(rows)
             self._after = last

@@ -19,7 +19,7 @@ from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
 from batchrun.events import Emit, LaneChanged, LaneState, Resumed, Waiting, WaitReason
 from batchrun.journal import Journal
-from batchrun.limits import Gate, GateClosed, GateView, HandedBack, Limits
+from batchrun.limits import Gate, GateClosed, GateView, HandedBack, Limits, PageGate
 from batchrun.models import Fault
 from batchrun.retry import Answer, GiveUp, RetryIn, StopRun, Verdict
 
@@ -79,7 +79,8 @@ class Pool:
         def report(event: Waiting | Resumed) -> None:
             self._report_wait(lane, event)
 
-        gate = shared or Gate(limits_of(member), emit=report, senders=senders)
+        kind = PageGate if senders else Gate
+        gate = shared or kind(limits_of(member), emit=report, senders=senders)
         if member.quota:
             self._gates[member.quota] = gate
         if member.client is not None and senders:

@@ -23,7 +23,12 @@ class Cuts:
         """The notice if this reply shows truncation; requests with images are skipped."""
         if self._reported or input_tokens < FEWEST or request.files or b";base64," in request.body:
             return None
-        size = len(request.body)
+        return self.look_at(len(request.body), input_tokens)
+
+    def look_at(self, size: int, input_tokens: int) -> str | None:
+        """The same by the size of a body without images."""
+        if self._reported:
+            return None
         rows, least, most = self._seen.get(input_tokens, (0, size, size))
         rows, least, most = rows + 1, min(least, size), max(most, size)
         if len(self._seen) >= _MOST:

@@ -17,8 +17,8 @@ import orjson
 from batchrun import replies
 from batchrun.lanes.results import Results
 from batchrun.lanes.shapes import SHAPES, vendor
-from batchrun.models import Defect, Endpoint
-from batchrun.pricing import Rates, billed
+from batchrun.models import Defect, Endpoint, Usage
+from batchrun.pricing import STANDARD, Rates, billed
 from batchrun.replies import ReplyChecker
 
 LENGTH = 8  # Bytes of each of two numbers before a page: the lengths of its JSON and its bodies
@@ -26,6 +26,7 @@ _MOST = 2**63  # Largest number of picodollars that the JSON can hold
 _UNKNOWN = (None,) * 7 + (0,) * 5  # Usage and charge of a reply without usage: its reservation, which the journal has
 
 _NO_KINDS = (0,) * 5  # Of a usage, from `written_long` to `output_image`
+_STANDARD = ((*_NO_KINDS, None, None), (*_NO_KINDS, STANDARD, None))
 
 Line = tuple[Any, ...]  # A line of `journal.Answers`
 
@@ -35,7 +36,7 @@ class ReplyReader:
     """Reads replies that are accepted as they are, without a flag.
 
     Their requests share `limit` (output tokens) and `inputs` (prompts each); `extra` picodollars are charged beyond
-    `rates`.
+    `rates`. `standard`: their usage has to be stated, and to have none but the standard rates.
     """
 
     endpoint: Endpoint
@@ -44,12 +45,13 @@ class ReplyReader:
     checker: ReplyChecker | None
     rates: Rates | None
     extra: int
+    standard: bool = False
 
     def __call__(self, seq: int, number: int, body: bytes, data: Any) -> Line | None:
         """The line of a reply; None where more is to decide."""
         try:
             reply = replies.read(self.endpoint, body, self.limit, self.inputs, data)
-            if isinstance(reply, Defect) or reply.flags:
+            if isinstance(reply, Defect) or reply.flags or (self.standard and not _is_standard(reply.usage)):
                 return None
             complaint, value = None, None
             if self.checker is not None:
@@ -82,6 +84,10 @@ class ReplyReader:
         """The reader that `as_json` describes."""
         rates = None if work["rates"] is None else Rates.from_json(work["rates"])
         return cls(Endpoint(work["endpoint"]), work["limit"], work["inputs"], None, rates, work["extra"])
+
+
+def _is_standard(usage: Usage | None) -> bool:
+    return usage is not None and usage[5:] in _STANDARD
 
 
 def write_pages(work: dict[str, Any]) -> None:

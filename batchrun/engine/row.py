@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from batchrun import retry
 from batchrun.client import UnsentError
@@ -16,7 +16,7 @@ from batchrun.engine.late_replies import LateReplies
 from batchrun.engine.pending_queue import RowState
 from batchrun.engine.row_files import LeftOut, restored
 from batchrun.engine.row_path import Guard, Source, Step, Unsent, first_step, next_step
-from batchrun.engine.run_result import RunResult
+from batchrun.engine.run_result import RunResult, Stop
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.snapshots import Completed, attempt_ended, row_finished, rows_completed
 from batchrun.engine.splitting import pieces_of, whole_of
@@ -43,12 +43,6 @@ _LONG = 512  # Characters of a row's text from which it is let go once it is ren
 MOST_HELD = 1000  # Failures held back at most: more that are not alike are caused by their rows
 
 
-class Stop(Protocol):
-    """Ends the run: sends nothing new, and waits `drain` seconds for requests in flight."""
-
-    def __call__(self, ending: RunResult, *, drain: float) -> None: ...
-
-
 class RowRunner:
     def __init__(self, plan: Plan, services: RowServices, *, emit: Emit, stop: Stop) -> None:
         self._plan = plan
@@ -58,28 +52,30 @@ class RowRunner:
         self._loop = asyncio.get_running_loop()
         tries = plan.max_attempts, plan.schema_retries, plan.give_up_after, plan.max_wait
         self._policy = Policy(*tries, plan.fail_on, plan.retry_truncated)
-        self._held: list[tuple[RowState, GiveUp]] = []
+        self.held: list[tuple[RowState, GiveUp]] = []
         self._late = LateReplies(services)
         self.batch_rows: BatchRows | None = None
         self.left_out = LeftOut()
         self._blanks, self._reduction = copied(plan), Reduction(plan)
-        self._folder = services.journal.path.parent
+        self._folder, self._reduces = services.journal.path.parent, plan.reduce is not None
         self._needs_text = bool(plan.post) or isinstance(services.checker, RowChecks)
-        self._reduces = plan.reduce is not None
-        self._blank_value = "{}" if plan.output_fields else '""'
+        self._blank = JUST_DONE._replace(value="{}" if plan.output_fields else '""')
         self.in_flight = 0  # Requests in flight; the gate also counts those about to be sent
         self._completed: list[Completed] = []
         self.completing = 0  # Rows whose reply and outcome are handed over and not committed yet
         self.throttled = self.retries = 0
 
-    async def go(self, state: RowState) -> None:
-        """Perform a row's steps. An internal error fails the row, or stops the run if the row was handed on."""
+    async def go(self, state: RowState, came: Exchange | None = None) -> None:  # noqa: PLR0912  steps, errors
+        """Perform a row's steps; `came` answers its attempt, which was sent in a page. An internal error fails the row,
+        or stops the run if the row was handed on."""
         state.handed_on = False
         try:
             step, request = first_step(state, reduces=self._reduces), state.request
             if request is None and step in (Step.SEND, Step.JUDGE) and (request := self.rendered(state.row)) is None:
                 step = Step.FINISH_BLANK
             match step:
+                case _ if came is not None:
+                    await self._answered(state, came)
                 case Step.SEND if request is not None:
                     await self._send(state, request)
                 case Step.JUDGE if request is not None:
@@ -87,8 +83,7 @@ class RowRunner:
                 case Step.PUT_TOGETHER if state.row.parts is not None:
                     await self._put_together(state, state.row.parts)
                 case _:  # alike, or blank
-                    blank = Outcome(State.DONE, True, None, None, frozenset(), self._blank_value)
-                    await self._finish(state, state.shared_outcome or blank)
+                    await self._finish(state, state.shared_outcome or self._blank)
         except (StorageError, GateClosed):
             raise
         except HandedBack:
@@ -100,7 +95,7 @@ class RowRunner:
             log.exception("line %s: internal error", state.row.line)
             message = f"internal error: {type(error).__name__}: {error}"
             if state.handed_on:
-                self._stop_for(message)
+                self.stop_for(message)
             else:
                 if state.attempt is not None:
                     state.attempt.cancel(message)
@@ -161,17 +156,21 @@ class RowRunner:
             exchange = await lane.send(state, sent)
         except asyncio.CancelledError:
             attempt.cancel()
-            reserved = None if attempt.reservation is None else attempt.reservation.cost
-            self._emit(RowLost(row.seq, row.line, self._loop.time(), reserved))
+            self._emit(RowLost(row.seq, row.line, self._loop.time(), attempt.charge.cost))
             raise
         except UnsentError as error:
             attempt.unsent()
             raise HandedBack from error
         finally:
             self.in_flight -= 1
+        await self._answered(state, exchange, sent)
+
+    async def _answered(self, state: RowState, exchange: Exchange, sent: Request | None = None) -> None:
+        attempt, request = state.attempt, state.request
+        assert attempt is not None and request is not None  # noqa: PT018  both were set before it was sent
         attempt.answered(exchange)
-        held.holds(state, size, len(exchange.body))
-        judged, alone = lane.receive(state, sent, exchange, self.checker(state))
+        self._services.queue.bytes.holds(state, request.size, len(exchange.body))
+        judged, alone = attempt.lane.receive(state, sent or request, exchange, self.checker(state))
         attempt.settle(judged)
         await self.conclude(state, request, judged, exchange, alone)
 
@@ -277,7 +276,7 @@ class RowRunner:
             case Guard.POSTS:
                 return bool(self._plan.post) and state.row.target is None
             case Guard.IN_DOUBT:
-                return len(self._held) < MOST_HELD and self._lane_of(state).health.in_doubt(state.row.seq)
+                return len(self.held) < MOST_HELD and self._lane_of(state).health.in_doubt(state.row.seq)
             case Guard.CUT_OFF:
                 return isinstance(verdict, GiveUp) and verdict.cause == Flag.TRUNCATED and bool(self._pieces(state))
             case Guard.HAS_FALLBACK:
@@ -322,7 +321,7 @@ class RowRunner:
                 if step is Step.STOP_LATER and self.batch_rows is not None:
                     self.batch_rows.stop(state, ending)
                 else:
-                    self._held.clear()
+                    self.held.clear()
                     self.stop(ending, drain=self._plan.drain)
 
     async def _done(  # noqa: PLR0913, PLR0917  what came, and what it means
@@ -343,7 +342,7 @@ class RowRunner:
                 await self._finish(state, outcome)
         if answer.flags:
             lane.report_unknown_finish(judged)
-        if self._held and lane.health.undoubted:
+        if self.held and lane.health.undoubted:
             await self.flush_held()
 
     def leave(self, state: RowState, step: Step) -> None:
@@ -370,7 +369,7 @@ class RowRunner:
                 state.handed_on = True
                 if self._services.pool.only is not None:
                     state.request, state.row = None, state.row._replace(text="")
-                self._held.append((state, verdict))
+                self.held.append((state, verdict))
                 self._services.queue.finished(state)
             case Step.ELSEWHERE:
                 state.failed_at |= {self._lane_of(state).number}
@@ -382,10 +381,10 @@ class RowRunner:
                 await self._finish(state, failure(state.gave_up or verdict))
 
     def _requeue_closed(self, lane: Lane) -> None:
-        if lane.closed is None or not self._held:
+        if lane.closed is None or not self.held:
             return
-        states = [state for state, _ in self._held if state.lane is lane]
-        self._held = [(state, verdict) for state, verdict in self._held if state.lane is not lane]
+        states = [state for state, _ in self.held if state.lane is lane]
+        self.held = [(state, verdict) for state, verdict in self.held if state.lane is not lane]
         for state in states:
             state.attempts = state.deadlines = 0
             state.failed_at |= {lane.number}
@@ -425,13 +424,13 @@ class RowRunner:
                 queue.finished(state)
         except Exception as error:
             log.exception("line %s: internal error", completed[0].state.row.line)
-            self._stop_for(f"internal error: {type(error).__name__}: {error}")
+            self.stop_for(f"internal error: {type(error).__name__}: {error}")
 
-    def _stop_for(self, bug: str) -> None:
+    def stop_for(self, bug: str) -> None:
         self.stop(RunResult(ExitCode.UNEXPECTED, bug, "this is a bug in batchrun"), drain=self._plan.drain)
 
     async def flush_held(self) -> None:
-        held, self._held = self._held, []
+        held, self.held = self.held, []
         for state, verdict in held:
             if self._services.pool.can_fall_back(state, verdict):
                 self._services.pool.fall_back(state, verdict)

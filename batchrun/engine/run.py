@@ -9,8 +9,10 @@ import logging
 import math
 from collections.abc import Sequence
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from batchrun import retry
+from batchrun.client.senders.hub import Hub
 from batchrun.engine.assignment import Policy
 from batchrun.engine.attempt import RowServices
 from batchrun.engine.batch_rows import TOGETHER, BatchRows
@@ -36,6 +38,9 @@ from batchrun.plan import Plan
 from batchrun.prompts import Renderer
 from batchrun.replies import Checker
 from batchrun.retry import Next
+
+if TYPE_CHECKING:
+    from batchrun.engine.row_pages import RowPages
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +100,21 @@ class Run:
             ends.reader, ends.accept, ends.take, ends.flush = rows.reader, rows.accept, rows.take, rows.flush
             ends.again, ends.late = rows.again, rows.late
         self._hub = members[0].hub
+        self._pages = None if self._hub is None or groups or batching else self._pages_of(services, self._hub)
         self._ending: RunResult | None = None
         self._drained = math.inf
         self._worker_tasks: set[asyncio.Task[None]] = set()
         self._working, self._waits, self.paused = 0, False, False
         self._view: GateView | None = None
         self._quotas_reported: set[str] = set()
+
+    def _pages_of(self, services: RowServices, hub: Hub) -> "RowPages | None":
+        from batchrun.engine.row_pages import RowPages  # noqa: PLC0415  only a run with senders pays for it
+
+        parts = self._plan, services, self._runner, hub
+        pages = RowPages.of(*parts, emit=self._emit, failed=self._fail)
+        self._queue.direct = pages and pages.put_all
+        return pages
 
     async def run(self) -> RunResult:
         """Send until every row has its outcome or something ends the run."""
@@ -154,6 +168,8 @@ class Run:
             self._start_workers()
             while self._worker_tasks:
                 await asyncio.gather(*self._worker_tasks, return_exceptions=True)
+            if self._pages is not None:
+                await self._pages.drained()
             if self._ending is not None:
                 return
             await self._runner.flush_held()
@@ -215,6 +231,8 @@ class Run:
     def _close(self) -> None:
         # Requests with a reservation are still sent when the budget is used up.
         self._queue.close()
+        if self._pages is not None:
+            self._pages.close()
         if self._batches is not None:
             self._batches.halt()
         self._pool.close(recall=self._ending is None or self._ending.exit_code is not ExitCode.BUDGET)
@@ -245,6 +263,8 @@ class Run:
         """Abandon requests in flight: their rows become unknown."""
         for worker in self._worker_tasks:
             worker.cancel()
+        if self._pages is not None:
+            self._pages.abandon()
         self._post.abandon()
 
     def leave(self) -> None:

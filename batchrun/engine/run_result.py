@@ -1,6 +1,6 @@
 """Why a run is over."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from batchrun.errors import ExitCode
 
@@ -18,3 +18,9 @@ class RunResult(NamedTuple):
 
 HASTY = frozenset({ExitCode.TERMINATED, ExitCode.HANGUP})
 """Ends after which the process may soon be killed: the output is left to a later command."""
+
+
+class Stop(Protocol):
+    """Ends the run: sends nothing new, and waits `drain` seconds for requests in flight."""
+
+    def __call__(self, ending: RunResult, *, drain: float) -> None: ...

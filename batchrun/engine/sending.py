@@ -78,6 +78,12 @@ class Sending:
             request = request._replace(body=prompts.with_members(request.body, members))
         return request
 
+    def sent_in_page(self, request: Request) -> Request | None:
+        """The same for a row that shares no prefix; None where more than names of parameters may change."""
+        if self.tiers.known or (self._caching is not None and self._marks_all):
+            return None
+        return request if self._spelling is None else self._spelling.apply(request)
+
     def _cached(self, state: RowState, request: Request, caching: Caching) -> Request:
         body, members = request.body, self._members
         if not body.startswith(self._fixed):

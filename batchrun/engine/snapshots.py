@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import repeat
 from typing import NamedTuple
 
 import orjson
@@ -11,7 +12,7 @@ from batchrun.account import MONEY
 from batchrun.engine.budget_guard import BATCH
 from batchrun.engine.pending_queue import RowState
 from batchrun.events import AttemptEnded, LimitsChanged, RowFinished, RowsAnswered
-from batchrun.journal import Answers, End, Journal, Sum
+from batchrun.journal import Answers, End, Exchanges, Journal, Sum
 from batchrun.limits import GateView
 from batchrun.models import JUST_DONE, Bill, Exchange, Outcome, State, Usage
 from batchrun.pricing import usd
@@ -33,12 +34,16 @@ def row_finished(state: RowState, outcome: Outcome, now: float) -> RowFinished:
     return RowFinished(row.seq, row.line, row.position, row.key, now, outcome, True, reused.tokens, reused.cost)
 
 
+Places = Callable[[], Sequence[tuple[int, int, str]]]
+"""Position, line and key of each of some rows."""
+
+
 def rows_answered(
-    answers: Answers, found: Sum, now: float, places: Callable[[], Sequence[tuple[int, int, str]]]
+    answers: Answers, found: Sum, now: float, places: Places, exchanges: Exchanges | None = None
 ) -> RowsAnswered:
-    """Batch rows answered together; `places` reads their positions, lines and keys."""
+    """Rows that were answered together; those without `exchanges` are of a batch."""
     rows, tiers, paid = len(answers.rows), dict[str, tuple[int, int]](), found.cost
-    if found.stated:
+    if found.stated and exchanges is None:
         if found.stated < rows:
             charged = zip(answers.costs, answers.input_tokens, strict=True)
             paid = sum(cost or 0 for cost, given in charged if given is not None)
@@ -52,19 +57,21 @@ def rows_answered(
         bill=found.bill,
         unpriced=rows - found.priced,
         without_usage=rows - found.stated,
-        each=partial(_each, answers, now, places),
+        each=partial(_each, answers, now, places, exchanges),
+        sent=() if exchanges is None else answers.rows,
     )
 
 
 def _each(
-    answers: Answers, now: float, places: Callable[[], Sequence[tuple[int, int, str]]]
+    answers: Answers, now: float, places: Places, exchanges: Exchanges | None
 ) -> Iterator[AttemptEnded | RowFinished]:
-    for answer, (position, line, key) in zip(zip(*answers, strict=True), places(), strict=True):
+    times = repeat(0.0, len(answers.rows)) if exchanges is None else exchanges.seconds
+    for answer, (position, line, key), seconds in zip(zip(*answers, strict=True), places(), times, strict=True):
         row, number, value, whole, given, output, cached, reasoning, written, cost, _, *kinds, _ = answer
         usage = None if given is None else Usage(*(whole or (given, output, cached, reasoning, written)))
-        usage = usage and usage._replace(tier=BATCH)
+        usage = usage and usage._replace(tier=BATCH if exchanges is None else usage.tier)
         bill = None if cost is None else Bill(cost - sum(kinds), *kinds)
-        yield AttemptEnded(row, line, number, now, 200, None, False, False, True, False, 0.0, usage, cost, bill)
+        yield AttemptEnded(row, line, number, now, 200, None, False, False, True, False, seconds, usage, cost, bill)
         outcome = JUST_DONE if value is None else JUST_DONE._replace(value=value)
         yield RowFinished(row, line, position, key, now, outcome)
 

@@ -11,7 +11,7 @@ from itertools import chain, repeat
 from typing import Any, NamedTuple
 
 from batchrun.journal.queries import sql
-from batchrun.journal.records import Answers, End
+from batchrun.journal.records import Answers, End, Exchanges
 from batchrun.models import JUST_DONE, Outcome, SharedReply
 
 EXCERPT = 2048  # bytes kept of a body that is not a reply
@@ -129,6 +129,23 @@ class Group:
         self.answered += zip(rows, numbers, repeat(now), replies, *columns, tiers)
         ends = zip(rows, repeat(now), numbers, replies, repeat(0.0), given, output)
         if not any(values):  # nearly always
+            self.done += ends
+            return
+        for (row, _, *last), value in zip(ends, values, strict=True):
+            self.finish(row, now, Last(*last), JUST_DONE._replace(value=value), None)
+
+    def answer_page(self, now: float, session: int, reply: int, answers: Answers, exchanges: Exchanges) -> None:
+        """The same for attempts that were sent by themselves."""
+        rows, numbers, values, _, *columns, bodies = answers
+        given, output, *_ = columns
+        seconds, ids = exchanges
+        replies = range(reply + 1, reply + 1 + len(rows))
+        self.replies += zip(replies, rows, numbers, bodies, strict=True)
+        begun = (now - each for each in seconds)
+        ended = (rows, numbers, repeat(session), begun, repeat(now), seconds, repeat(200))
+        self.paid += zip(*ended, *columns, map(storable, ids), replies, strict=False)
+        ends = zip(rows, repeat(now), numbers, replies, seconds, given, output)
+        if not any(values):
             self.done += ends
             return
         for (row, _, *last), value in zip(ends, values, strict=True):

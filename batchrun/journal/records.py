@@ -271,7 +271,7 @@ class Leased(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """Columns of accepted replies from a batch, so that no step of Python is needed for a row.
+    """Columns of accepted replies that came together, so that no step of Python is needed for a row.
 
     `bodies` are exact, `values` as in `models.Outcome`. `usages` are None where the next five columns have all of it. Those tokens
     are None without a usage; `costs` are picodollars, None where unknown, and
@@ -294,6 +294,13 @@ class Answers(NamedTuple):
     costs_output: list[int]
     costs_other: list[int]
     bodies: list[str]
+
+
+class Exchanges(NamedTuple):
+    """Columns of `Answers` that were sent by themselves: seconds, and the provider's request ids."""
+
+    seconds: list[float]
+    request_ids: list[str | None]
 
 
 Columns = TypeVar("Columns", Leased, Answers)

@@ -19,7 +19,20 @@ from batchrun.journal.ingest import FirstIntake, transaction
 from batchrun.journal.pages import Page
 from batchrun.journal.queries import sql
 from batchrun.journal.reader import Reader, read_meta
-from batchrun.journal.records import Answers, Charged, Drift, End, IntakeRow, Lane, Lease, Leased, Meta, Standing, Sum
+from batchrun.journal.records import (
+    Answers,
+    Charged,
+    Drift,
+    End,
+    Exchanges,
+    IntakeRow,
+    Lane,
+    Lease,
+    Leased,
+    Meta,
+    Standing,
+    Sum,
+)  # fmt: skip
 from batchrun.journal.writer import Done, Told, Writer
 from batchrun.models import Outcome, Pending, SharedReply, Ticket, Totals
 
@@ -276,6 +289,10 @@ class Journal:
         """
         return (self._writer or self._running).begin(row, number, cost, tokens, lane)
 
+    def begin_page(self, rows: Sequence[int], costs: Sequence[int | None], tokens: Sequence[int], lane: int) -> Done:
+        """`begin` for the first attempts of rows that are new."""
+        return self._running.begin_page(rows, costs, tokens, lane)
+
     def reserve(self, row: int, number: int, cost: int) -> Done:
         """Raise the highest possible cost of an attempt."""
         return self._running.reserve(row, number, cost)
@@ -330,6 +347,10 @@ class Journal:
     def answer(self, answers: Answers, found: Sum, reserved: int, tier: str) -> Done:
         """Record accepted replies from a batch and their rows' outcomes, in one commit: their sum, reserved picodollars, and tier."""
         return self._running.answer(answers, found, reserved, tier)
+
+    def answer_page(self, answers: Answers, found: Sum, exchanges: Exchanges) -> Done:
+        """The same for first attempts that were begun by themselves."""
+        return self._running.answer_page(answers, found, exchanges)
 
     def paid_again(self, row: int, ticket: int, end: End) -> Done:
         """Record a second reply to a row, from this ticket, a duplicate of its batch."""

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from batchrun.journal import sums
 from batchrun.journal.database import storage_error
 from batchrun.journal.group import NEVER, Group, Last, storable
 from batchrun.journal.queries import sql
-from batchrun.journal.records import Answers, End, IntakeRow, Lease, Sum
+from batchrun.journal.records import Answers, End, Exchanges, IntakeRow, Lease, Sum
 from batchrun.models import Outcome, SharedReply, Ticket, Totals, made
 
 GROUP = 512
@@ -107,6 +108,17 @@ class Writer:
 
         return self._put(apply)
 
+    def begin_page(self, rows: Sequence[int], costs: Sequence[int | None], tokens: Sequence[int], lane: int) -> Done:
+        now = self._clock()
+
+        def apply(group: Group) -> None:
+            group.begun += zip(rows, repeat(1), repeat(self._session), repeat(now), costs, tokens, repeat(lane))
+            self._open.update(
+                zip(rows, map(OpenAttempt._make, zip(repeat(1), costs, tokens, strict=False)), strict=True)
+            )
+
+        return self._put(apply)
+
     def reserve(self, row: int, number: int, cost: int) -> Done:
         def apply(group: Group) -> None:
             left = self._open.get(row)
@@ -176,6 +188,19 @@ class Writer:
             self._reply += count
             self.sums.in_batches -= count
             self.sums.cost_reserved -= reserved
+            _count_answered(self.sums, count, found)
+
+        return self._put(apply)
+
+    def answer_page(self, answers: Answers, found: Sum, exchanges: Exchanges) -> Done:
+        now, count = self._clock(), len(answers.rows)
+
+        def apply(group: Group) -> None:
+            group.answer_page(now, self._session, self._reply, answers, exchanges)
+            self._reply += count
+            opened = map(self._open.pop, answers.rows)
+            self.sums.unknown -= count
+            self.sums.cost_reserved -= sum(cost or 0 for _, cost, _ in opened)
             _count_answered(self.sums, count, found)
 
         return self._put(apply)

@@ -37,6 +37,7 @@ from batchrun.limits.headers import (
     parse_reset,
     parse_retry_after,
 )
+from batchrun.limits.pages import PageGate
 from batchrun.limits.queue import Queue
 from batchrun.limits.queue import read as read_queue
 from batchrun.limits.records import (
@@ -46,6 +47,7 @@ from batchrun.limits.records import (
     HandedBack,
     Limits,
     NeverFits,
+    PagePermit,
     Permit,
     Throttle,
 )
@@ -60,6 +62,8 @@ __all__ = [
     "Hints",
     "Limits",
     "NeverFits",
+    "PageGate",
+    "PagePermit",
     "Permit",
     "Queue",
     "Stated",

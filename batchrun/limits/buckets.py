@@ -94,14 +94,14 @@ class Spacing:
         self.refill(now)
         return max(self._until(self.level + self._clump - self.held), self._until_fewer(now))
 
-    def left(self, now: float) -> None:
-        """A request is sent now."""
-        self.sent += 1
+    def left(self, now: float, count: int = 1) -> None:
+        """`count` requests are sent now."""
+        self.sent += count
         if self.rate != math.inf:
             self.refill(now)
-            self.level -= 1.0
+            self.level -= count
             if self.stated != math.inf:
-                self._last_second.append(now)
+                self._last_second.extend([now] * count)
 
     def believe(self, credit: float) -> None:
         """The provider's bucket holds only this much."""

@@ -111,15 +111,20 @@ class ConcurrencyLimiter:
         if not self.fixed:
             self._start(min(self.cap, START), now)
 
-    def answered(self, permit: Permit, together: int, now: float, waited: WaitReason | None, flying: int) -> None:
-        """A request was answered; at least `together` were let through at once.
+    def answered(  # noqa: PLR0913  what shows how many are enough
+        self, permit: Permit, together: int, now: float, waited: WaitReason | None, flying: int, *, count: int = 1
+    ) -> None:
+        """`count` requests were answered; at least `together` were let through at once.
 
-        Beside it `flying` are in flight, and the next request `waited` for that reason (None: no request).
+        Beside them `flying` are in flight, and the next request `waited` for that reason (None: no request).
         """
-        self._random_429s.answered(permit.flying, permit.left)
+        self._random_429s.answered(permit.flying, permit.left, count)
         self._random_429s.proves(together)
-        if self.fixed:
-            return
+        if not self.fixed:
+            for _ in range(count):
+                self._answered(permit, now, waited, flying)
+
+    def _answered(self, permit: Permit, now: float, waited: WaitReason | None, flying: int) -> None:
         if self._since < 0:
             self._since = now
         if self._frozen > 0:

@@ -5,7 +5,7 @@ import math
 from collections import deque
 
 from batchrun.limits.headers import Hints
-from batchrun.limits.records import Permit
+from batchrun.limits.records import PagePermit, Permit
 from batchrun.limits.refusals import Facts, is_refusal
 
 _REMEMBERED = 512  # replies
@@ -54,10 +54,11 @@ class ReplyTimes:
 class InFlight:
     """The requests in flight of one gate. Times are the gate's clock."""
 
-    __slots__ = ("_flights", "_replies", "last_ended", "refusals", "times")
+    __slots__ = ("_flights", "_in_pages", "_replies", "last_ended", "refusals", "times")
 
     def __init__(self) -> None:
         self._flights: dict[Permit, None] = {}
+        self._in_pages = 0  # requests in pages, but one of each
         self._replies = self.refusals = 0
         self.times = ReplyTimes()
         self.last_ended = -math.inf  # when the last of them ended
@@ -65,16 +66,33 @@ class InFlight:
     def left(self, permit: Permit) -> None:
         """A request is sent now."""
         self._flights[permit] = None
-        permit.flying, permit.replies, permit.refusals = len(self._flights), self._replies, self.refusals
+        flying = len(self._flights) + self._in_pages
+        permit.flying, permit.replies, permit.refusals = flying, self._replies, self.refusals
 
     def ended(self, permit: Permit, now: float) -> None:
         """Its exchange is over, or it was not sent."""
         if self._flights.pop(permit, permit) is None:
             self.last_ended = now
+        elif isinstance(page := permit.flight, PagePermit):
+            self.ended_in_page(page, 1, now)
 
-    def replied(self, permit: Permit, now: float) -> int:
-        """A request was answered; returns how many were let through together, at least."""
-        self._replies += 1
+    def left_together(self, page: PagePermit) -> None:
+        """A page is sent now."""
+        self._in_pages += page.count - 1
+        self.left(page)
+
+    def ended_in_page(self, page: PagePermit, count: int, now: float) -> None:
+        """As `ended`, for `count` requests of a page."""
+        page.count -= count
+        self.last_ended = now
+        if not page.count:
+            del self._flights[page]
+            count -= 1
+        self._in_pages -= count
+
+    def replied(self, permit: Permit, now: float, count: int = 1) -> int:
+        """`count` requests were answered; returns how many were let through together, at least."""
+        self._replies += count
         self.times.replied(now - permit.left, now)
         together = permit.flying - (self.refusals - permit.refusals)
         return together if together > 1 else 1
@@ -84,7 +102,7 @@ class InFlight:
         aside = [flight for flight in self._flights if flight.left < before and not flight.aside]
         for flight in aside:
             flight.aside = True
-        return len(aside)
+        return sum(flight.count for flight in aside)
 
     def refused(self) -> None:
         """A request was refused."""
@@ -92,12 +110,13 @@ class InFlight:
 
     def beside(self, permit: Permit) -> int:
         """How many were at the provider with a refused request: in flight or answered since."""
-        earlier = itertools.takewhile(lambda flight: flight is not permit, self._flights)
-        return sum(1 for _ in earlier) + self._replies - permit.replies
+        own = permit.flight
+        earlier = itertools.takewhile(lambda flight: flight is not own, self._flights)
+        return sum(flight.count for flight in earlier) + self._replies - permit.replies
 
     def standing(self, since: float) -> int:
         """How many in flight were sent until then, and so were not refused."""
-        return sum(1 for flight in self._flights if flight.left <= since)
+        return sum(flight.count for flight in self._flights if flight.left <= since)
 
     @property
     def oldest(self) -> float:
@@ -110,7 +129,7 @@ class InFlight:
 
     def turned_away(self, permit: Permit, status: int, hints: Hints, overloaded: bool, now: float) -> bool:
         """Whether an answer is a refusal; `overloaded`: its body says so."""
-        if permit not in self._flights:
+        if permit.flight not in self._flights:
             return False
         seconds, took = self.times.average(now), now - permit.left
         facts = Facts(took, seconds, self.beside(permit))

@@ -21,6 +21,7 @@ benchmarks/limits_lab.py.
 
 import math
 from collections import deque
+from itertools import repeat
 
 from batchrun.limits.random_429s import Random429Detector
 from batchrun.limits.records import Permit
@@ -117,16 +118,17 @@ class LearnedRate:
             self.rate = max(_SLOWEST, self._search() if self._stage == "search" else self._cubic())
         return self.rate
 
-    def answered(self, permit: Permit) -> None:
-        """A request was not refused."""
+    def answered(self, permit: Permit, count: int = 1) -> None:
+        """`count` requests were not refused."""
         self._in_a_row = 0
         left, spaced, leaving = permit.left, permit.spaced, permit.leaving
-        self._random_429s.answered(spaced if spaced < leaving else leaving, left)
+        self._random_429s.answered(spaced if spaced < leaving else leaving, left, count)
         if self._stage == "start" or left <= self._cut_at:
-            self._admitted.append(left)  # also of a burst that has begun the search: its later 429s reckon anew
+            # Also of a burst that has begun the search: its later 429s reckon anew
+            self._admitted.extend(repeat(left, count))
         else:
-            self._answered += 1
-            self._answered_at.append(spaced)
+            self._answered += count
+            self._answered_at.extend(repeat(spaced, count))
             if self._stage == "hold" and self._frequent >= _FREQUENT:
                 if (self._answered - self._answered_before) * self._frequent >= self._clean:
                     self._clean *= 2

@@ -70,16 +70,17 @@ class Random429Detector:
         """Whether a limit may have refused a request of that size."""
         return size >= self._clear * self._proven
 
-    def answered(self, size: float, left: float) -> None:
-        """A request of that size, sent then, was not refused."""
+    def answered(self, size: float, left: float, count: int = 1) -> None:
+        """`count` requests of that size, sent then, were not refused."""
         if self._met:
-            self._score = max(0.0, self._score - self._subtracts)
+            self._score = max(0.0, self._score - count * self._subtracts)
             if self.share:
-                self._correct(size, 0)
+                for _ in range(count):
+                    self._correct(size, 0)
             if left > self._since and size >= _ALIKE * self._watched:
-                self._prove_beside()
-        self._block += 1
-        self._sizes += size
+                self._prove_beside(count)
+        self._block += count
+        self._sizes += size * count
         if self._block >= _BLOCK and self._block >= self._sizes / self._block * self._lasts:
             self._prove_block()
 
@@ -169,8 +170,8 @@ class Random429Detector:
         self._watched, self._since = size, left
         self._beside = self._refused_beside = 0
 
-    def _prove_beside(self) -> None:
-        self._beside += 1
+    def _prove_beside(self, count: int) -> None:
+        self._beside += count
         if self._beside >= _BESIDE:
             share = self._beside / (self._beside + self._refused_beside + 1)
             self.proves(_ALIKE * self._watched * share)

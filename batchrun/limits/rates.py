@@ -219,12 +219,12 @@ class Rates:
         if now > self._left_at:
             leaving *= math.exp((self._left_at - now) / _METERED)
             self._left_at = now
-        self._leaving = permit.leaving = leaving + _ONE_METERED
+        self._leaving = permit.leaving = leaving + _ONE_METERED * permit.count
         permit.left, permit.sent_before, permit.tokens_before = now, spacing.sent, self._sent_tokens
         if self._refill.closed:
             self._refill.opened(spacing.sent - self._refused, permit.pace, now)
         self._sent_tokens += permit.tokens
-        spacing.left(now)
+        spacing.left(now, permit.count)
 
     def apply(self, permit: Permit, hints: Hints, now: float) -> None:
         """Apply the headers of the newest request, less what was sent since."""
@@ -290,18 +290,18 @@ class Rates:
         recently = self._short_of_tokens > now - _RECENTLY
         return Throttle.TOKENS if recently and not self.pace.learnt else Throttle.UNKNOWN
 
-    def answered(self, permit: Permit) -> None:
-        """Something other than a 429 came back."""
+    def answered(self, permit: Permit, count: int = 1) -> None:
+        """Something other than a 429 came back to `count` of its requests."""
         if self._unconfirmed:
-            self._answers += 1
+            self._answers += count
             if self._answers >= _UNCONFIRMED:
                 for key in self._unconfirmed:
                     del self._stated[key]
                 self._unconfirmed.clear()
                 self._tuned = -math.inf
-        self.pace.answered(permit)
+        self.pace.answered(permit, count)
         if self._tokens_stated < math.inf:  # else no 429 is about them
-            self._token_pace.answered(permit)
+            self._token_pace.answered(permit, count)
 
     def refused(self, permit: Permit, throttle: Throttle, again: bool, now: float) -> bool:
         """Slow down, unless a stated limit explains it; whether it was random. `again`: only 429s since."""

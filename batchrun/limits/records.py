@@ -49,9 +49,10 @@ class Permit:
 
     `left`: admission, then departure. Requests per second: `pace` in force at admission, `spaced` the part used after a
     429, `leaving` at departure. `full`: concurrency held requests back. `sent_before` (-1: not sent). `aside`: sent before
-    an outage. Of the departure only: `flying` with it; `replies`, `refusals` and `tokens_before`.
+    an outage. Of the departure only: `flying` with it; `replies`, `refusals` and `tokens_before`. `count`: requests.
     """
 
+    count = 1
     __slots__ = (
         "aside", "flying", "full", "leaving", "left", "open", "pace", "refusals", "replies", "sent_before", "spaced", "tokens",
         "tokens_before",
@@ -76,6 +77,38 @@ class Permit:
     def most(self) -> float:
         """Requests per second that were sent at most."""
         return self.spaced if self.spaced < math.inf else self.leaving
+
+    @property
+    def flight(self) -> "Permit":
+        """What is in flight: itself, or the page that it was taken out of."""
+        return self
+
+
+class PagePermit(Permit):
+    """`count` requests that leave together and have not ended."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, count: int, rate: float, full: bool, now: float) -> None:
+        super().__init__(0, rate, rate, full, now)
+        self.count = count
+
+    def taken_out(self) -> Permit:
+        """A permit for one of them, which is in flight with the page."""
+        one = _OneOfPage(0, self.pace, self.spaced, self.full, self.left)
+        one.page, one.leaving, one.flying, one.aside = self, self.leaving, self.flying, self.aside
+        one.replies, one.refusals = self.replies, self.refusals
+        one.sent_before, one.tokens_before = self.sent_before, self.tokens_before
+        return one
+
+
+class _OneOfPage(Permit):
+    __slots__ = ("page",)
+    page: PagePermit
+
+    @property
+    def flight(self) -> Permit:
+        return self.page
 
 
 _WINDOWS = {1.0: "a second", 60.0: "a minute", 3600.0: "an hour", 86_400.0: "a day", 2_592_000.0: "a month"}

@@ -5,6 +5,7 @@ import logging
 from batchrun.display import counted, printable
 from batchrun.events import (
     AttemptEnded,
+    AttemptsStarted,
     AttemptStarted,
     BatchChanged,
     Draining,
@@ -38,7 +39,7 @@ def level_and_text(event: Event) -> tuple[int, str]:
     match event:
         case AttemptStarted() | AttemptEnded():
             return _attempt(event)
-        case RowFinished() | RowLost() | RowDivided() | RowsAnswered():
+        case RowFinished() | RowLost() | RowDivided() | RowsAnswered() | AttemptsStarted():
             return _row(event)
         case LaneChanged():
             return logging.INFO, f"lane {event.lane}: {event.state}{f': {event.reason}' if event.reason else ''}"
@@ -66,9 +67,11 @@ def _attempt(event: AttemptStarted | AttemptEnded) -> tuple[int, str]:
     return logging.INFO, f"{text}: {event.cause}{paid}{', to be sent again' if event.retry else ''}"
 
 
-def _row(event: RowFinished | RowLost | RowDivided | RowsAnswered) -> tuple[int, str]:
-    if isinstance(event, RowsAnswered):
-        return logging.DEBUG, f"{counted(event.rows)} of a batch done"
+def _row(event: RowFinished | RowLost | RowDivided | RowsAnswered | AttemptsStarted) -> tuple[int, str]:
+    if isinstance(event, RowsAnswered | AttemptsStarted):
+        return logging.DEBUG, f"{counted(event.rows)} done" if isinstance(
+            event, RowsAnswered
+        ) else f"{counted(len(event.seqs))} sent"
     if isinstance(event, RowDivided):
         return logging.INFO, f"line {event.line}: its reply was cut off; the text is sent in {event.pieces} pieces"
     if isinstance(event, RowLost):

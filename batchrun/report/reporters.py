@@ -17,6 +17,7 @@ from batchrun.events import (
     IMPORT_ONLY,
     POST_ONLY,
     AttemptEnded,
+    AttemptsStarted,
     AttemptStarted,
     BatchChanged,
     Draining,
@@ -51,7 +52,7 @@ CHECKED_EVERY = 100_000
 """Rows: about a second."""
 
 
-OF_ROWS = frozenset({AttemptStarted, AttemptEnded, RowFinished, RowsAnswered})
+OF_ROWS = frozenset({AttemptStarted, AttemptsStarted, AttemptEnded, RowFinished, RowsAnswered})
 """Events of every row, which most reporters show only in the numbers."""
 
 

@@ -6,10 +6,11 @@ A lease is a journaled attempt: body and deadline. It goes to the READY sender w
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from batchrun.client.senders.frames import BUG, ENDPOINTS, NO_NAMES, Frame, Frames, Kind, boot_time, encoded
+from batchrun.client.senders.frames import BUG, NO_NAMES, Frame, Frames, Kind, boot_time, encoded
+from batchrun.client.senders.leases import Came, Completions, Lease, Pages
 from batchrun.client.senders.states import BEAT, Beat, State, counted_silence, next_state, pause, shares
 from batchrun.client.senders.transport import PACING, Pacing, Start, Transport
 from batchrun.client.wire import UnsentError
@@ -19,7 +20,6 @@ from batchrun.models import Exchange, Fault, Request, made
 
 MOST_KEPT = 4 * 1024 * 1024
 """Bytes of replies after which a sender is pinged, to drop what is stored."""
-_NUMBERS = {endpoint: number for number, endpoint in enumerate(ENDPOINTS)}
 Listen = Callable[[SendersChanged], None]
 
 
@@ -33,28 +33,6 @@ class Lost(Exchange):
     """An exchange whose sender was given up; `late` is called where it ends after all, if it is set."""
 
     late: Callable[[Exchange], None] | None = None
-
-
-class _Page:
-    """Completions of one frame, from number `first`, of which `left` may not be in the journal yet."""
-
-    __slots__ = ("first", "left")
-
-    def __init__(self, first: int, left: int) -> None:
-        self.first, self.left = first, left
-
-    def stored(self, *_: object) -> None:
-        self.left -= 1
-
-
-class _Lease:
-    __slots__ = ("body", "depart", "endpoint", "future", "left", "number", "place", "sender", "timeout")
-
-    def __init__(self, number: int, place: int, request: Request, timeout: float, future: asyncio.Future[Exchange]):
-        self.number, self.place, self.timeout, self.future = number, place, timeout, future
-        self.endpoint, self.body = _NUMBERS[request.endpoint], request.body
-        self.left = self.depart = 0.0
-        self.sender: _Sender | None = None
 
 
 class _Query:
@@ -73,18 +51,20 @@ class _Query:
             self.answer.set_exception(HostError(message, hint))
 
 
-class _Sender:
+class Sender:
     def __init__(self, number: int, hub: "Hub") -> None:
         self.number = number
         self.state = State.STARTING
-        self.leases: dict[int, _Lease] = {}
+        self.leases: dict[int, Lease] = {}
         self.lost: dict[int, Lost] = {}
         """Leases that it had when it was given up."""
         self.batch = self.completed = self.opened = 0
-        self.pages: deque[_Page] = deque()
+        self.frames: deque[Completions] = deque()
         """Received completions, from the first that may not be in the journal yet."""
         self.names: dict[int, list[str]] = {NO_NAMES: []}
         """Names of headers by number."""
+        self.id_at: dict[int, int | None] = {}
+        """`Pages.id_at` of them."""
         self.kept_bytes = 0
         self.ended = ""
         """Why it was killed."""
@@ -102,9 +82,9 @@ class _Sender:
 
     def ping(self) -> None:
         self.kept_bytes = 0
-        while self.pages and not self.pages[0].left:
-            self.pages.popleft()
-        self.write(Kind.PING, [self._hub.times(), self.pages[0].first if self.pages else self.completed + 1])
+        while self.frames and not self.frames[0].left:
+            self.frames.popleft()
+        self.write(Kind.PING, [self._hub.times(), self.frames[0].first if self.frames else self.completed + 1])
 
     def received(self, data: bytes) -> None:
         self.silent = 0.0
@@ -129,10 +109,12 @@ class Hub:
         self._pacing = pacing
         self._hint = hint
         self._listen: Listen = lambda _: None
+        self.pages: Pages | None = None
+        """What gets the answers to leases of pages."""
         self._loop = asyncio.get_running_loop()
-        self._senders: list[_Sender] = []
+        self._senders: list[Sender] = []
         self._places: list[Mapping[str, Any]] = []
-        self._waiting: deque[_Lease] = deque()
+        self._waiting: deque[Lease] = deque()
         self._leases = self._started_count = self._failed = self._lost = self._query_count = 0
         self._queries: dict[int, _Query] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -196,17 +178,33 @@ class Hub:
 
         Raises UnsentError where it never left, RuntimeError for a bug in the sender.
         """
-        self._leases += 1
-        lease = _Lease(self._leases, place, request, timeout, self._loop.create_future())
+        future: asyncio.Future[Exchange] = self._loop.create_future()
+        lease = Lease(place, request.endpoint, request.body, timeout, future)
         lease.depart = self._loop.time() + self._pacing.ahead if spaced else 0.0
-        self._waiting.append(lease)
-        self._flush_soon()
+        self.send_page([lease])
         try:
-            return await lease.future
+            return await future
         except asyncio.CancelledError:
             if lease.sender is not None and lease.sender.leases.pop(lease.number, None) is not None:
                 lease.sender.write(Kind.CANCEL, [lease.number])
             raise
+
+    def send_page(self, leases: Sequence[Lease]) -> None:
+        """Send these; `pages` gets what comes of those without a future."""
+        for lease in leases:
+            self._leases += 1
+            lease.number = self._leases
+        self._waiting.extend(leases)
+        self._flush_soon()
+
+    def abandon_pages(self) -> None:
+        """Nobody waits for the leases of pages any more."""
+        self._waiting = deque(lease for lease in self._waiting if lease.future is not None)
+        for sender in self._senders:
+            if numbers := [number for number, lease in sender.leases.items() if lease.future is None]:
+                for number in numbers:
+                    del sender.leases[number]
+                sender.write(Kind.CANCEL, numbers)
 
     def subscribe(self, listen: Listen) -> None:
         """Emit the states of the senders, now and on each change."""
@@ -221,7 +219,7 @@ class Hub:
         """Take back leases that wait or are planned for later."""
         waiting, self._waiting = self._waiting, deque()
         for lease in waiting:
-            self._return(lease)
+            self._fail(lease, UnsentError())
         for sender in self._senders:
             sender.write(Kind.HOLD, None)
 
@@ -257,7 +255,7 @@ class Hub:
     def times(self) -> tuple[float, float]:
         return self._loop.time(), boot_time()
 
-    def handle(self, sender: _Sender, frame: Frame) -> None:
+    def handle(self, sender: Sender, frame: Frame) -> None:
         if frame.kind == Kind.COMPLETIONS:
             self._completed(sender, frame.head[1:], frame.bodies)
         elif frame.kind == Kind.NAMES:
@@ -265,7 +263,8 @@ class Hub:
             sender.names[number] = names
         elif frame.kind == Kind.UNSENT:
             for number in frame.head:
-                self._return(sender.leases.pop(number, None))
+                if (lease := sender.leases.pop(number, None)) is not None:
+                    self._fail(lease, UnsentError())
         elif frame.kind == Kind.REACHED:
             number, *result = frame.head
             if (query := self._queries.get(number)) is not None:
@@ -274,37 +273,58 @@ class Hub:
             sender.opened += 1
             self.update_state(sender)
 
-    def _completed(self, sender: _Sender, completions: list[Any], bodies: bytes) -> None:
+    def _completed(self, sender: Sender, completions: list[Any], bodies: bytes) -> None:
         leases, names, place = sender.leases, sender.names, 0
-        page = _Page(sender.completed + 1, len(completions))
-        sender.pages.append(page)
+        frame, pages, together = Completions(sender.completed + 1, len(completions)), self.pages, list[Came]()
+        sender.frames.append(frame)
         sender.completed += len(completions)
         sender.kept_bytes += len(bodies)
         self._failed = 0
-        stored = page.stored
+        stored = frame.stored
         for number, status, fault, sent, left, ended, detail, named, values, length in completions:
             place += length
-            lease = leases.pop(number, None)
+            lease, body = leases.pop(number, None), bodies[place - length : place]
+            if status == 200 and not fault and pages is not None and lease is not None and lease.future is None:
+                if named not in sender.id_at:
+                    sender.id_at[named] = pages.id_at(names[named])
+                if (id_at := sender.id_at[named]) is not None:
+                    together.append(made(Came, (lease, left, ended, id_at, names[named], values, body)))
+                    continue
             if fault == BUG:
                 stored()
-                if lease is not None and not lease.future.done():
-                    lease.future.set_exception(RuntimeError(f"in sender {sender.number}: {detail}"))
+                if lease is not None:
+                    self._fail(lease, RuntimeError(f"in sender {sender.number}: {detail}"))
                 continue
-            headers, body = dict(zip(names[named], values, strict=True)), bodies[place - length : place]
+            headers = dict(zip(names[named], values, strict=True))
             why = Fault(fault) if fault else None
             exchange = made(Kept, (status, headers, body, left, ended, why, detail, sent))
             exchange.stored = stored
-            if lease is not None and not lease.future.done():
-                lease.future.set_result(exchange)
+            if lease is not None and lease.awaited:
+                self._give(lease, exchange)
                 continue
             stored()  # it was cancelled, or its sender was given up
             lost = sender.lost.pop(number, None)
             if lost is not None and lost.late is not None:
                 lost.late(exchange)
+        if together and pages is not None:
+            pages.came(together, frame)
         if sender.kept_bytes > MOST_KEPT:
             sender.ping()
 
-    def update_state(self, sender: _Sender) -> None:
+    def _give(self, lease: Lease, exchange: Exchange) -> None:
+        if lease.future is not None:
+            lease.future.set_result(exchange)
+        elif self.pages is not None:
+            self.pages.returned(lease, exchange)
+
+    def _fail(self, lease: Lease, error: Exception) -> None:
+        if lease.future is None:
+            if self.pages is not None:
+                self.pages.failed(lease, error)
+        elif not lease.future.done():
+            lease.future.set_exception(error)
+
+    def update_state(self, sender: Sender) -> None:
         """Update the state of a sender; emit a change."""
         before = sender.state
         opened = sender.transport is not None and sender.opened == len(self._places) > 0
@@ -321,7 +341,7 @@ class Hub:
                 self._first.set_result(None)
             self._flush_soon()
 
-    def _end(self, sender: _Sender) -> None:
+    def _end(self, sender: Sender) -> None:
         """Kill a silent sender. Its leases return when its process has ended: no answer can come later."""
         if sender.transport is None or (sender.ended and sender.silent >= self._beat.lost + self._beat.suspect):
             self.lose(sender, f"no message for {sender.silent:.0f} s")
@@ -329,18 +349,18 @@ class Hub:
             sender.ended = f"no message for {sender.silent:.0f} s"
             sender.transport.kill()
 
-    def lose(self, sender: _Sender, why: str) -> None:
+    def lose(self, sender: Sender, why: str) -> None:
         """Report its requests as lost, as they may have been billed, and start another sender."""
         if sender.state is State.LOST or self._closed:
             return
         started, sender.state = sender.state is not State.STARTING, State.LOST
         self._lost += 1
         now = self._loop.time()
-        for lease in sender.leases.values():
-            if not lease.future.done():
+        for lease in tuple(sender.leases.values()):
+            if lease.awaited:
                 detail = f"sender {sender.number} was lost: {why}"
                 lost = sender.lost[lease.number] = Lost(0, {}, b"", lease.left, now, Fault.LOST, detail, True)
-                lease.future.set_result(lost)
+                self._give(lease, lost)
         sender.leases.clear()
         if sender.transport is not None:
             sender.transport.kill()
@@ -356,14 +376,14 @@ class Hub:
         if self._closed or len(self._senders) >= self._count:
             return
         self._started_count += 1
-        sender = _Sender(self._started_count, self)
+        sender = Sender(self._started_count, self)
         self._senders.append(sender)
         self._emit()
         task = self._loop.create_task(self._started(sender))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _started(self, sender: _Sender) -> None:
+    async def _started(self, sender: Sender) -> None:
         try:
             sender.transport = await self._start(sender)
         except OSError as error:
@@ -398,7 +418,7 @@ class Hub:
         ready = [sender for sender in self._senders if sender.state is State.READY]
         if not ready:
             return
-        waiting, self._waiting = [lease for lease in self._waiting if not lease.future.done()], deque()
+        waiting, self._waiting = [lease for lease in self._waiting if lease.awaited], deque()
         start = 0
         for sender, share in zip(ready, shares([len(sender.leases) for sender in ready], len(waiting)), strict=True):
             if out := waiting[start : start + share]:
@@ -412,8 +432,3 @@ class Hub:
                 sender.write(Kind.LEASES, [self.times(), sender.batch, *leases], bodies)
                 for one in out:
                     one.body = b""
-
-    @staticmethod
-    def _return(lease: _Lease | None) -> None:
-        if lease is not None and not lease.future.done():
-            lease.future.set_exception(UnsentError())

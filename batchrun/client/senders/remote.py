@@ -46,6 +46,11 @@ class RemoteClient(Client):
         """As `Client.send`. Raises UnsentError where the request never left."""
         return self._hub.send(self._place, request, timeout, spaced=self._spaced())
 
+    @property
+    def place(self) -> int:
+        """Its number at the hub."""
+        return self._place
+
     async def preflight(self, *, seconds: float = PREFLIGHT_SECONDS) -> None:
         """As `Client.preflight`, from where requests are sent."""
         if not self._elsewhere:

@@ -1,0 +1,90 @@
+"""Leases of a hub: one request each, alone or in pages."""
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from batchrun.client.senders.frames import ENDPOINTS
+from batchrun.models import Endpoint, Exchange
+
+if TYPE_CHECKING:
+    from batchrun.client.senders.hub import Sender
+
+_NUMBERS: dict[Endpoint, int] = {endpoint: number for number, endpoint in enumerate(ENDPOINTS)}
+
+
+class Lease:
+    """A request for a sender. `future` gets its exchange; without one it is of a page, and `Pages` gets it.
+
+    `number` is set by the hub; `left`: given to `sender`; a `depart` above 0 is when it is to be sent.
+    """
+
+    __slots__ = ("body", "depart", "endpoint", "future", "left", "number", "place", "sender", "timeout")
+
+    def __init__(
+        self,
+        place: int,
+        endpoint: Endpoint,
+        body: bytes,
+        timeout: float,
+        future: "asyncio.Future[Exchange] | None" = None,
+    ) -> None:
+        self.place, self.timeout, self.future = place, timeout, future
+        self.endpoint, self.body = _NUMBERS[endpoint], body
+        self.number = 0
+        self.left = self.depart = 0.0
+        self.sender: Sender | None = None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether its answer is still wanted."""
+        return self.future is None or not self.future.done()
+
+
+class Completions:
+    """Completions of one frame, from number `first`, of which `left` may not be in the journal yet."""
+
+    __slots__ = ("first", "left")
+
+    def __init__(self, first: int, left: int) -> None:
+        self.first, self.left = first, left
+
+    def stored(self, *_: object) -> None:
+        """One more is in the journal, or not needed."""
+        self.left -= 1
+
+    def stored_all(self, count: int) -> None:
+        """So many more."""
+        self.left -= count
+
+
+class Came(NamedTuple):
+    """A reply with status 200 to a lease of a page; its sender keeps it until `Completions.stored`.
+
+    `left` and `ended` as in `Exchange`; header number `id_at` is the request's id, if not negative.
+    """
+
+    lease: Lease
+    left: float
+    ended: float
+    id_at: int
+    names: list[str]
+    values: list[str]
+    body: bytes
+
+
+class Pages(Protocol):
+    """Sends leases in pages, and gets what comes of them."""
+
+    def id_at(self, names: list[str]) -> int | None:
+        """The place of the request's id in these names of headers (-1: none); None where more of them matters."""
+        ...
+
+    def came(self, replies: list[Came], frame: Completions) -> None: ...
+
+    def returned(self, lease: Lease, exchange: Exchange) -> None:
+        """Any other exchange."""
+        ...
+
+    def failed(self, lease: Lease, error: Exception) -> None:
+        """UnsentError where it never left, RuntimeError for a bug in the sender."""
+        ...
