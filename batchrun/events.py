@@ -26,6 +26,7 @@ class WaitReason(StrEnum):
     DOWN = "the provider is down"
     LOADING = "the server is loading its model"
     DOUBT = "the provider reports a used-up quota"
+    ALIKE = "rows fail alike, and one from elsewhere is tried first"
     RETRIES = "remaining rows are in back-off"
     BYTES = "--max-bytes-in-flight"
     SENDERS = "no sender is ready"

@@ -34,7 +34,7 @@ WINDOW = 30.0  # seconds over which rates are measured
 _NO_END = frozenset(
     {
         *(WaitReason.THROTTLED, WaitReason.DOWN, WaitReason.LOADING),
-        *(WaitReason.DOUBT, WaitReason.PAUSED, WaitReason.CAPACITY),
+        *(WaitReason.DOUBT, WaitReason.ALIKE, WaitReason.PAUSED, WaitReason.CAPACITY),
     }
 )
 """May be followed by another of the kind."""

@@ -15,6 +15,7 @@ from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
 from batchrun.events import AttemptEnded, Event, LaneChanged, LaneState, Notice
 from batchrun.models import Exchange, Fault, Request
+from batchrun.retry import ALIKE
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)
 
@@ -335,3 +336,27 @@ async def test_a_row_that_had_failed_for_the_fallback_when_a_run_ended_goes_ther
     assert stage.totals.done == 6
     assert first.counts["row 3"] == 1
     assert [len(body["messages"]) for body in last.bodies] == [1]
+
+
+async def test_only_the_lane_that_refuses_rows_alike_waits_for_one_from_elsewhere(tmp_path: Path) -> None:
+    """Its other rows go to the other lane meanwhile, and it is closed by that row's answer."""
+
+    begun, answered_meanwhile = 0, 0
+
+    class Refuses(Server):
+        async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109  as the client's
+            nonlocal begun, answered_meanwhile
+            begun += 1
+            if begun == ALIKE + 8:  # seven were in flight beside the twentieth
+                before = len(good.calls)
+                await asyncio.sleep(2.0)
+                answered_meanwhile = len(good.calls) - before
+            return await super().send(request, timeout=timeout)
+
+    refusing, good = Refuses(usual=status(400, "no_db"), seconds=0.1), Server(seconds=0.1)
+    stage = Stage(tmp_path, 300, lanes=lanes("a", "b"), concurrency=8, concurrency_fixed=True)
+    story = await stage.play({"a": refusing, "b": good})
+    assert story.ending == RunResult(ExitCode.OK)
+    assert begun == len(refusing.calls) == ALIKE + 8
+    assert answered_meanwhile >= 100
+    assert stage.totals.done + stage.totals.failed == 300

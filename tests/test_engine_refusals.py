@@ -7,12 +7,18 @@ from typing import Any
 
 import orjson
 import pytest
-from engine import PLAN, WITH_SCHEMA, Provider, Stage, ok, status
+from engine import PLAN, WITH_SCHEMA, Provider, Stage, fault, ok, status, until
+from waiting import PATIENCE
 
+from batchrun.client import UnsentError
+from batchrun.engine.attempt import Attempt
 from batchrun.engine.pending_queue import PendingQueue
+from batchrun.engine.run import Run
 from batchrun.errors import ExitCode
-from batchrun.events import Waiting, WaitReason
-from batchrun.models import Exchange
+from batchrun.events import Event, Waiting, WaitReason
+from batchrun.limits import HandedBack, NeverFits
+from batchrun.media import ChangedError
+from batchrun.models import Exchange, Fault, Request
 from batchrun.retry import ALIKE
 
 pytestmark = pytest.mark.usefixtures("no_waiting")
@@ -75,21 +81,145 @@ async def test_what_is_refused_to_all_rows_from_some_time_on_stops_the_run_and_t
     assert (stage.totals.done, stage.totals.failed, stage.totals.pending) == (30, 0, rows - 30)
 
 
-async def test_no_more_rows_follow_while_one_from_elsewhere_is_read_from_the_journal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Slow(Provider):
+    """Takes so many seconds for an answer; `waits` of it: prompts whose answer waits for the event."""
+
+    seconds = 0.0
+    waits: frozenset[str] = frozenset()
+    event: asyncio.Event
+
+    async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109  as the client's
+        prompt = orjson.loads(request.body)["messages"][0]["content"]
+        if prompt in self.waits:
+            self.calls.append(prompt)
+            await self.event.wait()
+        await asyncio.sleep(self.seconds)
+        return await super().send(request, timeout=timeout)
+
+
+def slow(seconds: float, bad: Answer) -> Slow:
+    provider = Slow(usual=bad)
+    provider.seconds = seconds
+    return provider
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05])
+@pytest.mark.parametrize("concurrency", [8, 64])
+async def test_no_row_leaves_between_those_refused_alike_and_the_one_from_elsewhere(
+    concurrency: int, seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = PendingQueue.take_from_ahead
 
-    async def slowly(self: PendingQueue, lane: Any) -> bool:
+    async def slowly(self: PendingQueue, lane: Any) -> Any:
         for _ in range(300):
             await asyncio.sleep(0)
         return await read(self, lane)
 
     monkeypatch.setattr(PendingQueue, "take_from_ahead", slowly)
-    stage, provider = Stage(tmp_path, 2500), Provider(usual=later(30, status(400, "no_db")))
+    stage = Stage(tmp_path, 400, concurrency=concurrency, concurrency_fixed=True)
+    provider = slow(seconds, status(400, "no_db"))
     story = await stage.play(provider)
     assert story.ending.exit_code is ExitCode.STOPPED
-    assert len(provider.calls) <= 30 + ALIKE + 1 + 3 * IN_FLIGHT
+    assert len(provider.calls) <= ALIKE + concurrency
+    assert stage.totals.pending == 400
+
+
+@pytest.mark.looptime(noop_cycles=0)
+@pytest.mark.parametrize(
+    "first",
+    [
+        fault(Fault.DEADLINE),
+        fault(Fault.RESET),
+        fault(Fault.LOST),
+        status(429, "rate_limit_exceeded"),
+        status(400, "context_length_exceeded"),
+        status(503),
+        status(400, "another"),
+        ok(),
+    ],
+)
+async def test_rows_go_on_after_any_answer_to_the_one_from_elsewhere(
+    first: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first 30 are refused alike, all others answered, the last few at the second attempt."""
+    monkeypatch.setattr("batchrun.engine.lane.UNSENT", 1e6)
+    scripts = {f"row {number}": [first, ok()] for number in range(95, 101)}
+    scripts |= {f"row {number}": [status(400, "bad_image")] for number in range(1, 31)}
+    stage, provider = Stage(tmp_path, 100), Provider(scripts=scripts)
+    story = await stage.play(provider)
+    assert story.ending.exit_code is ExitCode.OK
+    assert stage.totals.done + stage.totals.failed == 100
+    assert stage.totals.done >= 64
+
+
+@pytest.mark.parametrize(
+    "error",
+    [HandedBack(), NeverFits(1.0, 2), ChangedError("it changed"), RuntimeError("a defect"), UnsentError("no sender")],
+)
+async def test_rows_go_on_when_the_one_from_elsewhere_cannot_be_sent(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchrun.engine.lane.UNSENT", 1e6)
+    depart, probes = Attempt.depart, list[int]()
+
+    async def fails(self: Attempt, request: Request) -> Request:
+        if self.state.elsewhere:
+            probes.append(self.state.row.seq)
+            if len(probes) == 1:
+                raise error
+        return await depart(self, request)
+
+    monkeypatch.setattr(Attempt, "depart", fails)
+    scripts = {f"row {number}": [status(400, "bad_image")] for number in range(1, 61)}
+    stage, provider = Stage(tmp_path, 100), Provider(scripts=scripts)
+    async with asyncio.timeout(PATIENCE):
+        story = await stage.play(provider)
+    assert story.ending.exit_code is ExitCode.OK
+    assert len(probes) >= 2
+    assert stage.totals.done >= 39
+    assert stage.totals.done + stage.totals.failed + stage.totals.pending == 100
+
+
+async def test_rows_do_not_wait_for_one_from_elsewhere_that_has_no_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchrun.engine.lane.UNSENT", 0.02)
+    depart, others = Attempt.depart, asyncio.Event()
+
+    async def waits(self: Attempt, request: Request) -> Request:
+        if self.state.elsewhere:
+            await others.wait()
+        return await depart(self, request)
+
+    monkeypatch.setattr(Attempt, "depart", waits)
+    scripts = {f"row {number}": [status(400, "bad_image")] for number in range(1, 31)}
+    stage, provider = Stage(tmp_path, 100), Provider(scripts=scripts)
+
+    async def look(_: Run) -> None:
+        await until(lambda: len(provider.calls) >= 99)
+        others.set()
+
+    story = await stage.play(provider, during=look)
+    assert story.ending.exit_code is ExitCode.OK
+    assert (stage.totals.done, stage.totals.failed) == (70, 30)
+
+
+@pytest.mark.looptime(noop_cycles=0)
+async def test_the_wait_for_the_one_from_elsewhere_is_shown_and_ends_with_its_answer(tmp_path: Path) -> None:
+    scripts = {f"row {number}": [status(400, "bad_image")] for number in range(1, 31)}
+    provider = Slow(scripts=scripts)
+    provider.waits, provider.event = frozenset(f"row {number}" for number in range(150, 301)), asyncio.Event()
+    stage = Stage(tmp_path, 300)
+
+    def hear(event: Event, _: Run) -> None:
+        if isinstance(event, Waiting) and event.reason is WaitReason.ALIKE:
+            assert len(provider.calls) <= ALIKE + IN_FLIGHT
+            provider.event.set()
+
+    story = await stage.play(provider, hear=hear)
+    assert provider.event.is_set()
+    assert story.ending.exit_code is ExitCode.OK
+    assert (stage.totals.done, stage.totals.failed) == (270, 30)
 
 
 @pytest.mark.parametrize(("first", "rows"), [(1, 200), (101, 200), (101, 2500)])

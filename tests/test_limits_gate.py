@@ -247,6 +247,25 @@ async def test_pause_and_resume() -> None:
     assert [type(event) for event in scene.told] == [Waiting, Resumed]
 
 
+async def test_only_what_comes_first_passes_while_all_others_must_wait_and_a_second_later_it_says_why() -> None:
+    scene = Scene(Limits(cap=2, fixed=True))
+    before = [await scene.gate.admit(1) for _ in range(2)]
+    waiting = scene.go(scene.gate.admit(1))
+    await asyncio.sleep(0)
+    scene.gate.set_first_only(True)
+    for permit in before:  # admitted earlier, they are sent
+        scene.gate.settle(await scene.gate.leave(permit), OK)
+    first = await scene.gate.leave(await scene.gate.admit(1, first=True))
+    await asyncio.sleep(1.5)
+    assert not waiting.done()
+    assert [event.reason for event in scene.told if isinstance(event, Waiting)] == [WaitReason.ALIKE]
+    scene.gate.set_first_only(False)
+    scene.gate.settle(await scene.gate.leave(await waiting), OK)
+    scene.gate.settle(first, OK)
+    assert isinstance(scene.told[-1], Resumed)
+    assert scene.gate.view().in_flight == 0
+
+
 @pytest.mark.parametrize("reason", [WaitReason.DOWN, WaitReason.LOADING, WaitReason.DOUBT])
 async def test_while_the_provider_is_tried_for_a_reason_one_request_a_second_leaves_and_the_reason_is_told(
     reason: WaitReason,

@@ -26,6 +26,7 @@ from batchrun.plan import Plan
 from batchrun.replies import ReplyChecker
 from batchrun.retry import Answer, Health, Meaning, Meanings
 
+UNSENT = 5.0  # Seconds for which others wait at the gate for a probe that has no slot
 MOST_UNKNOWN = 5  # Unknown finish reasons that are reported
 MOST_REFUSALS = 20  # Refusals of one row in succession, with other statuses than 429, that use no attempt
 _LATELY = 32  # Replies over which the rate is measured
@@ -92,8 +93,11 @@ class Lane:
         self.prices = Prices(plan, expected=gate.expected_output)
         self.sending = Sending(plan, emit=emit, rows_left=rows_left, as_rendered=member.instead is None)
         self.last_error = ""  # The provider's last refusal or failure
-        self.probes_ahead = False
-        self.probe_lock = asyncio.Lock()
+        self.seeks_probe = False  # Rows fail alike, and one from far ahead is to be tried
+        self.probe: RowState | None = None  # That row, until its verdict
+        self._probing_ahead = self.holds = False  # It is sought or tried; all others wait at the gate meanwhile
+        self._unsent_probe: asyncio.TimerHandle | None = None
+        self._shares_gate = member.quota is not None
         self.queued = self.assigned = 0  # Rows given to it without a slot; rows given to it without an answer
         self.took = 0.0  # Seconds of a successful exchange (moving average)
         self._busy_since = 0.0
@@ -176,6 +180,9 @@ class Lane:
             answer = judged.answer
             if answer.throttled or answer.down or answer.meaning is Meaning.LOADING:
                 self.last_error = answer.message
+        self._observe(state, judged.answer)  # before its slot is free: only a row that comes first may be to take it
+        if not accepted:
+            answer = judged.answer
             if answer.meaning is Meaning.NO_CAPACITY or answer.fault is Fault.LOST:
                 self.gate.cancel(permit)  # it says nothing of other tiers, or of the provider
                 return judged, 0.0
@@ -209,8 +216,10 @@ class Lane:
         state.refusals += 1
         return judged._replace(answer=answer._replace(disguised=True))
 
-    def observe(self, state: RowState, answer: Answer) -> None:
+    def _observe(self, state: RowState, answer: Answer) -> None:
         self.health.observe(answer, state.row.seq, self._loop.time(), elsewhere=state.elsewhere)
+        if self.health.alike_rows or self._probing_ahead:
+            self._hold_others()
         if (
             answer.fault is not None
             and answer.fault is Fault.REFUSED
@@ -218,6 +227,33 @@ class Lane:
             and self.outage is not None
         ):
             self.outage.refused()
+
+    def _hold_others(self) -> None:
+        """Where rows fail alike, have one from far ahead tried, and no other leave until its verdict."""
+        doubtful = self.health.doubtful
+        if doubtful and not self._probing_ahead:
+            self.seeks_probe = self._probing_ahead = True
+        self._hold(self._probing_ahead and (doubtful or self.health.all_alike))
+
+    def end_probe(self, state: RowState) -> None:
+        """Whatever became of the row from far ahead: others may leave."""
+        state.elsewhere = self.seeks_probe = self._probing_ahead = False
+        self.probe = None
+        self._hold(False)
+
+    def _hold(self, holds: bool) -> None:
+        if holds is self.holds or self._shares_gate:
+            return
+        self.holds = holds
+        if self._unsent_probe is not None:
+            self._unsent_probe.cancel()
+        self._unsent_probe = self._loop.call_later(UNSENT, self._hold_no_longer) if holds else None
+        self.gate.set_first_only(holds)
+
+    def _hold_no_longer(self) -> None:
+        attempt = None if self.probe is None else self.probe.attempt
+        if attempt is None or attempt.permit is None:
+            self._hold(False)
 
     def report_unknown_finish(self, judged: Judged) -> None:
         word = judged.reply.finish if judged.reply is not None and Flag.ODD in judged.answer.flags else None
@@ -271,6 +307,7 @@ class Lane:
         self.health.passed |= passed
         self.update_probing()
         self._report_state()
+        self._hold(False)
 
     def reopen(self) -> None:
         if self.closed is not None:

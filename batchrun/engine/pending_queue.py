@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 AHEAD = 2000  # Rows fetched from the journal at a time
 MOST_DUE = 10 * AHEAD
 """Rows waiting for a retry at which no fresh ones are handed out: this bounds memory."""
+_FIRST = 0.0  # Due time of a row that is handed out before all others
 ELSEWHERE = 0.618
 """Fraction of the remaining input at which a differing row is taken; joined inputs seldom have a seam there."""
 Fetch = Callable[[int], Awaitable[tuple[list[Pending], int | None]]]
@@ -201,8 +202,8 @@ class PendingQueue:
     def _at_hand(self) -> int:
         return len(self._fresh) + (0 if self._groups is None else self._groups.waiting)
 
-    async def take_from_ahead(self, lane: "Lane") -> bool:
-        """Hand out next a row from far ahead for that lane; False if there is none."""
+    async def take_from_ahead(self, lane: "Lane") -> RowState | None:
+        """Hand out next, before all that are due, a row from far ahead for that lane; returns it, None if there is none."""
         state = None
         if self._after is not None:
             rows, _ = await self._fetch(self._after + int((self._rows - self._after) * ELSEWHERE))
@@ -218,13 +219,17 @@ class PendingQueue:
         ):
             state = self._fresh.pop()
             self._fresh_bytes -= state.size
-        if state is None:
-            return False
-        state.elsewhere, state.lane = True, lane
-        self._fresh.appendleft(state)
-        self._fresh_bytes += state.size
-        self._wake(1)
-        return True
+        if state is not None:
+            state.elsewhere, state.lane = True, lane
+            self.bytes.count(state, state.size)
+            heapq.heappush(self._due, (_FIRST, next(self._order), state))
+            self._wake(1)
+        return state
+
+    @property
+    def has_first(self) -> bool:
+        """Whether a row from far ahead is to be handed out."""
+        return bool(self._due) and self._due[0][0] == _FIRST
 
     def _unread(self, row: Pending) -> bool:
         return self._after is not None and row.position > self._after

@@ -106,8 +106,11 @@ class Pool:
         """Raises GateClosed after `close`."""
         if self._closed:
             raise GateClosed
+        if state.elsewhere and state.lane is not None and state.lane.closed is None:
+            state.lane.assign_row()
+            return state.lane
         waiter = _Waiter(state, self._loop.create_future())
-        (self._queue.appendleft if state.elsewhere or state.failed_at else self._queue.append)(waiter)
+        (self._queue.appendleft if state.failed_at else self._queue.append)(waiter)
         self.schedule()
         try:
             return await waiter.future
@@ -169,10 +172,7 @@ class Pool:
 
     def _row(self, state: RowState) -> RowView:
         cached = self._cached_at.get(state.shared[-1], frozenset()) if state.shared else frozenset[int]()
-        bound = state.lane if state.elsewhere else None
-        only = frozenset({bound.number}) if bound is not None and bound.closed is None else None
-        if only is None and self._fallbacks:
-            only = frozenset(lane.number for lane in self.lanes_for(state))
+        only = frozenset(lane.number for lane in self.lanes_for(state)) if self._fallbacks else None
         return RowView(state.failed_at, only, cached)
 
     def _view(self, lane: Lane, now: float) -> LaneView:
@@ -197,7 +197,7 @@ class Pool:
             wait = max(0.0, view.until - now)
         elif not free and rate:
             wait = (1 + lane.queued) / rate
-        room = few + min(free, MOST_AT_ONCE) - (0 if free else lane.queued)
+        room = 0 if lane.holds else few + min(free, MOST_AT_ONCE) - (0 if free else lane.queued)
         load = (view.in_flight + lane.queued) / max(1, view.allowed)
         return LaneView(
             room=room,

@@ -201,8 +201,7 @@ class RowRunner:
         lane, source, live = state.lane or pool.first, _LIVE, exchange is not None and not state.from_batch
         health = lane.health
         if live:
-            lane.observe(state, answer)
-            if state.elsewhere or (health.alike_rows and health.doubtful):
+            if lane.seeks_probe:
                 await self._probe_ahead(state, lane)
             if answer.unremarkable and pool.only is not None:  # nearly every answer, whatever else is known
                 await self._done(state, source, lane, judged, retry.DONE, exchange)
@@ -228,14 +227,11 @@ class RowRunner:
             await self._perform(state, source, request, judged, verdict, stored)
 
     async def _probe_ahead(self, state: RowState, lane: Lane) -> None:
-        if state.elsewhere:
-            state.elsewhere = lane.probes_ahead = False
-        # Until it is found, rows that fail meanwhile wait here: they would only be followed by more.
-        async with lane.probe_lock:
-            if lane.health.doubtful and not lane.probes_ahead:
-                lane.probes_ahead = True
-                if not await self._services.queue.take_from_ahead(lane):
-                    lane.probes_ahead, lane.health.confirmed = False, True
+        """Try a row from far ahead; where there is none, this one decides."""
+        lane.seeks_probe = False
+        lane.probe = await self._services.queue.take_from_ahead(lane)
+        if lane.probe is None:
+            lane.health.confirmed = state.elsewhere = True
 
     def _record(
         self, state: RowState, lane: Lane, judged: Judged, exchange: Exchange, verdict: Verdict

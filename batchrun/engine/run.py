@@ -354,7 +354,9 @@ class Run:
         """Returns when the queue is drained or the pool was shrunk."""
         try:
             queue, runner = self._queue, self._runner
-            while self._working <= self._pool.workers and (state := queue.take() or await queue.next()) is not None:
+            while (self._working <= self._pool.workers or queue.has_first) and (
+                state := queue.take() or await queue.next()
+            ) is not None:
                 if (rows := runner.batch_rows) is not None and rows.sending:
                     await rows.send_all(states := [state, *islice(iter(queue.take, None), TOGETHER)])
                     queue.released(*states)
@@ -362,6 +364,8 @@ class Run:
                 else:
                     await runner.go(state)
                     queue.released(state)
+                    if state.elsewhere and state.lane is not None:
+                        state.lane.end_probe(state)
                 del state  # its bodies must not live until the next row comes
         except GateClosed:
             pass

@@ -10,12 +10,13 @@ The first of these that holds the next request back is the reason shown to users
 1. *Paused* by the user.
 2. *Cool-down* after a 429 (`cooldown`): until Retry-After or a jittered back-off, for all requests.
 3. *Half-open*: single requests while the provider is down, loads its model or reports a used-up quota.
-4. *Concurrency* (`concurrency`): up to the cap, from 16 while a larger number completes more, or by the server's queue
+4. *First only*: while rows fail alike, only the one from elsewhere that is tried.
+5. *Concurrency* (`concurrency`): up to the cap, from 16 while a larger number completes more, or by the server's queue
 (`queue`).
-5. *Requests* (`buckets.Spacing`): the lowest of the user's, the stated and the learned rate (`learning`); half of it
+6. *Requests* (`buckets.Spacing`): the lowest of the user's, the stated and the learned rate (`learning`); half of it
 for two seconds after a cool-down.
-6. *Tokens* (`buckets.TokenBucket`): reserved by an estimate, settled with the usage.
-7. *Stated limits* (`stated`): their meaning is inferred from how figures move (`inference`). One that is not understood
+7. *Tokens* (`buckets.TokenBucket`): reserved by an estimate, settled with the usage.
+8. *Stated limits* (`stated`): their meaning is inferred from how figures move (`inference`). One that is not understood
 bounds only by `remaining`; one per hour or longer is a budget without a rate.
 
 One timer wakes the first in the queue. `leave` exists because the journal's commit lies between admission and sending:

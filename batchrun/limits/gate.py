@@ -56,9 +56,8 @@ class Gate:
         self._alarm = Alarm(self._wake)
         self._in_flight, self.flights = 0, InFlight()
         self._paused = self._closed = self._recalled = False
-        self._plain = (
-            True  # neither paused nor half-open, and no 429 so far: only the window and rates hold requests back
-        )
+        self._first_only = False
+        self._plain = True  # not paused, half-open or for first ones only, and no 429 so far: see `_barred`
         self._ready_share = 0  # how many prepare without a slot
         self._half_open_every: float | None = None
         self._half_open_reason = WaitReason.DOWN
@@ -81,7 +80,7 @@ class Gate:
             now = self._clock()
             if self._rates.due(now):
                 self._tune(now)
-            allowed = self._may_leave(now, demand)
+            allowed = self._may_leave(now, demand, first)
             if isinstance(allowed, int):
                 return self._grant(now, allowed)
         if first:
@@ -178,6 +177,13 @@ class Gate:
     def set_aside(self) -> None:
         """Requests in flight count no longer: they were sent before an outage."""
         self._in_flight -= self.flights.set_aside(self._clock())
+
+    def set_first_only(self, only: bool) -> None:
+        """Whether to admit only requests that come `first`; those admitted before are sent."""
+        if only is not self._first_only:
+            self._first_only = only
+            self._note_plain()
+            self._pump(self._clock())
 
     def pause(self) -> None:
         """Admit nothing until `resume`."""
@@ -291,10 +297,10 @@ class Gate:
             self._tune(now)
         waiters = self._queue.waiters
         while waiters:
-            future, demand, _ = waiters[0]
+            future, demand, _, first = waiters[0]
             if not future.done():
                 try:
-                    allowed = self._may_leave(now, demand)
+                    allowed = self._may_leave(now, demand, first)
                 except NeverFits as error:
                     future.set_exception(error)
                 else:
@@ -317,12 +323,12 @@ class Gate:
         full, rate = self._scarce is _CONCURRENCY and self._in_flight >= 0.8 * self._window.size, rates.spacing.rate
         return Permit(tokens, rate / rates.share, rate, full, now)
 
-    def _may_leave(self, now: float, demand: Demand) -> int | Wait:
+    def _may_leave(self, now: float, demand: Demand, first: bool) -> int | Wait:
         """The tokens of a request that may be sent, or its wait. Raises NeverFits."""
         rates, tokens = self._rates, 0
         wait = _FULL if self._in_flight + 1 > self._window.size else None
         if not self._plain:
-            wait = self._barred(now)
+            wait = self._barred(now, first)
         if rates.free:
             return tokens_of(demand) if wait is None else wait
         if wait is None or rates.token_limit < math.inf:
@@ -332,13 +338,15 @@ class Gate:
             wait = wait or rates.wait(tokens, now)
         return tokens if wait is None else wait
 
-    def _barred(self, now: float) -> Wait | None:
+    def _barred(self, now: float, first: bool) -> Wait | None:
         if self._paused:
             return Wait(WaitReason.PAUSED, None)
         if self._cooldown.until > -math.inf and now < (until := self._cooldown.next(self._last)):
             return Wait(WaitReason.THROTTLED, until)
         if self._half_open_every is not None and now < self._last + self._half_open_every:
             return Wait(self._half_open_reason, self._last + self._half_open_every)
+        if self._first_only and not first:
+            return Wait(WaitReason.ALIKE, None)
         if self._in_flight + 1 > (self._window.cap if self._half_open_every is not None else self._window.size):
             suspected = self._unnamed.bursts and self._unnamed.suspected is not None
             return Wait(_CONCURRENCY, now + self._cooldown.refusal_seconds) if suspected else _FULL
@@ -377,7 +385,8 @@ class Gate:
         self._ready_share = 0 if rates.limited else int(self._window.size * share)
 
     def _note_plain(self) -> None:
-        self._plain = not (self._paused or self._half_open_every is not None or self.flights.refusals)
+        held = self._paused or self._first_only or self._half_open_every is not None
+        self._plain = not (held or self.flights.refusals)
 
     def _refused(self, permit: Permit, feedback: Feedback, beside: int, now: float) -> float:
         self.flights.refused()

@@ -51,11 +51,12 @@ class Alarm:
 
 
 class Waiter(NamedTuple):
-    """A waiting request; `ready` prepares it."""
+    """A waiting request; `ready` prepares it; `first`: before all others."""
 
     future: asyncio.Future[Permit]
     demand: Demand
     ready: Callable[[], object] | None
+    first: bool
 
 
 class WaitQueue:
@@ -76,13 +77,13 @@ class WaitQueue:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         future = self._loop.create_future()
-        self.waiters.append(made(Waiter, (future, demand, ready)))
+        self.waiters.append(made(Waiter, (future, demand, ready, False)))
         return future
 
     def join_first(self, tokens: int) -> asyncio.Future[Permit]:
         """Wait again, before all others and already prepared."""
         future = asyncio.get_running_loop().create_future()
-        self.waiters.appendleft(Waiter(future, tokens, None))
+        self.waiters.appendleft(Waiter(future, tokens, None, True))
         self._ready += 1
         return future
 

@@ -15,7 +15,8 @@ with full jitter [1], within the row's attempts and the run's budget [2]; then f
 6.  All else is about the row: failed *permanently*, after one call.
 
 If 20 rows in succession failed alike, for a cause not their own, no request sent since succeeded, and a row from
-elsewhere in the input fails alike too, the run stops and they stay pending; also if no reply ever fits the schema.
+elsewhere in the input fails alike too, the run stops and they stay pending; also if no reply ever fits the schema. No
+other row is sent to that lane until the verdict on the one from elsewhere.
 
 After 20 connection or server failures in succession following a success, or when no connection is accepted, a breaker
 opens: one try per second, until a request sent since is answered below 500. While failures come from 20 rows or more,

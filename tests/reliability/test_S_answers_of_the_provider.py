@@ -39,8 +39,7 @@ FATAL: dict[str, tuple[Answer, int]] = {
     "S8 no model": (error(404, "no such model", code="model_not_found"), C),
     "S8 no model as 400": (error(400, "no such model", code="model_not_found"), C),
     "S8 a web page": (page(404), C),
-    # one from elsewhere is tried after 20; meanwhile go those in flight and those that wait for a slot
-    "S9 wrong key as 400": (error(400, "no key", code="no_db_connection"), 20 + 2 * C),
+    "S9 wrong key as 400": (error(400, "no key", code="no_db_connection"), 20 + C),
     "S9 no key as 500": (whole(b"missing key", 500, ("Content-Type", "text/plain")), 40 + C),
     "S24 redirect": (redirect("http://127.0.0.1:9/v1/chat/completions"), C),
     "S26 everything fails": (error(500, "broken"), 40 + C),
