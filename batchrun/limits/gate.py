@@ -55,13 +55,11 @@ class Gate:
         self._queue = WaitQueue()
         self._alarm = Alarm(self._wake)
         self._in_flight, self.flights = 0, InFlight()
-        self._paused = self._closed = self._recalled = False
-        self._first_only = False
+        self._paused = self._closed = self._recalled = self._first_only = False
         self._plain = True  # not paused, half-open or for first ones only, and no 429 so far: see `_barred`
         self._ready_share = 0  # how many prepare without a slot
         self._half_open_every: float | None = None
-        self._half_open_reason = WaitReason.DOWN
-        self.down = False
+        self._half_open_reason, self.down = WaitReason.DOWN, False
         self._reason: WaitReason | None = None
         self._scarce: WaitReason | None = None
         self._until: float | None = None
@@ -145,8 +143,10 @@ class Gate:
                 self._window.failed(now)
             elif not permit.aside:
                 together = self.flights.replied(permit, now)
-                if not self._plain:
-                    self._answered_later(permit, together, now)
+                if not self._plain and (self._cooldown.since is not None or self._cooldown.bursts):
+                    self._cooldown.answered(permit.left)
+                if self._unnamed.bursts:
+                    self._let_through(together, now)
                 waited = self._reason if self._queue.waiters else None
                 self._window.answered(permit, together, now, waited, self._in_flight)
         self._pump(now)
@@ -385,8 +385,7 @@ class Gate:
         self._ready_share = 0 if rates.limited else int(self._window.size * share)
 
     def _note_plain(self) -> None:
-        held = self._paused or self._first_only or self._half_open_every is not None
-        self._plain = not (held or self.flights.refusals)
+        self._plain = not (self._paused or self._first_only or self._half_open_every or self.flights.refusals)
 
     def _refused(self, permit: Permit, feedback: Feedback, beside: int, now: float) -> float:
         self.flights.refused()
@@ -435,11 +434,10 @@ class Gate:
         return Throttle.UNKNOWN, self._unnamed.tested(permit)
 
     def _let_through(self, together: int, now: float) -> None:
-        if self._unnamed.suspected is not None:
-            self._unnamed.let_through(together, now)
-            if self._unnamed.cause is Cause.RATE:
-                self._rates.test(None, now)
-                self._window.clear(now)
+        self._unnamed.let_through(together, now)
+        if self._unnamed.cause is Cause.RATE:
+            self._rates.test(None, now)
+            self._window.clear(now)
 
     def _at_random(self, permit: Permit, throttle: Throttle, beside: int, again: bool, now: float) -> bool:
         if throttle is Throttle.CONCURRENCY:
@@ -448,10 +446,3 @@ class Gate:
         if self._rates.noisy and not known:
             self._window.start_again(now)  # what it measured while chance held the rate down says nothing
         return random
-
-    def _answered_later(self, permit: Permit, together: int, now: float) -> None:
-        """Something other than a 429 came back, and there were 429s before."""
-        if self._cooldown.since is not None or self._cooldown.bursts:
-            self._cooldown.answered(permit.left)
-        if self._unnamed.bursts:
-            self._let_through(together, now)
