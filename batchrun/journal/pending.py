@@ -174,6 +174,8 @@ def _histories(
     connection: sqlite3.Connection, rows: Sequence[int], fallbacks: Fallbacks = frozenset()
 ) -> tuple[dict[int, History], int]:
     """Histories of the first of these rows, and how many they are: those whose replies fit into a page."""
+    if not rows or connection.execute(_TRIED, (min(rows), max(rows))).fetchone() is None:
+        return {}, len(rows)
     found: list[Found] = connection.execute(_HISTORY, (dumps(rows),)).fetchall()
     replies = {row: reply for row, *_, reply, _ in found if reply is not None}
     bodies, cut = _bodies(connection, [replies[row] for row in rows if row in replies])

@@ -6,17 +6,19 @@
 -- name: left_open
 EXISTS (SELECT 1 FROM attempts WHERE attempts.row = rows.seq AND ended IS NULL)
 
+-- Most runs have no tickets, reductions and duplicates: SQLite looks once for what does not depend on the row.
 -- name: in_a_batch
-EXISTS (SELECT 1 FROM attempts WHERE attempts.row = rows.seq AND ended IS NULL AND ticket IS NOT NULL)
+(EXISTS (SELECT 1 FROM tickets)
+ AND EXISTS (SELECT 1 FROM attempts WHERE attempts.row = rows.seq AND ended IS NULL AND ticket IS NOT NULL))
 
 -- name: is_reduced
-EXISTS (SELECT 1 FROM reductions WHERE target = rows.seq)
+(EXISTS (SELECT 1 FROM reductions) AND EXISTS (SELECT 1 FROM reductions WHERE target = rows.seq))
 
 -- name: is_part
-EXISTS (SELECT 1 FROM reductions WHERE reductions.row = rows.seq)
+(EXISTS (SELECT 1 FROM reductions) AND EXISTS (SELECT 1 FROM reductions WHERE reductions.row = rows.seq))
 
 -- name: is_cut
-EXISTS (SELECT 1 FROM reductions WHERE reductions.row = rows.seq AND cut)
+(EXISTS (SELECT 1 FROM reductions) AND EXISTS (SELECT 1 FROM reductions WHERE reductions.row = rows.seq AND cut))
 
 -- name: state_of_row
 ifnull(o.state, CASE WHEN {in_a_batch} THEN 'in a batch' WHEN {left_open} THEN 'unknown' ELSE 'pending' END)
@@ -218,13 +220,18 @@ ORDER BY {wanted_order}
 -- Rows that are still to be answered (pending.py)
 
 -- name: pending_columns
-rows.seq, position, line, key, text, files, (SELECT target FROM reductions WHERE reductions.row = rows.seq)
+rows.seq, position, line, key, text, files,
+       CASE WHEN EXISTS (SELECT 1 FROM reductions) THEN (SELECT target FROM reductions WHERE reductions.row = rows.seq) END
 
 -- name: pending_rows
 -- Rows in a batch that has not ended are in `tickets` alone: they are never sent otherwise. Nor are reduce rows here.
-SELECT {pending_columns}, EXISTS (SELECT 1 FROM duplicates WHERE duplicates.representative = rows.seq AND reply IS NULL) FROM rows
+SELECT {pending_columns},
+       EXISTS (SELECT 1 FROM duplicates)
+       AND EXISTS (SELECT 1 FROM duplicates WHERE duplicates.representative = rows.seq AND reply IS NULL)
+FROM rows
 WHERE position > ? AND position <= ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
-AND NOT EXISTS (SELECT 1 FROM duplicates WHERE duplicates.row = rows.seq) AND NOT {in_a_batch} AND NOT {is_reduced} AND NOT {is_cut}
+AND NOT (EXISTS (SELECT 1 FROM duplicates) AND EXISTS (SELECT 1 FROM duplicates WHERE duplicates.row = rows.seq))
+AND NOT {in_a_batch} AND NOT {is_reduced} AND NOT {is_cut}
 ORDER BY position LIMIT ?
 
 -- name: reduce_rows
