@@ -54,7 +54,7 @@ def test_a_plan_with_batches_has_their_prices_limits_and_windows(here: Callable[
     assert said["batches"].startswith(
         "about 2, at most 50,000 rows, 200 MB each; the first has 100 rows; each within 24h"
     )
-    assert "up to 24h a batch" in said["time"]
+    assert "up to 24h per batch" in said["time"]
 
 
 def test_where_a_vendor_has_no_cheaper_cached_tokens_in_batches_the_plan_has_none(here: Callable[..., Said]) -> None:

@@ -85,7 +85,7 @@ def test_the_plan_says_what_the_cache_saves(folder: Path) -> None:
     found = json.loads(batchrun(folder, "plan", *SAME, "--json").stdout)["cache"]
     assert found["kept"]
     assert 0 < found["saved"] < 120 * 2200 * 0.2e-6
-    assert "is marked to be kept, which saves about $" in batchrun(folder, "plan", *SAME).stdout
+    assert "is marked for the provider's cache, which saves about $" in batchrun(folder, "plan", *SAME).stdout
     assert json.loads(batchrun(folder, "plan", *SAME, "--json", "--cache", "off").stdout)["cache"] is None
     one = json.loads(batchrun(folder, "plan", *SAME, "--json", "--limit", "2").stdout)["cache"]
     assert one["saved"] < 0

@@ -184,7 +184,7 @@ WRONG_FILES = [
     ("quiet = 'maybe'", "quiet in", "must be true or false"),
     ("max-attempts = 3\nmax_attempts = 4", "max_attempts appears twice in", ""),
     ("[profiles.x]\nmax-attempts = 3\nmax_attempts = 4", "max_attempts appears twice in", ""),
-    ("profile = 'sim'\n[sim]\nrpm = 'x'", "sim in", "Not a value of the setting rpm"),
+    ("profile = 'sim'\n[sim]\nrpm = 'x'", "sim in", "Invalid value of the setting rpm"),
     ("fresh = true", "applies to one command only", "--fresh"),
     ("api_key = 'sk-secret'", "keys are not allowed in configuration files", "api_key_env"),
     ("api_key_env = 'X'", "keys are not allowed", "[profiles.NAME]"),

@@ -125,7 +125,7 @@ def test_a_latency_is_read_and_written_back(spelling: str, meaning: Latency) -> 
 
 @pytest.mark.parametrize("spelling", ["", "fast", "-1", "0.8-0.3", "lognormal:1", "nan", "1e9", "1+x/token", "1-2-3"])
 def test_a_latency_that_means_nothing_is_refused_with_the_spellings(spelling: str) -> None:
-    with pytest.raises(RefusedError, match="Not a latency") as refused:
+    with pytest.raises(RefusedError, match="Invalid latency") as refused:
         parse_latency(spelling)
     assert refused.value.hint
 

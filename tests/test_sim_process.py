@@ -112,7 +112,7 @@ def test_a_port_that_is_taken_is_refused_with_a_hint() -> None:
             sim.spawn(sim.Settings(port=port)),
         ):
             pass
-    assert refused.value.hint == "leave the port out to take a free one"
+    assert refused.value.hint == "omit the port to use a free one"
 
 
 PARENT = """

@@ -58,7 +58,7 @@ class Client:
         max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> None:
         if api_key and token is not None:
-            raise RefusedError("A key and a source of tokens are both given.", "Give one of them.")
+            raise RefusedError("Both a key and a source of tokens are given.", "Give one of them.")
         self._url = trust.parse_base_url(base_url)
         self._api_key = api_key or None
         self._token = token

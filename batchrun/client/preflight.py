@@ -111,7 +111,7 @@ async def _start_tls(writer: asyncio.StreamWriter, url: URL, tls: ssl.SSLContext
         raise HostError(f"{authority(url)} closed the connection at the start of TLS.", _NOT_TLS) from error
 
 
-_CA_HINT = "If you trust whoever signed it, name their certificate with --ca-file or SSL_CERT_FILE."
+_CA_HINT = "If you trust its issuer, pass the issuer's certificate with --ca-file or SSL_CERT_FILE."
 
 
 def _certificate(error: ssl.SSLCertVerificationError) -> tuple[str, str]:
@@ -128,4 +128,4 @@ def _certificate(error: ssl.SSLCertVerificationError) -> tuple[str, str]:
             return error.verify_message, _CA_HINT
 
 
-_NOT_TLS = "Is it an http server? Then write http:// in base_url."
+_NOT_TLS = "If it is an HTTP server without TLS, write http:// in base_url."

@@ -30,7 +30,9 @@ def parse_base_url(base_url: str) -> URL:
     if url.scheme not in {"http", "https"} or not url.host:
         raise RefusedError(f"base_url is not an http or https URL: {_shown(url)}", _URL_HINT)
     if url.raw_user or url.raw_password:
-        raise RefusedError("base_url contains credentials", "Give the key through the profile's api_key_env.")
+        raise RefusedError(
+            "base_url contains credentials", "Put the key into the variable that api_key_env of the profile names."
+        )
     return url
 
 
@@ -64,7 +66,7 @@ def check_plain_http(url: URL, *, secret: bool, allowed: bool) -> None:
     if url.scheme == "http" and secret and not allowed and not is_loopback(url.host or ""):
         raise RefusedError(
             f"The key would cross the network unencrypted to {authority(url)}.",
-            "Use https, leave the key out if the server needs none, or allow it with allow_insecure_http.",
+            "Use https, omit the key if the server needs none, or allow it with allow_insecure_http.",
         )
 
 

@@ -177,7 +177,7 @@ def _cost(found: Estimate) -> str:
         return "nothing: replies are simulated; --model NAME shows what a model would cost"
     if stats.unpriced:
         named = ", ".join(printable(name or "-", 60) for name in sorted(stats.unpriced)[:3])
-        return f"not known: no price of {named} here; state input_price and output_price in the profile"
+        return f"not known: no price for {named}; set input_price and output_price in the profile"
     before = f", {words.money(expected.charged)} of it charged already" if expected.charged else ""
     if expected.cost is not None:
         low, middle, high = (words.money(int(amount)) for amount in expected.cost)
@@ -194,8 +194,8 @@ def _cache(saving: Saving | None) -> str:
         return ""
     part = f"the fixed part of the prompt, about {words.count(saving.tokens)} tokens,"
     if not saving.is_kept:
-        return f"{part} is too short for the provider's cache, which keeps {saving.minimum:,} and more"
-    how = "is marked to be kept" if saving.marked else "is kept by the provider itself"
+        return f"{part} is too short for the provider's cache (at least {saving.minimum:,} tokens)"
+    how = "is marked for the provider's cache" if saving.marked else "is cached by the provider automatically"
     if saving.saved is None:
         return f"{part} {how}"
     does = "saves" if saving.saved >= 0 else "costs"
@@ -242,7 +242,7 @@ def _time(found: Estimate) -> str:
     if not found.forecast.requests:
         return "none: nothing is left to send"
     if found.stats.plan.batch:
-        return f"the provider's own, up to {vendor_of(found.stats.plan).window} a batch; --finish-by ends them sooner"
+        return f"set by the provider: up to {vendor_of(found.stats.plan).window} per batch; --finish-by sets a deadline"
     if time is None:
         return "not known: no limit is set, and no reply was measured; --pilot 50 measures it"
     low, expected, high = (words.duration(seconds) for seconds in time.seconds)

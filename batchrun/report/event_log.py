@@ -97,7 +97,7 @@ def _speed(event: Waiting | Resumed | LimitsChanged | PostChanged) -> tuple[int,
         none = "waiting for a worker of the cluster" if event.on_cluster else "in a thread"
         where = f"in {event.workers} worker processes" if event.workers else none
         return logging.DEBUG, f"{counted(event.rows)} in post-processing {where}"
-    rates = f"{event.rpm or 'unknown'} requests and {event.tpm or 'unknown'} tokens a minute"
+    rates = f"{event.rpm or 'unknown'} requests and {event.tpm or 'unknown'} tokens per minute"
     return logging.DEBUG, f"{event.in_flight} of {event.allowed} allowed in flight (cap {event.cap}); limits: {rates}"
 
 

@@ -45,7 +45,7 @@ def export_run(  # noqa: PLR0913  what the command takes, each by name
     if journal is not None:
         if output or format or failed:
             raise RefusedError(
-                "--journal copies the whole journal: --output, --format and --failed do not apply", "leave them out"
+                "--journal copies the whole journal: --output, --format and --failed do not apply", "omit them"
             )
         check_output(journal)
         _copy_journal(run, Path(journal), with_files=with_files)
@@ -75,7 +75,7 @@ def export_run(  # noqa: PLR0913  what the command takes, each by name
 def export_requests(run: RunFile, folder: str, **others: object) -> None:
     """Raises RefusedError, StorageError."""
     if any(others.values()):
-        raise RefusedError("--batch-requests writes only requests", "leave the other options out")
+        raise RefusedError("--batch-requests writes only requests", "omit the other options")
     written = write_requests(run, Path(folder))
     for each in written:
         _wrote(f"{each.path} ({counted(each.rows)}, {each.size:,} bytes)")

@@ -115,12 +115,12 @@ def parse_fault(text: str) -> Fault:
     name, equals, when = text.partition("=")
     name, when = name.strip().lower(), when.strip()
     if not equals:
-        raise RefusedError(f"Not a fault: {text!r}", _HINT)
+        raise RefusedError(f"Invalid fault: {text!r}", _HINT)
     name, _, call = name.partition("@")
     _check_name(name, call)
     fault = _when(name, when)
     if fault is None or (name == "down" and fault.start is None):
-        raise RefusedError(f"Not a condition of the fault {name}: {when!r}", _HINT)
+        raise RefusedError(f"Invalid condition of the fault {name}: {when!r}", _HINT)
     return fault._replace(call=call)
 
 

@@ -172,6 +172,6 @@ def _bound(port: int) -> socket.socket:
         sock.close()
         raise RefusedError(
             f"The simulated provider cannot listen on port {port}: {error.strerror}",
-            "leave the port out to take a free one",
+            "omit the port to use a free one",
         ) from error
     return sock

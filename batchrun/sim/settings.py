@@ -79,7 +79,7 @@ def _seconds_of(number: str, text: str) -> float:
 
 
 def _not_a_latency(text: str) -> RefusedError:
-    return RefusedError(f"Not a latency in seconds: {text!r}", _LATENCY_HINT)
+    return RefusedError(f"Invalid latency: {text!r}", _LATENCY_HINT)
 
 
 RETRY_AFTER = ("dialect", "both", "ms", "seconds", "date", "gateway", "none")
@@ -142,14 +142,16 @@ class Settings:
         ):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise RefusedError(f"The simulated provider cannot have {name} = {value!r}", "give a number above 0")
+                raise RefusedError(f"Invalid {name} of the simulated provider: {value!r}", "use a number above 0")
         for name in ("batch_validation", "batch_cancelling", "batch_listed", "batch_found"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise RefusedError(f"The simulated provider cannot have {name} = {getattr(self, name)!r}", "0 or more")
+                raise RefusedError(
+                    f"Invalid {name} of the simulated provider: {getattr(self, name)!r}", "use 0 or more"
+                )
         if self.batch_expire is not None and not 0 <= self.batch_expire < 1:
             raise RefusedError("batch_expire is a share of the rows, from 0 to below 1")
         if not 0 <= self.port <= 65_535:
-            raise RefusedError(f"Not a port: {self.port}", "give a number from 1 to 65535, or 0 for a free port")
+            raise RefusedError(f"Invalid port: {self.port}", "use a number from 1 to 65535, or 0 for a free port")
         if self.reasoning < 0 or not 0 <= self.cached <= 1:
             raise RefusedError("reasoning is a number of tokens, cached a share from 0 to 1")
         if self.dialect not in (known := providers.table("simulated")):
@@ -193,7 +195,7 @@ def _value(name: str, value: Any) -> Any:
     if name == "faults" and isinstance(value, list | tuple):
         return tuple(parse_fault(str(fault)) for fault in value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  # foreign JSON
     if not _fits(value, default):
-        raise RefusedError(f"Not a value of the setting {name}: {value!r}")
+        raise RefusedError(f"Invalid value of the setting {name}: {value!r}")
     return value
 
 

@@ -181,7 +181,7 @@ async def show_in_pager(screen: Screen[None], text: str) -> None:
                     if process.returncode is None:  # the app ends: nothing may read the terminal after it
                         process.terminate()
         except (SuspendNotSupported, OSError) as error:
-            screen.notify(printable(f"no pager: {error}", 200), severity="error", markup=False)
+            screen.notify(printable(f"cannot open the pager: {error}", 200), severity="error", markup=False)
 
 
 def heading(record: Record) -> Content:
