@@ -15,16 +15,15 @@ _CLEARLY = 1.3  # Factor on the rows left, so that rows are recalled only where 
 
 
 class Policy(StrEnum):
-    """What is preferred where several lanes could take a row."""
-
     SOONEST = "soonest"
     CHEAPEST = "cheapest"
     PRIMARY = "primary"
 
 
 class LaneView(NamedTuple):
-    """A lane's state. `trying`: takes single rows as a probe; `room` for rows; `wait` seconds until the next is sent;
-    `seconds` of an exchange; `rate` rows per second; `load` share of slots; `rank` by policy, lowest first."""
+    """`trying`: takes single rows as a probe; `room` for rows; `wait` seconds until the next is sent; `seconds` of an
+    exchange; `rate` rows per second; `load` share of slots; `rank` by policy, lowest first.
+    """
 
     open: bool = True
     trying: bool = False
@@ -44,7 +43,7 @@ class LaneView(NamedTuple):
 
 
 class RowView(NamedTuple):
-    """A waiting row: lanes that failed, the `only` ones allowed (None: all), those with its prefix in a cache."""
+    """Lanes that failed, the `only` ones allowed (None: all), those with its prefix cached."""
 
     failed_at: frozenset[int] = frozenset()
     only: frozenset[int] | None = None
@@ -52,14 +51,14 @@ class RowView(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """No row can be assigned now, until `until` if known (the loop's time)."""
+    """No row can be assigned before `until` (loop time)."""
 
     reason: WaitReason
     until: float | None
 
 
 def assign(rows: Sequence[RowView], lanes: Sequence[LaneView], left: int) -> list[tuple[int, int]] | Wait:
-    """The leases to give now, as (row, lane), or why there is none; `left` rows are unassigned."""
+    """Leases as (row, lane), or why there is none; `left` rows are unassigned."""
     now = list(lanes)
     leases: list[tuple[int, int]] = []
     put_off: list[int] = []
@@ -89,7 +88,7 @@ def _lane_for(row: RowView, lanes: Sequence[LaneView], left: int, *, cached: boo
 
 
 def eligible(row: RowView, lanes: Sequence[LaneView]) -> list[int]:
-    """The lanes for a row: preferred by the policy, and not failed before."""
+    """Lanes preferred by the policy where the row has not failed."""
     found = [n for n, view in enumerate(lanes) if view.open and (row.only is None or n in row.only)]
     found = [n for n in found if n not in row.failed_at] or found
     ranks = [lanes[n].rank for n in found if not lanes[n].trying] or [lanes[n].rank for n in found]

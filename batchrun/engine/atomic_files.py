@@ -16,7 +16,7 @@ from batchrun.plan.outputs import is_device
 
 @contextlib.contextmanager
 def storing(output: Path) -> Generator[None]:
-    """Turns an OSError while writing the output into StorageError, except for a missing reader."""
+    """Turns an OSError into StorageError, except for a missing reader."""
     try:
         yield
     except (BrokenPipeError, UnreadError):
@@ -34,8 +34,7 @@ def replaced(
 ) -> Generator[BinaryIO]:
     """A stream whose content replaces `path` when the block succeeds: temp file, fsync, rename, fsync.
 
-    An existing pipe or device is appended to instead, until `given_up` returns true. With `unless_empty` no empty file
-    is left.
+    An existing pipe or device is appended to, until `given_up` returns true. With `unless_empty` no empty file is left.
     """
     if is_device(path):
         with path.open("ab") as device:

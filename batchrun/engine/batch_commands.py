@@ -1,4 +1,4 @@
-"""What only the user can decide about batches: which batch a chunk is, or that there is none."""
+"""What only the user can decide about batches: which batch belongs to a chunk, or that none does."""
 
 import asyncio
 from dataclasses import replace
@@ -19,10 +19,7 @@ _LOST = frozenset({State.CREATING, State.UNSURE})
 
 
 def forget(run: RunFile, chunk: int) -> int:
-    """Give up a chunk: its rows are pending again, possibly billed. Returns their number.
-
-    Raises RefusedError where no such chunk is open, BusyError.
-    """
+    """Make a chunk's rows pending again, possibly billed; returns their number. Raises RefusedError, BusyError."""
     lock = registry.held(run.path)
     try:
         journal = Journal.open(run.path)
@@ -60,10 +57,7 @@ async def _forgotten(journal: Journal, chunk: int) -> int:
 
 
 async def adopt(prepared: Prepared, access: Access, remote: str) -> Ticket:
-    """Assign a batch to the chunk whose create call got no answer; returns its ticket.
-
-    Raises RefusedError where the provider does not show the batch, or no chunk matches.
-    """
+    """Assign a batch to the chunk whose create call got no answer. Raises RefusedError."""
     journal = prepared.journal
     async with connected(prepared.plan, access, simulator_of(prepared)) as members:
         client = members[0].client

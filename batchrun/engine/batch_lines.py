@@ -1,7 +1,4 @@
-"""Requests as lines of a batch, with the provider's parameter names and prompt cache marks.
-
-Lines are processed in any order, so each marks the prefix that all rows share.
-"""
+"""Requests as lines of a batch, with the provider's parameter names and prompt cache marks."""
 
 from collections.abc import Callable
 
@@ -16,8 +13,6 @@ from batchrun.retry import Meaning
 
 
 class BatchLines:
-    """Prepares requests for a batch; `notify` receives notices."""
-
     def __init__(self, plan: Plan, notify: Callable[[str], None] | None = None) -> None:
         self._spelling = spelling_of(plan, prompt_of(plan))
         self._notify = notify
@@ -33,7 +28,6 @@ class BatchLines:
                 self._caching = None  # nothing is added to any line
 
     def line(self, request: Request) -> Request:
-        """The request as a line has it."""
         if self._marks and self._caching is not None and request.body.startswith(self._fixed):
             request = request._replace(body=self._marked(request, self._caching))
         return request if self._spelling is None else self._spelling.apply(request)

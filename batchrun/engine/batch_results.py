@@ -27,13 +27,13 @@ Returned = tuple[Pending, Lease, Completion]  # What a batch returned for a row 
 Take = Callable[[Ticket, Sequence[Returned]], Awaitable[None]]
 """Ingests results; accepted ones may not be committed yet on return."""
 Accept = Callable[[Ticket, int | None, Answers], Awaitable[list[Completion]]]
-"""Stores replies that need no decision; returns the other completions."""
+"""Stores replies that need no decision; returns the others."""
 Again = Callable[[int, Ticket, Completion], Awaitable[None]]
 """Records a paid reply for a row (`seq`) that already has one."""
 
 
 class Late(Protocol):
-    """Records a reply of an abandoned batch, for its row if `wanted`; whether it is one."""
+    """Records a reply of an abandoned batch, for its row if `wanted`."""
 
     async def __call__(self, ticket: Ticket, lease: Lease, completion: Completion, *, wanted: bool) -> bool: ...
 
@@ -46,7 +46,7 @@ _NEVER = 1e9
 
 
 class Ends:
-    """Ends tickets. Set `take`, `flush` (waits for commits) and `again` before results arrive."""
+    """Set the callbacks before results arrive; `flush` waits for commits."""
 
     def __init__(
         self,
@@ -73,11 +73,10 @@ class Ends:
         self.stops: RunResult | None = None
 
     def close(self) -> None:
-        """Stop reading results."""
         self._process.end()
 
     async def refused(self, ticket: Ticket) -> None:
-        """The provider refused the batch: its rows stay in the chunk or are pending."""
+        """Keep or release the rows of a batch that the provider refused."""
         status, message, wait = self._executor.answer_of(ticket)
         if _is_about_room(message):
             await self._wait_for_room(ticket, message)
@@ -92,7 +91,7 @@ class Ends:
             await self.release(ticket, NOT_SENT, State.SETTLED, RunResult(ExitCode.STOPPED, message, hint))
 
     async def failed(self, ticket: Ticket) -> None:
-        """The batch failed as a whole, at validation: nothing was billed."""
+        """The batch failed at validation: nothing was billed."""
         batch = self._executor.batch_of(ticket)
         errors = () if batch is None else batch.errors
         messages = [str(error.get("message") or error.get("code") or "") for error in errors]
@@ -147,7 +146,7 @@ class Ends:
         await self._tickets.put(replace(again, next=self._executor.clock() + wait * self._executor.scale))
 
     async def prepare(self, ticket: Ticket) -> None:
-        """Start the reader during the download."""
+        """Start the reader process during the download."""
         if self.reader is not None and _is_for_process(ticket, await self.reader(ticket)):
             await asyncio.to_thread(self._process.start)
 
@@ -172,7 +171,7 @@ class Ends:
                 await self._end(own)
 
     async def _take_in(self, ticket: Ticket) -> bool:
-        """Ingest each line. False for an unlabelled batch with only foreign lines, which is given back."""
+        """False for an unlabelled batch with only foreign lines, which is given back."""
         assert self.reader is not None
         assert self.accept is not None
         reader, lines, where = await self.reader(ticket), 0, None if is_brought(ticket) else ticket.id
@@ -224,7 +223,7 @@ class Ends:
         await self.settle(other, State.SETTLED)
 
     async def read_late(self, ticket: Ticket) -> None:
-        """Results of an abandoned batch: for rows without an answer; the rest is paid twice."""
+        """Ingest an abandoned batch: replies to answered rows were paid twice."""
         found = await self._executor.late(ticket)
         if found is None:
             return
@@ -269,7 +268,7 @@ class Ends:
         await self.flush()
 
     async def release(self, ticket: Ticket, end: End, state: State, stops: RunResult | None = None) -> int:
-        """Close the open attempts of a ticket and settle it; their number. `stops` ends the run, before a row is sent again."""
+        """Close a ticket's open attempts and settle it; returns their number. `stops` ends the run before a row is sent again."""
         await self._journal.put_ticket(ticket)  # commits what was handed over before: those attempts are closed
         count, after = 0, 0
         while leases := await asyncio.to_thread(self._journal.leases, ticket.id, after):
@@ -288,7 +287,7 @@ class Ends:
         return count
 
     async def settle(self, ticket: Ticket, state: State, stops: RunResult | None = None) -> None:
-        """Mark a ticket as settled and delete its files; `stops` ends the run."""
+        """Delete the ticket's files; `stops` ends the run."""
         self._tickets.settled += 1
         detail = detailed(ticket, learned=self._tickets.tokens.learned)
         await self._tickets.put(replace(ticket, state=state, next=None, detail=detail))
@@ -298,7 +297,6 @@ class Ends:
 
 
 def _is_for_process(ticket: Ticket, reader: ReplyReader | None) -> bool:
-    """Whether another process can read the results, and is worth its start."""
     if reader is None or reader.checker is not None:
         return False
     return ticket.rows >= result_pages.LARGE and (os.cpu_count() or 1) > 1

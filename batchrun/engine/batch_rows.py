@@ -1,4 +1,4 @@
-"""Rows of batches: put into chunks, and concluded as live rows are."""
+"""Puts rows into chunks, and concludes them as live rows are."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ TOGETHER = 256  # Rows put into a chunk at once, at most
 
 
 class BatchRows:
-    """Connects a run's rows with its batches. On the run's loop."""
+    """On the run's loop."""
 
     def __init__(self, plan: Plan, services: RowServices, runner: RowRunner, batches: Batches, *, emit: Emit) -> None:
         self._plan = plan
@@ -52,7 +52,6 @@ class BatchRows:
 
     @property
     def sending(self) -> bool:
-        """Whether rows go into batches, else live."""
         return self._batches.sending
 
     async def put_all(self, rows: list[Pending]) -> list[Pending]:
@@ -121,8 +120,7 @@ class BatchRows:
         return ReplyReader(*alike, checker, *self._services.guard.batch_rates(model))
 
     async def accept(self, ticket: Ticket, where: int | None, answers: Answers) -> list[Completion]:
-        """Store accepted replies in one commit (`flush` waits); returns those with more to decide. Rows must be in
-        ticket `where`, if given."""
+        """Store replies in one commit (`flush` waits); returns those with more to decide. Rows must be in ticket `where`, if given."""
         if not answers.rows:
             return []
         leased, left = await asyncio.to_thread(self._services.journal.leased, where, answers.rows), list[Completion]()
@@ -160,7 +158,7 @@ class BatchRows:
         self._stored = stored, rows_answered(answers, found, self._loop.time(), places)
 
     async def flush(self) -> None:
-        """Wait until the replies stored together are committed, then emit them."""
+        """Wait until stored replies are committed, then emit them."""
         if self._stored is not None:
             (stored, event), self._stored = self._stored, None
             await stored
@@ -202,12 +200,10 @@ class BatchRows:
         await self._runner.conclude(state, request, judged, exchange)
 
     async def again(self, seq: int, ticket: Ticket, completion: Completion) -> None:
-        """Record a paid reply for a row that already has one."""
         _, end = self._charged(ticket, Lease(seq, 0, 0, 0), completion)
         await self._services.journal.paid_again(seq, ticket.id, _paid_again(ticket, end))
 
     async def late(self, ticket: Ticket, lease: Lease, completion: Completion, *, wanted: bool) -> bool:
-        """Record a reply of an abandoned batch, for its row if `wanted`."""
         judged, end = self._charged(ticket, lease, completion)
         if judged.reply is None:
             return False
@@ -216,7 +212,7 @@ class BatchRows:
         return True
 
     def _charged(self, ticket: Ticket, lease: Lease, completion: Completion) -> tuple[Judged, End]:
-        """Judge a reply, and charge it in place of its lease."""
+        """Charge a reply in place of its lease."""
         judged = judge_body(Request(Endpoint(ticket.endpoint), b"", None), completion.body.decode(), None)
         judged = served(judged, BATCH)
         charge = self._services.guard.settle(
@@ -247,7 +243,7 @@ class BatchRows:
             self.leave_pending(state)
 
     def stop(self, state: RowState, ending: RunResult) -> None:
-        """A fatal answer: the run stops once all lines are ingested."""
+        """Stop the run once all lines are ingested."""
         self._batches.ends.stops = self._batches.ends.stops or ending
         self.leave_pending(state)
 
@@ -258,7 +254,7 @@ class BatchRows:
 
 
 def matched(leased: Leased, answers: Answers) -> tuple[Leased, Answers, list[Completion]]:
-    """The attempts that are answered where nothing waits for their rows, their answers, and the other answers."""
+    """Leases of rows for which nothing waits, their answers, and the other answers."""
     attempts = zip(leased.rows, leased.numbers, leased.waits, strict=True)
     places = {(row, number): place for place, (row, number, waits) in enumerate(attempts) if not waits}
     found = [places.get(each) for each in zip(answers.rows, answers.numbers, strict=True)]

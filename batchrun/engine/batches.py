@@ -1,4 +1,4 @@
-"""A run's batches: rows are collected into chunks, tickets advanced, results ingested.
+"""Collects rows into chunks, advances tickets and ingests results.
 
     row ─ add ─► chunk file ─ close_chunk ─► ticket and attempts, one commit ─ carry ─► executor steps, each committed
     results ─ take ─► attempts closed and replies stored, as for live rows ─► judged, post-processed, finished
@@ -38,7 +38,7 @@ FIRST_LOOK = 10.0  # Seconds after submission within which a batch counts as nev
 
 
 class BatchMode(Enum):
-    """Open batches: resume; cancel; cancel and send the rest live; import results."""
+    """What is done with open batches. FINISH_LIVE cancels them and sends the rest live."""
 
     RESUME = auto()
     CANCEL = auto()
@@ -48,8 +48,7 @@ class BatchMode(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batching:
-    """Settings: `sending` puts rows into new batches; `first` and `lines` limit the first chunk and any; `parts` are
-    imported."""
+    """`first` and `lines` limit the first chunk and any; `parts` are imported."""
 
     executor: BatchExecutor
     run: str
@@ -63,7 +62,7 @@ class Batching:
 
 
 class Batches:
-    """One run's batches; files are written and read in threads. Set `ends.take` before `carry`."""
+    """Files are written and read in threads. Set `ends.take` before `carry`."""
 
     def __init__(
         self, batching: Batching, journal: Journal, guard: BudgetGuard, *, emit: Emit, stop: Callable[[RunResult], None]
@@ -90,7 +89,6 @@ class Batches:
 
     @property
     def open(self) -> list[Ticket]:
-        """The tickets to be advanced."""
         return self._tickets.open
 
     @property
@@ -111,7 +109,6 @@ class Batches:
 
     @property
     def may_send(self) -> bool:
-        """Whether rows may go into batches."""
         return self._with.sending and not self._ends_early
 
     @property
@@ -120,7 +117,6 @@ class Batches:
         return self._ends_early
 
     def notify(self, message: str) -> None:
-        """Emit a notice about the run's batches."""
         self._tickets.notify(message)
 
     def _stop(self, ending: RunResult) -> None:
@@ -128,10 +124,7 @@ class Batches:
         self._stop_run(ending)
 
     async def add(self, seq: int, number: int, request: Request) -> None:
-        """Add a row to the chunk of its endpoint and model.
-
-        Raises RefusedError if the vendor's batches cannot take it, media.ChangedError, BudgetReached.
-        """
+        """Raises RefusedError if the vendor's batches cannot take it, media.ChangedError, BudgetReached."""
         vendor = self._executor.vendor
         vendor.check(str(request.endpoint))
         sent = await with_content(request) if request.files else request
@@ -146,7 +139,7 @@ class Batches:
             await self._put([(request, line, Lease(seq, number, reservation.cost, reservation.tokens))])
 
     async def add_all(self, requests: Iterable[tuple[int, int, Request]]) -> set[int]:
-        """The same for many, without waiting for budget; returns the rows added."""
+        """Add those that the budget allows now; returns the rows added."""
         vendor, shape, wire_id = self._executor.vendor, self._executor.shape, self._executor.wire_id
         sent: list[tuple[int, int, Request, bytes]] = []
         for seq, number, request in requests:
@@ -231,7 +224,6 @@ class Batches:
         self._tickets.show(ticket)
 
     async def import_parts(self) -> None:
-        """Make tickets of imported results."""
         for part in self._with.parts:
             ticket = replace(part.ticket, lane=self._with.lane, rows=part.lines, asked=self._executor.clock())
             await self._journal.plan(ticket, part.leases())
@@ -306,7 +298,7 @@ class Batches:
 
     @staticmethod
     def _is_new(ticket: Ticket) -> bool:
-        """Whether it was never polled, so that the list may show duplicates."""
+        """Never polled, so that the list may show duplicates."""
         return ticket.seen is None or ticket.asked is None or ticket.seen - ticket.asked < FIRST_LOOK
 
     async def _step(self, ticket: Ticket) -> None:
@@ -364,7 +356,6 @@ class Batches:
         return self._tickets.settled != before
 
     def poll_now(self) -> None:
-        """Poll every ticket at once."""
         self._tickets.poll_now()
 
     async def quiet(self) -> None:

@@ -40,7 +40,6 @@ class BytesHeld:
         return bool(self._leaving)
 
     def has_room(self, size: int) -> bool:
-        """Whether a row of that size can be handed out."""
         return not self._total or self._total + size + self.beside <= self._most
 
     def room_for(self, size: float) -> int:
@@ -49,7 +48,6 @@ class BytesHeld:
         return sys.maxsize if free == math.inf else int(free)
 
     def count(self, state: "RowState", size: int) -> None:
-        """Count the row with that size from now on."""
         self._total += size - state.counted
         state.counted = size
 
@@ -86,7 +84,7 @@ class BytesHeld:
             await waiter
 
     def over(self, state: "RowState", size: int) -> None:
-        """The row has its outcome or is queued again, and counts `size`."""
+        """Count `size` for a row that is finished or queued again."""
         if state.held:
             self.beside += (max(0, state.held - state.size) - self.beside) * _SLOWLY
         self._total += size - state.counted

@@ -18,25 +18,23 @@ SHARE = 0.9  # Of a vendor's limits that a chunk may use; the vendor may count s
 
 @dataclass(slots=True)
 class Size:
-    """The size of a chunk: requests, bytes of their lines, estimated input tokens."""
+    """Requests, bytes of their lines, estimated input tokens."""
 
     rows: int = 0
     bytes: int = 0
     tokens: float = 0.0
 
     def has_room(self, most: "Size", size: int, tokens: float) -> bool:
-        """Whether one more request of that size fits."""
         return self.rows < most.rows and self.bytes + size <= most.bytes and (self.tokens + tokens <= most.tokens)
 
     def add(self, size: int, tokens: float) -> None:
-        """Count one more request."""
         self.rows += 1
         self.bytes += size
         self.tokens += tokens
 
     @classmethod
     def most(cls, vendor: Vendor) -> "Size":
-        """What a batch of this vendor may have."""
+        """The limits for a batch of this vendor."""
         tokens = math.inf if vendor.tokens is None else vendor.tokens * SHARE
         return cls(max(1, int(vendor.lines * SHARE)), int(vendor.bytes * SHARE), tokens)
 
@@ -53,11 +51,9 @@ class Tokens:
         return self._bytes, self._tokens
 
     def of(self, body: int) -> float:
-        """Input tokens of a body of that many bytes."""
         return body * self._tokens / self._bytes if self._bytes else body / BYTES_PER_TOKEN
 
     def learn(self, body: int, tokens: int) -> None:
-        """Add the tokens that replies count for bodies of that size."""
         if not body:
             return
         self._bytes, self._tokens = self._bytes + body, self._tokens + tokens
@@ -82,7 +78,6 @@ class Chunk:
         self.leases: list[Lease] = []
 
     def add(self, line: bytes, weight: int, tokens: float, lease: Lease) -> None:
-        """Add a request of about `tokens` input tokens."""
         self.weight += weight
         if self.leases and self._shape.separator:
             self._lines.append(self._shape.separator)
@@ -99,7 +94,7 @@ class Chunk:
         self._stream.write(together)
 
     def finish(self, path: Path) -> tuple[int, str]:
-        """Write the file to disk under `path`; its size and SHA-256."""
+        """Sync the file to disk under `path`; returns size and SHA-256."""
         self._lines.append(self._shape.tail)
         with self._stream as stream:
             self._write()
@@ -109,6 +104,5 @@ class Chunk:
         return path.stat().st_size, self._digest.hexdigest()
 
     def discard(self) -> None:
-        """Delete the file."""
         self._stream.close()
         self._path.unlink(missing_ok=True)

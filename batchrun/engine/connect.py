@@ -1,4 +1,4 @@
-"""Connects the lanes of a plan for as long as a run needs them."""
+"""Connects the lanes of a plan."""
 
 import asyncio
 import contextlib
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
 async def connected(
     plan: Plan, access: Access | None, simulator: "sim.Settings | None"
 ) -> AsyncGenerator[tuple[Member, ...]]:
-    """The plan's lanes, connected; marks those that cannot be reached. Raises HostError if none can.
-
-    Without `access` nothing is sent.
-    """
+    """Marks lanes that cannot be reached; raises HostError if none can. Without `access` nothing is sent."""
     if access is None:
         yield (Member(plan, None),)
         return

@@ -30,8 +30,6 @@ _PIECE = 1 << 20  # Compressed bytes of a document per journal note
 
 
 class Written(NamedTuple):
-    """Numbers of rows written and failed."""
-
     rows: int
     failed: int
 
@@ -78,9 +76,9 @@ def write_documents(  # noqa: PLR0913  where each part goes
     line_of: Callable[[Plan, Record], str],
     value_of: Callable[[Plan, Record], str],
 ) -> Written:
-    """Write the documents of a run; `output` is a file or a pattern.
+    """`output` is a file or a pattern. `line_of` makes a failed row's errors line, `value_of` a translation's JSON.
 
-    `line_of` makes a failed row's errors line, `value_of` a translation's JSON. Raises OSError, StorageError.
+    Raises OSError, StorageError.
     """
     noted = reader.note(_SOURCES)
     if noted is None:
@@ -145,7 +143,6 @@ class _Rows:
         self._unread = False
 
     def take(self, rows: Iterator[tuple[str, dict[str, Any], Record]]) -> None:
-        """Set the rows, at least one."""
         first = next(rows)
         self._unread = "segment" not in first[1]
         self.source = chain([first], rows)

@@ -1,4 +1,4 @@
-"""The estimate of a run: requests, cost, time, prompt cache, lanes; afterwards its error.
+"""Estimates requests, cost, time, prompt cache and lanes of a run; afterwards the error.
 
 Usage of answered rows, such as a pilot's, is extrapolated (`forecast`). A pilot's forecast is journaled for comparison.
 """
@@ -47,10 +47,9 @@ def seen_in(run: RunFile, renderer: Renderer) -> list[Seen]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What the requests will use, cost and take; None where unknown.
+    """None where unknown. `cost` in picodollars includes `charged`; `duplicates` is its part for repeated requests.
 
-    `cost` in picodollars, including `charged`; `duplicates` is its part for repeated requests; `measured` rows are the
-    basis.
+    `measured` rows are the basis.
     """
 
     requests: int
@@ -64,7 +63,6 @@ class Forecast:
 
 
 def forecast(found: RequestStats, seen: Sequence[Seen], throughput: Throughput, charged: int) -> Forecast:
-    """The forecast for these requests."""
     lengths, sums = found.lengths, input_tokens(found.lengths, seen)
     output = cost = duplicates = None
     attempts = 1.0
@@ -91,7 +89,7 @@ def forecast(found: RequestStats, seen: Sequence[Seen], throughput: Throughput, 
 
 
 def throughput_of(plan: Plan, seen: Sequence[Seen], rpm: float | None, tpm: float | None) -> Throughput:
-    """The limits on speed, stated by the user and by the provider."""
+    """The lower of the user's and the provider's rates."""
     seconds = sum(row.seconds for row in seen) / len(seen) if seen else None
     return Throughput(_lower(plan.rpm, rpm), _lower(plan.tpm, tpm), plan.concurrency, seconds)
 
@@ -110,8 +108,6 @@ def stated_limits(run: RunFile) -> tuple[float | None, float | None]:
 
 
 class Estimate(NamedTuple):
-    """What would be sent, and its forecast."""
-
     stats: RequestStats
     forecast: Forecast
     throughput: Throughput
@@ -156,7 +152,7 @@ def _charged(run: RunFile) -> int:
 
 
 class Prediction(NamedTuple):
-    """A pilot's predicted and the actual figures, in US dollars and seconds."""
+    """A pilot's figures and the actual ones, in US dollars and seconds."""
 
     cost: tuple[float, float, float] | None
     actual_cost: float
@@ -165,7 +161,7 @@ class Prediction(NamedTuple):
 
 
 def prediction(run: RunFile) -> Prediction | None:
-    """A pilot's forecast and the result, once every row has its outcome."""
+    """Returns None until every row has its outcome."""
     with Reader.open(run.path) as reader:
         note, totals, sessions = reader.note(_NOTE), reader.totals, reader.sessions
     if note is None or totals.pending or totals.unknown:
@@ -188,7 +184,7 @@ class LaneCost(NamedTuple):
 
 
 def lane_costs(found: RequestStats) -> list[LaneCost]:
-    """The costs by lane; empty for a run with one lane."""
+    """Empty for a run with one lane."""
     if not found.plan.lanes:
         return []
     size, limit, rows = found.lengths.size, found.output_limit, found.lengths.rows
@@ -211,7 +207,7 @@ AT_FIRST = 16  # Requests sent before the first reply arrives
 
 
 class Saving(NamedTuple):
-    """A prompt cache's saving in picodollars (negative: a loss; None: unknown).
+    """Picodollars `saved` by a prompt cache (negative: a loss; None: unknown).
 
     `tokens` of the fixed prefix, the provider's `minimum`; `marked` in requests.
     """
@@ -223,15 +219,11 @@ class Saving(NamedTuple):
 
     @property
     def is_kept(self) -> bool:
-        """Whether the fixed prefix is long enough."""
         return self.tokens >= self.minimum
 
 
 def saving_of(stats: RequestStats, requests: int) -> Saving | None:
-    """The cache's effect; None without one.
-
-    One request writes the prefix, early ones pay it in full, the others read it.
-    """
+    """One request writes the prefix, early ones pay it in full, the others read it. None without a cache."""
     plan, price = stats.plan, stats.price
     found = sharing_of(plan, prompt_of(plan))
     if found is None or not found[1].names or not found[0].fixed:

@@ -50,7 +50,7 @@ async def execute(
     on_start: Callable[[Run], None],
     stream: BinaryIO | None = None,
 ) -> RunEnded:
-    """Send what is pending, write the output, and return (and emit) the result.
+    """Send what is pending, write the output, and emit and return the result.
 
     Without `access` only stored replies are processed. `on_start` receives the run to steer it. `stream` takes rows for
     `-`. Raises HostError before the first call.
@@ -110,7 +110,6 @@ class _Closing:
 
 
 def something_pending(totals: Totals) -> bool:
-    """Whether any row has no outcome."""
     return totals.pending + totals.unknown + totals.in_batches > 0
 
 
@@ -222,14 +221,14 @@ def _started(
 
 
 def simulator_of(prepared: Prepared) -> "sim.Settings | None":
-    """The run's simulator; with batches its state is kept for the next session."""
+    """With batches the simulator's state is kept for the next session."""
     if prepared.simulator is None or not prepared.plan.batch or prepared.simulator.state:
         return prepared.simulator
     return replace(prepared.simulator, state=str(batch_folder(prepared.run) / "provider"))
 
 
 def batching_of(prepared: Prepared, client: Client | None, lane: int) -> Batching | None:
-    """The settings of the run's batches, if any; without a client, results are imported."""
+    """Without a client, results are imported. None without batches."""
     plan = prepared.plan
     if client is None and prepared.batch_mode is not BatchMode.IMPORT:
         return None
@@ -319,7 +318,7 @@ async def _written(prepared: Prepared, target: Path, output: Path, run: Run | No
 
 
 async def _until_read(fifo: Path, run: Run | None, emit: Emit, held: contextlib.ExitStack) -> RunResult | None:
-    """Wait until the pipe has a reader and keep it open; the ending if the run is stopped first."""
+    """Wait until the pipe has a reader and keep it open; returns the ending if the run is stopped first."""
     reported = False
     while run is None or run.ending is None:
         with contextlib.suppress(OSError):  # no reader (ENXIO); any other error is met again when it is written

@@ -25,7 +25,7 @@ _UNLIKE = frozenset({"jsonl", "json", "objects"})  # Inputs whose rows may diffe
 
 
 class Exported(NamedTuple):
-    """Files written, with numbers of rows; `errors` is None where none failed."""
+    """Files and numbers of rows; `errors` is None where none failed."""
 
     output: Path
     rows: int
@@ -91,10 +91,7 @@ def to_write(plan: Plan, reader: Reader) -> Iterator[Result | Record]:
 def write_output(
     plan: Plan, journal: Path, target: Path, output: Path, given_up: Callable[[], bool] = waited_for
 ) -> Exported:
-    """Write a journal's output to `target`, errors beside `output`.
-
-    Raises StorageError, BrokenPipeError, UnreadError.
-    """
+    """Write a journal's output to `target`, errors beside `output`. Raises StorageError, BrokenPipeError, UnreadError."""
     errors = None if is_device(output) else errors_path(output)
     with Reader.open(journal) as reader:
         try:
@@ -104,8 +101,7 @@ def write_output(
 
 
 def write_chosen(plan: Plan, reader: Reader, wanted: Wanted, target: Path) -> int:
-    """Write wanted rows as JSONL, atomically: done ones as output, others as errors. Returns their number. Raises
-    StorageError."""
+    """Write wanted rows as JSONL, atomically; returns their number. Raises StorageError."""
     chosen = {position for page in reader.positions(wanted) for position in page}
     plan = replace(plan, output_format="jsonl")
     with storing(target), replaced(target) as stream:
@@ -122,7 +118,7 @@ def write_chosen(plan: Plan, reader: Reader, wanted: Wanted, target: Path) -> in
 
 
 class RecordWriter:
-    """Writes done rows into a stream in the plan's format, with the columns of `columns_of`."""
+    """Writes done rows in the plan's format, with the columns of `columns_of`."""
 
     def __init__(self, plan: Plan, stream: BinaryIO, columns: Sequence[str] = ()) -> None:
         self._plan = plan
@@ -135,14 +131,13 @@ class RecordWriter:
         )
 
     def write(self, record: Result | Record) -> None:
-        """Write one done row; an OpenAI Batch file needs a `Record`."""
+        """An OpenAI Batch file needs a `Record`."""
         if self._rows is not None:
             self._rows.write(record.text, additions(self._plan, record))
         elif isinstance(record, Record):
             self._stream.writelines((batch_result(record, self._plan.output_column).encode(), b"\n"))
 
     def close(self) -> None:
-        """Finish the format."""
         if self._rows is not None:
             self._rows.close()
 
@@ -214,7 +209,7 @@ def _members(text: str) -> dict[str, str]:
 
 
 def batch_result(record: Record, column: str = "output") -> str:
-    """A done request as a line of OpenAI's results file, plus post-processing."""
+    """A line of OpenAI's results file, plus post-processing."""
     batch_id = _batch_id(record)
     status, request_id, body = record.status or 200, record.request_id or batch_id, replies.valid(record.body or "null")
     new = {} if record.value is None else {column: record.value}
@@ -222,7 +217,6 @@ def batch_result(record: Record, column: str = "output") -> str:
 
 
 def error_line(plan: Plan, record: Record) -> str:
-    """A failed or skipped row as a line of the errors file."""
     reason = {
         "cause": record.cause,
         "message": record.message,
@@ -253,8 +247,7 @@ def _batch_id(record: Record) -> str:
 
 
 class Streamer:
-    """Writes rows in input order as they become final; failed ones are skipped. `fetch` returns records after a
-    position."""
+    """Writes rows in input order as they become final. `fetch` returns records after a position."""
 
     def __init__(
         self, plan: Plan, fetch: Callable[[int], Iterable[Record]], stream: BinaryIO, columns: Sequence[str] = ()
@@ -278,6 +271,5 @@ class Streamer:
         return written
 
     def close(self) -> None:
-        """Finish the format."""
         self._writer.close()
         self._stream.flush()

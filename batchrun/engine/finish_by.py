@@ -26,7 +26,7 @@ UNMEASURED = 10.0  # Seconds assumed for a live request before one was sent
 
 
 class FinishBy:
-    """Cancels batches in time; `chosen` filters a page for rows to be sent."""
+    """`chosen` filters a page for rows to be sent."""
 
     def __init__(  # noqa: PLR0913  what it works with, each by name
         self,
@@ -48,7 +48,7 @@ class FinishBy:
         self._seconds = UNMEASURED
 
     async def start(self) -> None:
-        """Check the time; await this first."""
+        """Await this first."""
         if self._plan.finish_by is not None:
             self._seconds = await asyncio.to_thread(_measured, self._journal)
             await self._look()
@@ -87,7 +87,6 @@ class FinishBy:
         return self._plan.finish_by - cancelling - (0.0 if found is None else found.seconds.high)
 
     async def report_price(self) -> None:
-        """Announce the cost of rows now sent live."""
         sends = self._batches.batch_mode in (BatchMode.RESUME, BatchMode.FINISH_LIVE) and not self._batches.sending
         if not sends or not self._journal.totals.pending:
             return

@@ -20,19 +20,16 @@ _STEPS = 16  # Length classes per doubling in the histogram
 
 
 class Range(NamedTuple):
-    """An uncertain amount: least, expected, most."""
-
     low: float
     expected: float
     high: float
 
     def plus(self, amount: float) -> "Range":
-        """The range moved up."""
         return Range(self.low + amount, self.expected + amount, self.high + amount)
 
 
 class Seen(NamedTuple):
-    """An answered row: request bytes, tokens of all attempts, seconds of the last. Cost in picodollars."""
+    """Request bytes, tokens of all attempts, picodollars, seconds of the last attempt."""
 
     size: int
     input_tokens: int
@@ -44,14 +41,13 @@ class Seen(NamedTuple):
 
 @dataclass(slots=True)
 class Lengths:
-    """Request lengths as a histogram: number and bytes per class."""
+    """A histogram: number and bytes of requests per class."""
 
     classes: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
     rows: int = 0
     size: int = 0
 
     def add(self, size: int) -> None:
-        """Count one request."""
         found = self.classes.setdefault(int(_STEPS * math.log2(max(1, size))), [0, 0])
         found[0] += 1
         found[1] += size
@@ -59,12 +55,11 @@ class Lengths:
         self.size += size
 
     def means(self) -> Iterable[tuple[int, float]]:
-        """The number of requests of each mean length."""
+        """(Count, mean length) of each class."""
         return ((count, size / count) for count, size in self.classes.values())
 
 
 def input_tokens(lengths: Lengths, seen: Sequence[Seen]) -> Range:
-    """Input tokens of unsent requests."""
     known = sum(row.size * row.attempts for row in seen)
     if not known:
         guess = lengths.size / BYTES_PER_TOKEN
@@ -143,7 +138,7 @@ def _student(freedom: int) -> float:
 
 
 class Throughput(NamedTuple):
-    """Limits on speed: rates per minute (None: unknown), requests at once, seconds of an exchange."""
+    """Rates per minute (None: unknown), requests at once, seconds of an exchange."""
 
     rpm: float | None
     tpm: float | None
@@ -159,7 +154,7 @@ class Duration(NamedTuple):
 
 
 def duration(requests: float, tokens: Range, throughput: Throughput) -> Duration | None:
-    """The time for that many requests and tokens, if bounded."""
+    """Returns None if nothing bounds it."""
     bounds = [_rate_bound("requests per minute", Range(requests, requests, requests), throughput.rpm)]
     bounds.append(_rate_bound("tokens per minute", tokens, throughput.tpm))
     if throughput.seconds is not None:

@@ -30,7 +30,7 @@ class Digests:
         self._make(_SLOTS)
 
     def add(self, digest: int) -> int:
-        """Count one more; returns the count before."""
+        """Returns the count before."""
         place = self._place(digest)
         before = self._counts[place]
         if not self._keys[place]:
@@ -85,7 +85,6 @@ class Ids:
         self._again: tuple[str, int] | None = None
 
     def add(self, row: IntakeRow) -> None:
-        """Note the id of a row that would be sent."""
         if row.key is None or not row.request:
             return
         if self._met.add(hash(row.key) & _64_BITS) and (self._again is None or row.key < self._again[0]):
@@ -113,7 +112,7 @@ class Problems:
         self._named: list[str] = []
 
     def add(self, line: int, reason: str, text: str = "", *, mixed: bool = False, missing: bool = False) -> None:
-        """Note an invalid line, with its `text` if it is not UTF-8."""
+        """`text` is given for a line that is not UTF-8."""
         self.count += 1
         self._missing += missing
         if reason.startswith(rows.NOT_UTF8):
@@ -124,7 +123,7 @@ class Problems:
             self._named.append(f"{self._where(line)}: {reason}")
 
     def refuse(self, name: str, *, skip_invalid: bool) -> None:
-        """Raises InputError with the lines, unless skipped; mixed kinds never are."""
+        """Raises InputError, unless lines are skipped; mixed kinds never are."""
         if not self.count or (skip_invalid and not self.mixed):
             return
         more = [f"… and {self.count - NAMED:,} more"] if self.count > NAMED else []
@@ -145,7 +144,7 @@ class Problems:
 
 
 def report_rows(source: Input, problems: Problems, emit: Emit) -> None:
-    """Emit notices about the input's rows, once all are read."""
+    """Emit notices once all rows are read."""
     if problems.undecoded:
         message = f"{counted(problems.undecoded)} skipped, not UTF-8: try --encoding {problems.guess}"
         emit(Notice(message, time.monotonic()))
@@ -156,7 +155,7 @@ def report_rows(source: Input, problems: Problems, emit: Emit) -> None:
 
 
 def report_input(source: Input, emit: Emit) -> None:
-    """Emit notices about the input as a whole, once it is open."""
+    """Emit notices once the input is open."""
     for what, _, first in source.remarks.all():
         if first is None:
             emit(Notice(what, time.monotonic()))
@@ -175,7 +174,7 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
 ) -> Iterator[IntakeRow]:
     """Each row with its request hash (`digest`); invalid rows are skipped and noted in `problems`.
 
-    Rows must not have the columns `added`. `reduction` splits long texts. Paths are relative to `folder`.
+    Rows must not have the columns `added`. Paths are relative to `folder`.
     """
     taken, may_be_blank, render = frozenset(added), bool(blanks.columns), renderer.render
     for item in source:

@@ -1,7 +1,7 @@
-"""Replies that come after their sender was given up: it was only slow, or its node could not be reached.
+"""Replies that come after their sender was lost: it was only slow, or its node could not be reached.
 
-The journal has such an attempt as one that may have been billed, and its row is on its way again. The reply waits in memory
-until it is known whether that brings an answer: it answers a row that has none by then, else it was paid again.
+The journal has such an attempt as possibly billed, and its row is queued again. The reply waits in memory: it answers
+the row if no other reply does, else it was paid again.
 """
 
 from functools import partial
@@ -19,7 +19,7 @@ from batchrun.replies import ReplyChecker
 
 
 class Late(NamedTuple):
-    """A reply to the attempt of that number, which was charged `charge` when its sender was lost."""
+    """`charge` was made when the sender was lost."""
 
     number: int
     charge: Charge
@@ -29,13 +29,13 @@ class Late(NamedTuple):
 
 
 class LateReplies:
-    """What becomes of them. On the loop of the run."""
+    """On the run's loop."""
 
     def __init__(self, services: RowServices) -> None:
         self._services = services
 
     def expect(self, state: RowState, lost: Lost, checker: ReplyChecker | None) -> None:
-        """The sender of an attempt that is settled was lost: its reply may come."""
+        """Accept a late reply to a settled attempt."""
         attempt = state.attempt
         assert attempt is not None
         assert state.request is not None
@@ -61,7 +61,7 @@ class LateReplies:
             state.late = late
 
     def take(self, state: RowState, late: Late) -> Judged:
-        """It answers its row, which has no other answer and no attempt under way."""
+        """Answer a row that has no other answer and no attempt in flight."""
         state.late = None
         self._record(state, late, wanted=True)
         state.attempts += 1

@@ -28,7 +28,7 @@ class Breaker(Protocol):
 
 
 class Outage:
-    """Watches for outages; `gone` is called when no connection is accepted."""
+    """`gone` is called when no connection is accepted."""
 
     def __init__(self, gate: Gate, client: Client, *, gone: Breaker) -> None:
         self._gate = gate
@@ -38,7 +38,7 @@ class Outage:
         self._loop = asyncio.get_running_loop()
 
     def start(self) -> None:
-        """The provider is down: later requests use new connections."""
+        """Use new connections: the provider is down."""
         self._began = self._loop.time()
         self._client.renew()
 
@@ -48,11 +48,10 @@ class Outage:
         self.start()
 
     def renew(self) -> None:
-        """No request sent since was answered: use new connections again."""
+        """Use new connections again: no request since was answered."""
         self._client.renew()
 
     async def watch(self) -> None:
-        """Check until cancelled."""
         while True:
             await asyncio.sleep(EVERY)
             now, flights = self._loop.time(), self._gate.flights
@@ -91,10 +90,7 @@ _DOUBT = Probing(
 
 
 def probing_of(health: Health) -> Probing | None:
-    """Why only single requests are sent, if so.
-
-    In doubt of a quota the pauses double: the sixth try is past a limit per minute.
-    """
+    """In doubt of a quota the pauses double: the sixth try is past a limit per minute."""
     if health.doubt is not None:
         return Probing(_DOUBT.every * 2**health.doubt_tries, _DOUBT.reason, _DOUBT.message)
     if health.loading_since is not None:

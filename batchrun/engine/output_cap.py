@@ -64,7 +64,6 @@ class _Limited:
         }
 
     def render(self, row: Row) -> Request:
-        """The request of this row. Raises RenderError."""
         request = self._renderer.render(row)
         if request.output_limit is not None:
             return request
@@ -86,7 +85,7 @@ class _Bounded:
         self._seen = False
 
     def render(self, row: Row) -> Request:
-        """The row's request. Raises RenderError, or RefusedError for all rows."""
+        """Raises RenderError, or RefusedError for all rows."""
         request = self._renderer.render(row)
         if not self._seen or request.files:
             try:
@@ -121,7 +120,6 @@ class _Bounded:
 
 
 def unknown_price(named: Named, price: Price | None) -> RenderError:
-    """The error for an unknown price."""
     if price is not None and named.tier is not None and price.standard.output is not None:
         return RenderError(
             f"--max-cost cannot be enforced: the price of model {named.model} in service tier {named.tier} is unknown",

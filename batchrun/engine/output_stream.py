@@ -31,11 +31,10 @@ class ReaderWait:
 
     @property
     def ending(self) -> RunResult:
-        """What ended the wait."""
         return self._ending or RunResult(ExitCode.INTERRUPTED, "interrupted")
 
     def over(self) -> bool:
-        """Whether the wait is over. Thread-safe."""
+        """Thread-safe."""
         ending = self._ending
         hasty = ending is not None and (ending.hasty or ending.exit_code in HASTY)
         return hasty or self._cancelled or (self._alone and ending is not self._before)
@@ -60,7 +59,7 @@ class ReaderWait:
 
 
 class RowsOut:
-    """Writes rows to a stream during the run; a closed pipe stops the run."""
+    """A closed pipe stops the run."""
 
     def __init__(self, prepared: Prepared, stream: BinaryIO, run: Run | None) -> None:
         self.changed = asyncio.Event()

@@ -21,12 +21,11 @@ class UnreadError(OSError):
 
 
 def waited_for() -> bool:
-    """Never ends the wait."""
     return False
 
 
 class Outlet(io.RawIOBase):
-    """Writes into a descriptor, polling `given_up` while there is no room.
+    """Polls `given_up` while there is no room.
 
     Raises UnreadError once it returns true, BrokenPipeError without a reader.
     """
@@ -40,11 +39,9 @@ class Outlet(io.RawIOBase):
             self._room.register(descriptor, select.POLLOUT)
 
     def writable(self) -> bool:
-        """True."""
         return True
 
     def write(self, data: object, /) -> int:
-        """Buffer all data."""
         with memoryview(data) as view:  # pyright: ignore[reportArgumentType]  what the caller has is bytes
             self._held += view
             count = view.nbytes

@@ -38,7 +38,7 @@ class Judgement(NamedTuple):
 
 
 class PostProcessing:
-    """The post-processing of a run, if any. Finished rows return to `queue`; `failed` reports a failed journal."""
+    """Finished rows return to `queue`; `failed` reports a failed journal."""
 
     def __init__(  # noqa: PLR0913  the run's own parts, by name
         self,
@@ -65,7 +65,7 @@ class PostProcessing:
             self._post_queue = post.PostQueue(choices, self._deliver, environ=dict(os.environ), busy=self._report_busy)
 
     async def start(self) -> None:
-        """Start the workers in the background, after joining a cluster. Raises RefusedError."""
+        """Join a cluster and start the workers in the background. Raises RefusedError."""
         if self._post_queue is not None:
             await self._post_queue.join()
             self._post_queue.start()
@@ -73,28 +73,25 @@ class PostProcessing:
     async def put(
         self, state: RowState, judged: Judged, outcome: Outcome, stored: "asyncio.Future[None] | None"
     ) -> bool:
-        """Queue a row, waiting while full; `stored` is its reply's commit. False without post-processing."""
+        """Wait for room; `stored` is the reply's commit. False without post-processing."""
         if self._post_queue is None:
             return False
         await self._post_queue.put(Judgement(state, outcome), item_of(state, judged), stored)
         return True
 
     async def drain(self) -> None:
-        """Wait until the queue is empty or abandoned."""
         if self._post_queue is not None:
             await self._post_queue.drain()
 
     def end_soon(self) -> int:
-        """End soon, leaving the rest to a resume; returns the rows in the queue."""
+        """Leave the rest to a resume; returns the rows in the queue."""
         return 0 if self._post_queue is None else self._post_queue.end_soon()
 
     def abandon(self) -> None:
-        """Drop the queue."""
         if self._post_queue is not None:
             self._post_queue.abandon()
 
     async def close(self) -> None:
-        """Stop the workers."""
         if self._post_queue is not None:
             await self._post_queue.close()
 
@@ -109,7 +106,6 @@ class PostProcessing:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes for the run's summary."""
         return tuple(
             f"{name} is a coroutine function that blocked its event loop for up to {seconds * 1000:.0f} ms: "
             "await slow operations, or make it a plain function"
@@ -138,7 +134,7 @@ class PostProcessing:
 
 
 def choices_of(plan: Plan, secrets: tuple[str, ...]) -> "post.Choices":
-    """The plan's post-processing settings; `secrets` are values that no worker may see."""
+    """`secrets` are values that no worker may see."""
     names = {profile.api_key_env for profile in BUILT_IN.values()} | {plan.api_key_env}
     with contextlib.suppress(RefusedError):  # a file that has changed since the plan was made
         names |= {profile.api_key_env for profile in every_profile()}
@@ -155,7 +151,6 @@ def choices_of(plan: Plan, secrets: tuple[str, ...]) -> "post.Choices":
 
 
 def item_of(state: RowState, judged: Judged) -> Item:
-    """The row's reply as functions receive it."""
     row, reply = state.row, judged.reply
     if reply is None:
         raise ValueError("a row without a reply cannot be post-processed")
@@ -166,7 +161,7 @@ def item_of(state: RowState, judged: Judged) -> Item:
 
 
 def outcome_of(before: Outcome, result: Result, mask: Mask) -> Outcome:
-    """The outcome after post-processing; `mask` removes secrets from a function's errors."""
+    """`mask` removes secrets from a function's errors."""
     if isinstance(result, Failure):
         message, trace = mask.text(result.message), result.trace and mask.text(result.trace)
         return Outcome(State.FAILED, True, result.cause, message, frozenset(), None, post=True, trace=trace)

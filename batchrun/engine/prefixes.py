@@ -1,7 +1,6 @@
 """Orders rows so that requests read shared prefixes from a prompt cache.
 
-A cache is readable once its writer is answered; meanwhile rows of other prefixes are sent. Without others they are sent
-anyway.
+A cache is readable once its writer is answered; meanwhile rows of other prefixes are sent, if there are any.
 """
 
 from collections import Counter, deque
@@ -23,7 +22,7 @@ MOST_SHARED = 3  # Prefixes of a row beside the one that all share: a request ma
 
 
 class Prefix:
-    """A prefix of `end` bytes and the state of its cache. Times are the loop's, in seconds."""
+    """A prefix of `end` bytes and the state of its cache. Loop times in seconds."""
 
     __slots__ = ("__weakref__", "_kept_until", "_seconds", "_writer", "_writing_until", "digest", "end")
 
@@ -42,7 +41,6 @@ class Prefix:
         return more and (self._writer in (None, state) or now >= self._writing_until)
 
     def marked(self, state: "RowState", now: float) -> None:
-        """The request marks it, and writes it where it is not kept."""
         if now >= self._kept_until:
             self._writer, self._writing_until = state, now + WRITE_SECONDS
 
@@ -59,7 +57,7 @@ class Prefix:
 
 
 class Groups:
-    """Groups rows by shared prefixes. On the run's loop, no threads."""
+    """On the run's loop, no threads."""
 
     def __init__(self, renderer: "PromptRenderer", caching: Caching) -> None:
         self._renderer = renderer

@@ -13,7 +13,7 @@ _MOST = 1000
 
 
 class Cuts:
-    """Checks the usage of each reply; reports once."""
+    """Reports once."""
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[int, int, int]] = {}

@@ -11,7 +11,7 @@ _MISSES = 3  # Polls without figures after which the last ones expire, and after
 
 
 class QueueWatch:
-    """Passes a server's queue to the gate of its lane. `server` is its name, empty until it has answered."""
+    """`server` is empty until it has answered."""
 
     def __init__(self, gate: Gate, client: Client) -> None:
         self._gate = gate

@@ -28,16 +28,13 @@ from batchrun.registry import RunFile
 
 
 class Written(NamedTuple):
-    """A request file."""
-
     path: Path
     rows: int
     size: int
 
 
 def write_requests(run: RunFile, folder: Path) -> list[Written]:
-    """Write pending requests as files within the vendor's batch limits; removes outdated ones. Raises StorageError,
-    RefusedError."""
+    """Write files within the vendor's batch limits; removes outdated ones. Raises StorageError, RefusedError."""
     with Reader.open(run.path) as reader, storing(folder):
         plan = plan_from_json(reader.meta.plan)
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +73,7 @@ class _Open:
 
 
 class _Files:
-    """Request files: a row goes into the last one of its endpoint and model with room."""
+    """A row goes into the last file of its endpoint and model with room."""
 
     def __init__(self, plan: Plan, run: str, folder: Path) -> None:
         self._vendor = vendor(plan.dialect, plan.batches)

@@ -40,16 +40,13 @@ EXAMPLES = 3  # Requests kept at least: the first, the longest, the last
 
 
 class Example(NamedTuple):
-    """A rendered request and its line."""
-
     line: int
     request: Request
 
 
 @dataclass(slots=True)
 class RequestStats:
-    """Statistics of the input: valid `rows`, `settled` ones without need of a request; the rest concerns requests to
-    send.
+    """Valid `rows`, `settled` ones without need of a request; the rest concerns requests to send.
 
     `reused` are answered by the run `reuse`; `duplicates` repeat a request. `floor` (prompts) and `ceiling` in
     picodollars, None where unknown. `too_long` exceed the context window, on `lines`.
@@ -136,7 +133,7 @@ def _run_of(plan: Plan, gathered: Gathered) -> RunFile | None:
 
 
 class _Reading:
-    """The whole input, with the `request` of the present row. Raises as `prepare`, partly at the end."""
+    """The whole input, with the present row's `request`. Raises as `prepare`, partly at the end."""
 
     def __init__(self, gathered: Gathered, emit: Emit) -> None:
         self.source, self.plan, self._renderer = opened(gathered, emit)
@@ -289,7 +286,7 @@ def _short(digest: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a run would send; `body_bytes` sums all bodies."""
+    """`body_bytes` sums all bodies."""
 
     plan: Plan
     rows: int

@@ -37,14 +37,13 @@ class Part:
     numbers: "array[int]" = field(default_factory=lambda: array("q"))
 
     def leases(self) -> list[Lease]:
-        """The leases of its rows, of unknown cost."""
+        """Leases of unknown cost."""
         return [Lease(*each, None, 0) for each in zip(self.rows, self.numbers, strict=True)]
 
 
 @dataclass(slots=True)
 class Imported:
-    """Counts of lines: `taken`, `known` (imported before), `late` (row answered already), `foreign`, `cut`
-    (incomplete)."""
+    """Lines: `taken`, `known` (imported before), `late` (row answered already), `foreign`, `cut` (incomplete)."""
 
     parts: list[Part] = field(default_factory=list[Part])
     taken: int = 0
@@ -55,7 +54,6 @@ class Imported:
 
     @property
     def summary(self) -> str:
-        """The counts in a sentence."""
         texts = [f"results of {counted(self.taken)} imported" if self.taken else "nothing new"]
         if self.known:
             texts.append(f"{counted(self.known, 'line')} imported before")
@@ -69,8 +67,7 @@ class Imported:
 
 
 def import_results(run: RunFile, journal: Journal, files: Sequence[str]) -> Imported:
-    """Read result files and copy lines that answer a row, replies first; failed rows with a reply are pending again.
-    Raises RefusedError."""
+    """Copy lines that answer a row, replies first; failed rows with a reply are pending again. Raises RefusedError."""
     paths = [Path(name) for name in files]
     for path in paths:
         try:
@@ -132,7 +129,7 @@ class _Importer:
         self.found.taken += len(wanted)
 
     def _copy(self, each: Completion, standing: Standing, path: Path) -> None:
-        """Copy into the present part; a row in a batch keeps its attempt."""
+        """A row in a batch keeps its attempt."""
         parts = self.found.parts
         if self._stream is None or parts[-1].lines >= MOST:
             self.close()
@@ -170,7 +167,7 @@ def _is_known(each: Completion, text: str, standing: Standing) -> bool:
 
 
 def _is_wanted(each: Completion, standing: Standing) -> bool:
-    """Whether a row lacks this answer; failed rows lack only a reply."""
+    """Failed rows lack only a reply."""
     if standing.state in _ANSWERED:
         return False
     return standing.state is not State.FAILED or each.came is Came.REPLY

@@ -1,5 +1,4 @@
-"""Pages of a batch's results; large ones are read and judged by a process of its own (`result_reader`), while this one
-stores earlier pages. What the process does not read is read here."""
+"""Pages of a batch's results. A process of its own (`result_reader`) reads and judges large ones."""
 
 import contextlib
 import json
@@ -21,13 +20,13 @@ LARGE = 10_000  # Rows of a batch that are worth the process
 
 
 class ReaderProcess:
-    """The process, started when first needed. Its calls block."""
+    """Started when first needed. Its calls block."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it if it is not running (a third of a second)."""
+        """Takes a third of a second unless it is running."""
         if self._process is None:
             with contextlib.suppress(OSError):
                 self._process = subprocess.Popen(
@@ -40,7 +39,6 @@ class ReaderProcess:
                 )
 
     def submit(self, work: dict[str, Any]) -> None:
-        """Submit files to be read."""
         self.start()
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
@@ -59,7 +57,7 @@ class ReaderProcess:
         return None
 
     def end(self) -> None:
-        """End it; a pending `next` returns None."""
+        """A pending `next` returns None."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -70,8 +68,7 @@ class ReaderProcess:
 
 
 class ResultPages:
-    """Pages of results, read by the process if there is a `reader` for it, here otherwise or where the process ends
-    early. Blocks."""
+    """Read here without a `reader`, or if the process ends early. Blocks."""
 
     def __init__(self, results: Results, process: ReaderProcess, reader: ReplyReader | None) -> None:
         self._process = process
@@ -117,7 +114,7 @@ class ResultPages:
         return None if page is None else Page(columns(Answers, page.read), page.others)
 
     def close(self) -> None:
-        """Stop reading; a process with work left is ended."""
+        """End a process with work left."""
         self._closed = True
         if not self._done:
             self._process.end()

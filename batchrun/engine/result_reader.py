@@ -1,7 +1,7 @@
 """The process that reads large results and judges their replies (`result_pages`).
 
 `python -m batchrun.engine.result_reader` takes work as lines of JSON, writes pages to standard output and ends with its
-parent; it has no key, settings or journal. Its imports are its start: a tenth of a second.
+parent; it has no key, settings or journal. Few imports: they are a tenth of a second of its start.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ class ReplyReader:
     """Reads replies that are accepted as they are, without a flag.
 
     Their requests share `limit` (output tokens) and `inputs` (prompts each); `extra` picodollars are charged beyond
-    `rates`. `standard`: their usage has to be stated, and to have none but the standard rates.
+    `rates`.
     """
 
     endpoint: Endpoint
@@ -48,7 +48,7 @@ class ReplyReader:
     standard: bool = False
 
     def __call__(self, seq: int, number: int, body: bytes, data: Any) -> Line | None:
-        """The line of a reply; None where more is to decide."""
+        """Returns None where more is to decide."""
         try:
             reply = replies.read(self.endpoint, body, self.limit, self.inputs, data)
             if isinstance(reply, Defect) or reply.flags or (self.standard and not _is_standard(reply.usage)):
@@ -75,13 +75,12 @@ class ReplyReader:
         return seq, number, value, whole, given, made, cached, thought, kept, cost, sums, read, wrote, out, rest, text
 
     def as_json(self) -> dict[str, Any]:
-        """What another process needs to read as this one, without a checker."""
+        """For another process; without the checker."""
         names = ("endpoint", "limit", "inputs", "rates", "extra")
         return {name: getattr(self, name) for name in names}
 
     @classmethod
     def of(cls, work: dict[str, Any]) -> "ReplyReader":
-        """The reader that `as_json` describes."""
         rates = None if work["rates"] is None else Rates.from_json(work["rates"])
         return cls(Endpoint(work["endpoint"]), work["limit"], work["inputs"], None, rates, work["extra"])
 

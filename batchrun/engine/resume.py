@@ -33,7 +33,7 @@ def prepare_resume(  # noqa: PLR0913  what is to be sent again, each by name
     chosen: str | None = None,
     done: bool = False,
 ) -> tuple[Prepared, Gathered]:
-    """A journaled run, locked, with failed rows pending again.
+    """Open and lock a journaled run, with failed rows pending again.
 
     `failed`: also permanent ones; `cause`: of one cause; `only`: just these positions; `chosen`: named by the user;
     `done`: also finished ones. Raises RefusedError, BusyError, StorageError.
@@ -92,8 +92,7 @@ def _leave_out_changed(prepared: Prepared) -> None:
 
 
 def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathered]:
-    """A journaled run, locked, whose replies go through the functions of `flags`, journaled for `resume`. Raises as
-    `prepare_resume`."""
+    """Prepare replies for the functions of `flags`, which are journaled. Raises as `prepare_resume`."""
     with ExitStack() as undo:
         prepared, gathered = _opened(reference, flags, undo)
         journal = prepared.journal
@@ -106,7 +105,7 @@ def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathe
 
 
 def prepare_import(reference: str, flags: dict[str, Any], files: Sequence[str]) -> tuple[Prepared, Gathered]:
-    """A journaled run, locked, that imports result files at batch prices. Raises as `prepare_resume`."""
+    """Import result files at batch prices. Raises as `prepare_resume`."""
     with ExitStack() as undo:
         prepared, gathered = _opened(reference, flags, undo)
         prepared.plan = replace(prepared.plan, batch=True)

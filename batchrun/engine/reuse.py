@@ -12,7 +12,7 @@ from batchrun.registry import RunFile
 
 
 def reused_run(settings: Settings, plan: Plan) -> RunFile | None:
-    """The run that the settings name. Raises RefusedError where its replies may differ, StorageError."""
+    """Raises RefusedError where its replies may differ, StorageError."""
     if settings.reuse is None:
         return None
     other = registry.find(settings.reuse, settings.runs_dir)
@@ -71,6 +71,5 @@ def take_replies(journal: Journal, other: RunFile | None, plan: Plan) -> str | N
 
 
 def taken_over(count: int, run: str) -> str:
-    """A sentence with the number of rows that another run answers."""
     rows = "1 row gets its reply" if count == 1 else f"{count:,} rows get their replies"
     return f"{rows} from run {run}, without a call"

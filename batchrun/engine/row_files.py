@@ -26,7 +26,6 @@ class LeftOut:
         return len(self._rows)
 
     def add(self, row: Pending, why: str) -> None:
-        """Leave a row out, once."""
         if row.seq not in self._rows and len(self._named) < NAMED:
             self._named.append(f"line {row.line}: {why}")
         self._rows.add(row.seq)
@@ -39,7 +38,6 @@ class LeftOut:
 
     @property
     def text(self) -> str:
-        """Their number as text."""
         return f"{counted(len(self))} cannot be sent, and {'stays' if len(self) == 1 else 'stay'} pending"
 
     @property
@@ -55,7 +53,7 @@ def restored(row: Pending, folder: Path, parse: Callable[[int, str | None, str],
 
 
 async def with_content(request: Request) -> Request:
-    """The request with its files' content, read in a thread. Raises media.ChangedError."""
+    """Reads files in a thread. Raises media.ChangedError."""
     fill = media.form if request.endpoint is Endpoint.TRANSCRIPTIONS else media.filled
     return request._replace(body=await asyncio.to_thread(fill, request.body, request.files))
 
@@ -103,7 +101,6 @@ def changed(journal: Journal) -> Iterator[tuple[Pending, str]]:
 
 
 def pending_positions(journal: Journal) -> Iterator[int]:
-    """Input positions of the pending rows."""
     return (row.position for row in _pending(journal))
 
 

@@ -25,8 +25,6 @@ from batchrun.retry import AskAgain, Done, GiveUp, Next, RetryIn, StopRun, Verdi
 
 
 class Source(Enum):
-    """Where a completion comes from."""
-
     LIVE = auto()  # An exchange of its own
     KEPT = auto()  # A reply in the journal, or of an equal request
     UNSENDING = auto()  # The same in a run that sends nothing: rows whose reply is not accepted are left as they are
@@ -34,8 +32,6 @@ class Source(Enum):
 
 
 class Unsent(Enum):
-    """Why an attempt was not sent."""
-
     HANDED_BACK = auto()  # Its lane takes no rows now
     TOO_LARGE = auto()  # Larger than a limit of its lane
     FILE_CHANGED = auto()
@@ -43,8 +39,6 @@ class Unsent(Enum):
 
 
 class Step(Enum):
-    """What is done with a row."""
-
     SEND = auto()
     JUDGE = auto()
     PUT_TOGETHER = auto()
@@ -65,7 +59,7 @@ class Step(Enum):
 
 
 class Guard(Enum):
-    """A condition of a step, evaluated only when needed."""
+    """Evaluated only when needed."""
 
     POSTS = auto()  # There is post-processing
     CUT_OFF = auto()  # Its reply was cut off, and its text can be divided
@@ -117,7 +111,7 @@ NEXT: dict[tuple[type[Verdict] | Unsent | Came, Source], tuple[_Guarded, ...]] =
 
 
 def first_step(state: RowState, *, reduces: bool) -> Step:
-    """A row's first step; `reduces`: its parts go into a request."""
+    """`reduces`: its parts go into a request."""
     if state.shared_outcome is not None:
         return Step.FINISH
     row = state.row
@@ -130,7 +124,6 @@ def first_step(state: RowState, *, reduces: bool) -> Step:
 
 
 def next_step(came: type[Verdict] | Unsent | Came, source: Source, holds: Callable[[Guard], bool]) -> Step:
-    """The step after a completion: the first whose guard holds."""
     for guard, step in NEXT[came, source]:
         if guard is None or holds(guard):
             return step

@@ -117,7 +117,6 @@ class Run:
         return pages
 
     async def run(self) -> RunResult:
-        """Send until every row has its outcome or something ends the run."""
         gc.freeze()  # what is there now lives as long as the run, and each full collection of it would take 50 ms
         beside = [each for lane in self._pool.lanes for each in (lane.outage, lane.queue) if each is not None]
         side = [self._loop.create_task(work) for work in (self._watch(), *(each.watch() for each in beside))]
@@ -275,32 +274,26 @@ class Run:
 
     @property
     def ending(self) -> RunResult | None:
-        """What stopped the run, if anything has."""
         return self._ending
 
     def pause(self) -> None:
-        """Send nothing until `resume`."""
         self.paused = True
         self._pool.pause()
 
     def resume(self) -> None:
-        """Send again."""
         self.paused = False
         self._pool.resume()
 
     def change(self, limits: Limits) -> None:
-        """Apply other limits."""
         self._pool.change(limits)
         self._start_workers()
 
     @property
     def view(self) -> GateView:
-        """The gates of all lanes, as one."""
         return self._pool.view()
 
     @property
     def in_flight(self) -> int:
-        """Requests that were sent and have no answer."""
         return self._runner.in_flight
 
     @property
@@ -310,7 +303,7 @@ class Run:
 
     @property
     def limits(self) -> Limits:
-        """The limits that the user has set."""
+        """The user's."""
         return self._pool.limits
 
     def _start_workers(self) -> None:

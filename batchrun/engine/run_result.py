@@ -6,7 +6,7 @@ from batchrun.errors import ExitCode
 
 
 class RunResult(NamedTuple):
-    """Why the run is over. A `hasty` end writes no output; `left_out` rows lack files."""
+    """A `hasty` end writes no output; `left_out` rows lack files."""
 
     exit_code: ExitCode
     message: str | None = None

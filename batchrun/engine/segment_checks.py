@@ -17,12 +17,12 @@ from batchrun.replies import Checker, Complaint
 
 _DEFAULT = ("not-empty", "placeholders", "markup", "blanks")
 NUMBERS = Flag.NUMBERS
-"""The check that only sets a flag, unless in `--fail-on`: a translation may spell numbers in words."""
+"""Only sets a flag, unless in `--fail-on`: a translation may spell numbers in words."""
 FIT = "fit"  # The name of the check that a text does not damage its document
 
 
 class RowChecks:
-    """Makes the checker of each row; `schema` is the prompt's."""
+    """`schema` is the prompt's."""
 
     def __init__(self, plan: Plan, schema: Checker | None) -> None:
         self._document = is_document(plan.input_format)
@@ -35,7 +35,6 @@ class RowChecks:
         self._language = plan.target_language
 
     def of(self, row: Pending) -> "SegmentChecker":
-        """The checker of one row."""
         fields = cast("dict[str, Any]", orjson.loads(row.text))
         return SegmentChecker(self, fields)
 
@@ -113,7 +112,6 @@ class SegmentChecker:
         self.flags: frozenset[Flag] = frozenset()
 
     def check(self, text: str) -> Any | Complaint:
-        """The value of the reply, or a Complaint."""
         value = self._checks.judge(self._fields, text)
         if not isinstance(value, Complaint):
             self.flags = self._checks.flags(self._fields, value)
@@ -121,7 +119,6 @@ class SegmentChecker:
 
 
 def row_checks(plan: Plan, schema: Checker | None) -> "RowChecks | Checker | None":
-    """The checker of a plan's replies."""
     return RowChecks(plan, schema) if is_document(plan.input_format) or named(plan) else schema
 
 

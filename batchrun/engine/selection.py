@@ -71,8 +71,7 @@ def cause_of(reader: Reader, name: str) -> str:
 
 
 def positions_of(reader: Reader, rows: str) -> tuple[int, ...]:
-    """Positions of rows named in a file (an id, line number or JSON object per line) or a comma-separated list. Raises
-    RefusedError."""
+    """Rows named in a file (an id, line number or JSON object per line) or a comma-separated list. Raises RefusedError."""
     names = list(_names_in(Path(rows), reader)) if Path(rows).is_file() else [each.strip() for each in rows.split(",")]
     found = {record_of(reader, name).position for name in names if name}
     if not found:

@@ -24,7 +24,7 @@ NOT_TAKEN = (400, 422)
 
 
 def groups_of(plan: Plan) -> Groups | None:
-    """Groups rows whose requests share a prefix; None where no two can."""
+    """None where no two rows can share a prefix."""
     found = sharing_of(plan, prompt_of(plan))
     return None if found is None or found[0].variables < 2 else Groups(*found)
 
@@ -37,10 +37,7 @@ def refused_member(answer: Answer, added: Iterable[str], *, marked: bool) -> str
 
 
 class Sending:
-    """Changes requests as they are sent.
-
-    `rows_left` are not in progress; `as_rendered`: prefixes end where they did when rendered.
-    """
+    """`rows_left` are not in progress; `as_rendered`: prefixes end where they did when rendered."""
 
     def __init__(self, plan: Plan, *, emit: Emit, rows_left: Callable[[], int], as_rendered: bool = True) -> None:
         self.tiers = Tiers(plan, emit=emit, rows_left=rows_left)
@@ -64,7 +61,6 @@ class Sending:
             self._marks_all = self._prefix is not None or bool(self._members)
 
     def sent(self, state: RowState, request: Request) -> Request:
-        """The row's request as it is sent now."""
         if state.marks or state.added:
             state.marks, state.added = (), frozenset()
         if self._caching is not None and (self._marks_all or state.shared):

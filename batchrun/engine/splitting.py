@@ -18,7 +18,7 @@ from batchrun.rows import restore
 
 
 def pieces_of(plan: Plan, renderer: Renderer, row: Pending, digest: str) -> list[IntakeRow]:
-    """The rows of a text's pieces; empty if it cannot be divided."""
+    """Empty if the text cannot be divided."""
     if plan.split is None or plan.output_fields or row.target is not None:
         return []
     pieces: list[IntakeRow] = []

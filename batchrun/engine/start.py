@@ -51,7 +51,7 @@ class Prepared:
     """A run that can start; `close` it.
 
     `only` are positions to send; `left_out` rows lack files; `tried` writes no output; `made`: created by this command;
-    `news` is reported at the start.
+    `notice` is reported at the start.
     """
 
     run: RunFile
@@ -70,7 +70,6 @@ class Prepared:
     parts: Sequence[Part] = ()
 
     def close(self, exit_code: int | None = None) -> None:
-        """Close the journal and unlock the run."""
         self.journal.close(exit_code)
         self.lock.release()
 
@@ -144,7 +143,7 @@ def restrict(prepared: Prepared, only: Sequence[int] | None) -> None:
 
 
 def open_input(gathered: Gathered, directory: Path, prompt: Prompt | None, always: ExitStack) -> Input:
-    """The input; a stream is spooled beside the journals."""
+    """A stream is spooled beside the journals."""
     settings = gathered.settings
     if (found := open_documents(settings)) is not None:
         return found
@@ -163,7 +162,7 @@ def _open_rows(settings: Settings, name: str, prompt: Prompt | None, spool: Path
 
 
 def planned(gathered: Gathered, source: Input, prompt: Prompt | None, emit: Emit) -> Plan:
-    """The plan for this input. Raises RefusedError."""
+    """Raises RefusedError."""
     plan = resolve(gathered, facts_of(gathered.settings.input or STREAM, source), prompt)
     if prompt is not None and source.kind is Kind.ROWS:
         check_rows_used(gathered.settings, source, prompt)
@@ -196,8 +195,7 @@ def check_batched(plan: Plan) -> None:
 
 
 def _under_earlier_name(plan: Plan, settings: Settings, emit: Emit) -> Plan:
-    """The plan with the earlier default output name (`.jsonl`) if a run has it, so that paid rows are not resent.
-    Raises StorageError."""
+    """The plan with the earlier default output name (`.jsonl`) if a run has it, so that paid rows are not resent."""
     if settings.output is not None or settings.format is not None or settings.fresh:
         return plan
     if plan.output_format != default_format(plan.kind, plan.input_format) or plan.output_format == "jsonl":
@@ -218,12 +216,12 @@ def _under_earlier_name(plan: Plan, settings: Settings, emit: Emit) -> Plan:
 
 
 def renderer_of(plan: Plan, prompt: Prompt | None) -> Renderer:
-    """The plan's renderer, with output caps where the budget needs them."""
+    """With output caps where the budget needs them."""
     return with_known_worst_case(plain_renderer(plan, prompt), plan)
 
 
 def simulator_of(plan: Plan, gathered: Gathered) -> "sim.Settings | None":
-    """The embedded provider's settings, if used. Raises RefusedError."""
+    """Raises RefusedError."""
     if not plan.simulated:
         return None
     from batchrun import sim  # noqa: PLC0415  only a simulated run pays for it
@@ -232,7 +230,6 @@ def simulator_of(plan: Plan, gathered: Gathered) -> "sim.Settings | None":
 
 
 def checker_of(plan: Plan, prompt: Prompt | None) -> Checker | RowChecks | None:
-    """What replies are checked against."""
     return row_checks(plan, None if prompt is None or prompt.outputs is None else checker(prompt.outputs))
 
 

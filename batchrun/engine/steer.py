@@ -16,8 +16,6 @@ STOPPED = RunResult(ExitCode.INTERRUPTED, "requested by `batchrun steer`")
 
 
 def handler(prepared: Prepared, run: Run) -> Handler:
-    """The function that performs requests on this run."""
-
     def limits(request: Mapping[str, Any]) -> None:
         run.change(limits_with(run.limits, request))
 
@@ -46,7 +44,7 @@ def handler(prepared: Prepared, run: Run) -> Handler:
 
 
 def limits_with(now: Limits, request: Mapping[str, Any]) -> Limits:
-    """The limits changed by a request; a null rate removes the user's. Raises ValueError."""
+    """A null rate removes the user's. Raises ValueError."""
     named = {name: request[name] for name in LIMITS if name in request}
     if not named or named.get("concurrency", 1) is None:
         raise ValueError(f"limits takes {', '.join(LIMITS)}; only the rates may be null")
@@ -64,7 +62,7 @@ def limits_with(now: Limits, request: Mapping[str, Any]) -> Limits:
 
 
 def status_of(prepared: Prepared, run: Run) -> dict[str, Any]:
-    """The run's status; docs/operation.md describes the fields."""
+    """docs/operation.md describes the fields."""
     totals, view, limits = prepared.journal.totals, run.view, run.limits
     state = "stopping" if run.ending is not None else "paused" if run.paused else "running"
     return {

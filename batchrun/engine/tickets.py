@@ -12,7 +12,7 @@ from batchrun.models import Ticket
 
 
 class Tickets:
-    """All tickets by number; those in state `carried` are advanced, `most` rows in a new one."""
+    """Those in state `carried` are advanced; `most` rows in a new one."""
 
     def __init__(
         self, executor: BatchExecutor, journal: Journal, emit: Emit, most: int, carried: frozenset[State] = OPEN
@@ -33,12 +33,11 @@ class Tickets:
 
     @property
     def open(self) -> list[Ticket]:
-        """Tickets to be advanced, in order."""
+        """Tickets to be advanced."""
         return [ticket for ticket in self._all.values() if ticket.state in self._carried]
 
     @property
     def all(self) -> list[Ticket]:
-        """All tickets, in order."""
         return list(self._all.values())
 
     @property
@@ -47,17 +46,14 @@ class Tickets:
         return bool(self._all)
 
     def new_id(self) -> int:
-        """Reserve the number of a new ticket."""
         self._last_id = max([self._last_id, *self._all]) + 1
         return self._last_id
 
     def new_chunk(self) -> int:
-        """Reserve the number of a new chunk."""
         self._last_chunk = max([self._last_chunk, *(ticket.chunk for ticket in self._all.values())]) + 1
         return self._last_chunk
 
     def get(self, number: int) -> Ticket:
-        """The ticket's present state."""
         return self._all[number]
 
     def duplicates_of(self, ticket: Ticket) -> list[Ticket]:
@@ -65,7 +61,7 @@ class Tickets:
         return [other for other in self.open if main_of(other) == ticket.id]
 
     async def put(self, *tickets: Ticket) -> None:
-        """Commit tickets together, and emit their events."""
+        """Commit tickets together, then emit."""
         for done in [self._journal.put_ticket(ticket) for ticket in tickets]:
             await done
         for ticket in tickets:
@@ -89,7 +85,6 @@ class Tickets:
         self.wake()
 
     def wake(self) -> None:
-        """Wake all that wait for a ticket."""
         self.changed.set()
         self.advanced.set()
 

@@ -36,7 +36,7 @@ class Tier(NamedTuple):
 
 
 def tier_of(name: str, dialect: str) -> Tier:
-    """The tier of that name, from the table `tiers` for a dialect."""
+    """From the table `tiers`."""
     known: Mapping[str, Any] = table("tiers")
     line: Mapping[str, Any] = {**known[ANY].get(name, {}), **known.get(dialect, {}).get(name, {})}
     body: Mapping[str, Any] = line.get("body", {"service_tier": name})
@@ -45,7 +45,7 @@ def tier_of(name: str, dialect: str) -> Tier:
 
 
 def tiers_of(plan: Plan) -> dict[str, Tier]:
-    """The tiers that a plan names, the preferred one first."""
+    """The preferred tier first."""
     return {name: tier_of(name, plan.dialect) for name in plan.tier}
 
 
@@ -59,7 +59,7 @@ def in_danger(seconds: float, rows: int, took: float, concurrency: int, rpm: flo
 
 @dataclass(slots=True)
 class _Status:
-    """A tier's status. Unless `open`, it is probed from `until` on; without capacity `since`. The loop's times."""
+    """Unless `open`, a tier is probed from `until` on; without capacity `since`. Loop times."""
 
     off: bool = False
     open: bool = False
@@ -70,7 +70,7 @@ class _Status:
 
 
 class Tiers:
-    """Chooses the tier of each row; `clock` gives Unix seconds."""
+    """`clock` gives Unix seconds."""
 
     def __init__(
         self, plan: Plan, *, emit: Emit, rows_left: Callable[[], int], clock: Callable[[], float] = time.time
@@ -129,7 +129,7 @@ class Tiers:
         return min(known, default=math.inf) + self._plan.tier_patience
 
     async def _wait(self, state: RowState, status: _Status, *, last: bool) -> None:
-        """Wait for a probe or the end of the row's patience."""
+        """Wait for a probe, or until the row takes the next tier."""
         now = self._loop.time()
         if state.tier_since is None:
             state.tier_since = now
@@ -146,7 +146,7 @@ class Tiers:
             return
 
     def receive(self, state: RowState, answer: Answer, seconds: float) -> float | None:
-        """Update the tier; returns the seconds without capacity, if any."""
+        """Returns the seconds without capacity, if any."""
         status = self._statuses.get(state.tier or "")
         if status is None:
             return None
@@ -195,16 +195,13 @@ class Tiers:
         return all(self._statuses[other].off for other in names[names.index(name) + 1 :])
 
     def has_another(self, state: RowState) -> bool:
-        """Whether a tier after the row's is available."""
         return state.tier in self._statuses and not self._is_last(state.tier)
 
     def report_off(self, state: RowState) -> None:
-        """Report that a tier is off."""
         message = f"the model is not offered in service tier {state.tier}: rows use the next tier"
         self._emit(Notice(message, self._loop.time()))
 
     def close(self) -> None:
-        """Wake all waiting rows: the run stops."""
         self._closed = True
         self._wake()
 
