@@ -107,7 +107,7 @@ def first_fence(text: str) -> str | None:
 
 
 def blocks(text: str, *, loose: bool = False) -> list[Block]:
-    """The outermost stretches in brackets that JSON may begin with (`loose`: all); an unclosed one takes the rest."""
+    """The outermost in brackets that JSON may begin with (`loose`: all); an unclosed one takes the rest."""
     found: list[Block] = []
     at = 0
     while opening := (_ANY_OPENING if loose else _OPENING).search(text, at):

@@ -270,7 +270,7 @@ class Fold:
         self._lanes = {name: self._lanes.get(name) or LaneProgress(name) for name in event.lanes}
 
     def _on_recorded(self, event: Recorded) -> None:
-        """All as this session's: a journal alone does not separate sessions."""
+        # All counts as this session's: a journal alone does not separate sessions.
         totals = event.totals
         self._before, self._here = Totals(), Account(totals)
         self._here.unknown = 0 if event.alive else totals.unknown
@@ -342,7 +342,7 @@ class Fold:
         self._waiting = event if isinstance(event, Waiting) else None
 
     def _on_end(self, event: RunEnded) -> None:
-        """The journal's totals replace the counted ones."""
+        # The journal's totals replace the counted ones.
         self._ended = event
         self._before, self._in_batches = event.totals, event.totals.in_batches
         self._waiting = self._post = None

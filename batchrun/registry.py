@@ -122,7 +122,7 @@ def of_output(output: Path, directory: Path) -> RunFile | None:
 
 
 def refuse_damaged(output: Path, directory: Path) -> None:
-    """Raises StorageError if a damaged journal may be this output's, as its replies were paid."""
+    """Raises StorageError if a damaged journal may be this output's."""
     wanted = output.resolve()
     for path, error in unreadable(directory).items():
         named = _output_of_damaged(path)
@@ -139,10 +139,7 @@ def _output_of_damaged(path: Path) -> str | None:
 
 
 def find(reference: str, runs_dir: str | None) -> RunFile:
-    """By an id, its unique beginning, an output file, or `last`.
-
-    Raises RefusedError for none or several; StorageError if its journal is damaged.
-    """
+    """By an id, its unique beginning, an output file, or `last`. Raises RefusedError, StorageError."""
     directory = directory_for(STREAM, runs_dir)
     if os.sep in reference or Path(reference).suffix:
         found = of_output(Path(reference), directory_for(reference, runs_dir))
@@ -179,7 +176,7 @@ def find(reference: str, runs_dir: str | None) -> RunFile:
 
 
 def journal_of(reference: str, runs_dir: str | None) -> Path:
-    """The journal, whole or damaged. Raises RefusedError for none or several."""
+    """Also a damaged one. Raises RefusedError."""
     try:
         return find(reference, runs_dir).path
     except DamagedError as error:
@@ -201,13 +198,13 @@ def summary(run: RunFile) -> Summary:
 
 
 def summaries(directory: Path) -> list[Summary]:
-    """Newest first, without those that another process deletes meanwhile."""
+    """Newest first."""
     found = map(summary, listing(directory))
     return [each for each in found if each.damage is None or os.path.lexists(each.run.path)]
 
 
 def ended_before(when: float, directory: Path) -> list[RunFile]:
-    """Runs without a working process whose last session ended, or began, before this Unix time."""
+    """By their last session, without a working process; `when` in Unix time."""
     found: list[RunFile] = []
     for each in summaries(directory):
         last = each.sessions[-1] if each.sessions else None
@@ -218,7 +215,7 @@ def ended_before(when: float, directory: Path) -> list[RunFile]:
 
 
 def _holder(path: Path) -> str | None:
-    """Takes the run's lock briefly."""
+    # The run's lock is taken briefly.
     if not path.with_suffix(".lock").exists():
         return None
     try:
@@ -229,10 +226,7 @@ def _holder(path: Path) -> str | None:
 
 
 def remove(run: RunFile) -> None:
-    """Delete a run's journal; its output stays.
-
-    Raises BusyError while a process works on it, RefusedError while it has batches.
-    """
+    """Its output stays. Raises BusyError, or RefusedError while it has batches."""
     with held(run.path) as lock:
         refuse_in_batches(run)
         journal.delete(run.path)
@@ -247,7 +241,7 @@ def batch_folder(run: RunFile) -> Path:
 
 
 def refuse_in_batches(run: RunFile) -> None:
-    """Raises RefusedError for rows in batches, whose paid results would be lost."""
+    """Raises RefusedError: paid results would be lost."""
     count = summary(run).totals.in_batches
     if count:
         raise RefusedError(
@@ -258,7 +252,7 @@ def refuse_in_batches(run: RunFile) -> None:
 
 @contextmanager
 def choosing(directory: Path) -> Generator[None]:
-    """Two commands must not make two runs."""
+    # Two commands must not make two runs.
     choice = _locked_within(directory / "registry.db", _CHOOSING_SECONDS)
     try:
         yield

@@ -36,10 +36,7 @@ def found(address: str) -> str:
 
 
 def check_address(address: str) -> None:
-    """Raises RefusedError if Ray is not installed, or no cluster's head, which uses gRPC, listens there.
-
-    Ray itself would try for minutes.
-    """
+    """Raises RefusedError if Ray is not installed, or no cluster's head, which uses gRPC, listens there."""
     if importlib.util.find_spec("ray") is None:
         raise RefusedError(
             'a Ray cluster needs ray (the extra "ray"), which is not installed.',

@@ -67,7 +67,7 @@ class _Budget:
         self._files = 0
 
     def copy(self, source: Path, target: Path) -> None:
-        """Journals are left out."""
+        # Journals are left out.
         self._files += 1
         self._bytes += source.stat().st_size
         if self._files > MOST or self._bytes > LARGEST:

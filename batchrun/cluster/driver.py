@@ -34,7 +34,7 @@ class Node(NamedTuple):
 
 
 class ActorLostError(Exception):
-    """`by_node`: its node is gone, so no row caused it; `unavailable`: it and its call may go on."""
+    """`by_node`: no row caused it; `unavailable`: it and its call may go on."""
 
     def __init__(self, message: str, *, by_node: bool, unavailable: bool = False) -> None:
         super().__init__(message)
@@ -48,7 +48,7 @@ class DriverLostError(ActorLostError):
 
 
 class DriverProcess:
-    """The caller numbers actors, each number once. After its end calls raise DriverLostError."""
+    """Actors are numbered by the caller. After its end calls raise DriverLostError."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str], loop: asyncio.AbstractEventLoop) -> None:
         """`folder` is removed at the end; `environ` must hold no secret."""

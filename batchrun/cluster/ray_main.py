@@ -37,7 +37,7 @@ class Operations:
         self._nodes: dict[int, str] = {}
 
     async def join(self, address: str, folder: str) -> None:
-        """Off the main thread, where Ray would take over SIGTERM."""
+        # Ray would take over SIGTERM on the main thread.
         await asyncio.to_thread(
             _ray.init,
             address=address,
@@ -92,7 +92,7 @@ class Operations:
 
 
 async def _refuses(host: str, port: int) -> bool:
-    """A time-out may only be slow."""
+    # A time-out may only be slow.
     try:
         async with asyncio.timeout(_CONNECT):
             _, writer = await asyncio.open_connection(host, port)
@@ -151,7 +151,7 @@ def _read(
 
 
 def main() -> NoReturn:
-    """Anything printed goes to standard error."""
+    # Anything printed goes to standard error.
     orders, answers = sys.stdin.buffer, open(os.dup(1), "wb")  # noqa: SIM115  it is open as long as the process
     os.dup2(2, 1)
     asyncio.run(_serve(orders, answers))

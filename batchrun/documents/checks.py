@@ -154,7 +154,7 @@ def _tags(text: str) -> Counter[str]:
 
 
 def _entities(source: str, target: str) -> str | None:
-    """Entities may become characters; new ones are errors in a text without any."""
+    # Entities may become characters; new ones are errors in a text without any.
     if not _ENTITY.search(target):
         return None
     known = {*_ENTITY.findall(source)}

@@ -59,9 +59,9 @@ class Entry(NamedTuple):
 
 
 class Document:
-    """Raises DocumentError, at the latest when read, for a wrong encoding.
+    """`encoding` applies if the file states none and is not UTF-8.
 
-    `encoding` applies if the file states none and is not UTF-8.
+    Raises DocumentError, at the latest when read, for a wrong encoding.
     """
 
     def __init__(
@@ -89,10 +89,7 @@ class Document:
             self._whole = content
 
     def entries(self) -> Iterator[Entry]:
-        """Names are ids, or hashes where an id is only a position, numbered if repeated.
-
-        Raises DocumentError.
-        """
+        """Names are ids, or hashes where an id is only a position. Raises DocumentError."""
         window = self._window()
         return cast("Iterator[Entry]", self._entries(window, self._reader(window)))
 
@@ -136,9 +133,9 @@ class Document:
         return misfit(segment.kind, segment.text, value) or unwritable(value, self.encoding)
 
     def written(self, values: Iterable[tuple[str, Value]], *, trimmed: bool = False) -> Iterator[bytes]:
-        """The document with segments replaced; names are in document order. Raises DocumentError.
+        """Segments are replaced in document order; `trimmed` restores blanks around source texts.
 
-        `trimmed` restores the blanks around source texts.
+        Raises DocumentError.
         """
         pieces = self._spliced(iter(values), trimmed=trimmed)
         if not self._xml:
@@ -190,7 +187,7 @@ def unwritable(value: str, encoding: str | None) -> str | None:
 
 
 def encoding_of(format: str, data: bytes, chosen: str | None = None) -> str:
-    """The codec that round-trips the bytes; what the file states wins."""
+    """A codec that round-trips; what the file states wins."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16-le" if data[:1] == b"\xff" else "utf-16-be"
     if format == "po" and (stated := _CHARSET.search(data)) is not None and stated[1] != b"CHARSET":
@@ -309,7 +306,7 @@ class Names:
         return name
 
     def _grow(self) -> None:
-        """From behind a free slot, so that probe sequences move in order."""
+        # Entries are moved from behind a free slot, so that probe sequences stay in order.
         table, before = self._table, self._mask
         slots = max(2 * len(table), _MANY)
         for _ in range(len(table), slots, _FEW):

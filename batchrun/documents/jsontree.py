@@ -206,7 +206,7 @@ def _form(parent: str, key: str, named: int, segment: Segment) -> _Form | None:
 
 
 def _id(parent: str, key: str | None, text: str, *, positional: bool) -> str:
-    """A hash replaces an array position."""
+    # A hash replaces an array position.
     path = parent if key is None else f"{parent}/{pointer_part(key)}"
     return f"{path}~{text_hash(text)}" if positional else path
 

@@ -98,7 +98,7 @@ class Markdown(Format):
 
 
 def _with_bars(text: str) -> str:
-    """The parser removes the backslash before each bar."""
+    # The parser removes the backslash before each bar.
     return text.replace("|", "\\|")
 
 
@@ -109,7 +109,7 @@ def shape(text: str) -> list[str]:
 
 @cache
 def _parser() -> Any:
-    """Inline text is not parsed."""
+    # Inline text is not parsed.
     parser = MarkdownIt("commonmark").enable("table")
     parser.core.ruler.enableOnly(["normalize", "block"])
     return parser

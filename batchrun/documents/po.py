@@ -51,7 +51,7 @@ class Catalog(Format):
         self._forms: plurals.Forms | None = None
 
     def segments(self) -> Iterator[Segment]:
-        """A unit is complete only when the next, or the end, was found."""
+        # A unit is complete only when the next, or the end, was found.
         window, match = self._window, _ENTRY.match
         at = len(window.text) - len(window.text.removeprefix("\ufeff"))
         while True:

@@ -82,7 +82,7 @@ class Format(Protocol):
         ...
 
     def opening(self) -> Iterable[Edit]:
-        """Edits at the head, if any segment is replaced; called after the first segment was read."""
+        """Edits at the head, if any segment is replaced."""
         return ()
 
     def edits(self, segment: Segment, value: Value) -> Iterable[Edit]:
@@ -132,7 +132,7 @@ class Window:
         self.on_discard: Callable[[int], None] | None = None  # called before the text up to a place is discarded
 
     def more(self, at: int) -> bool:
-        """Discard the text before `at`, which becomes 0, and read on. False at the end."""
+        """Discard the text before `at` and read on. False at the end."""
         found: list[str] = []
         wanted = len(self.text) - at
         while (part := next(self._parts, None)) is not None:

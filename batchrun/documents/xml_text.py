@@ -137,9 +137,9 @@ def units(
 def units(  # noqa: PLR0912  one scan with all its cases
     window: Window, names: frozenset[str], plain: re.Pattern[str] | None = None
 ) -> Iterator[tuple[Node | re.Match[str], tuple[Node, ...]]]:
-    """The outermost elements of these names, and the elements around them. Raises DocumentError.
+    """The outermost elements of these names, and those around them; the match if `plain` matches.
 
-    What `plain` matches is yielded as the match, because nodes are slow.
+    Raises DocumentError.
     """
     opened: list[Node] = []
     within: tuple[Node, ...] = ()

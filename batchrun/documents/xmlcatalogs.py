@@ -89,7 +89,7 @@ class QtTranslations(_Catalog):
         return _Place(spelling, drop=drop, between=between)
 
     def _uses(self, count: int, language: str | None) -> dict[str, str]:
-        """As many forms as lupdate has made room for."""
+        # There are as many forms as lupdate has made room for.
         uses = dict(plurals.gettext(language or self._language).uses)
         names = list(uses)[: count or None]
         return {name: uses[name] for name in names} | {
@@ -97,7 +97,7 @@ class QtTranslations(_Catalog):
         }
 
     def _spelled(self, value: Value, place: _Place) -> str:
-        """Quotation marks outside tags are escaped, as lupdate does."""
+        # Quotation marks outside tags are escaped, as lupdate does.
         if isinstance(value, str):
             text = super()._spelled(value, place)
             return text if place.spelling is Spelling.MARKUP else text.replace('"', "&quot;").replace("'", "&apos;")

@@ -59,10 +59,9 @@ class Calls(Protocol):
 
 
 class BatchExecutor:
-    """Carries out tickets by one vendor's batches.
+    """`folder` holds files in transit; `clock` gives Unix seconds; `scale` multiplies waits.
 
-    `folder` holds files in transit; `clock` gives Unix seconds; `scale` multiplies waits. Without `calls` it only reads
-    results.
+    Without `calls` it only reads results.
     """
 
     def __init__(  # noqa: PLR0913  what it works with, each by name
@@ -126,7 +125,7 @@ class BatchExecutor:
         return stepped._replace(wait=stepped.wait * self.scale)
 
     async def cancel(self, ticket: Ticket) -> Ticket:
-        """A 4xx means that the batch has ended."""
+        # A 4xx means that the batch has ended.
         if ticket.remote is None:
             return ticket
         answer = await self._call(self.shape.cancel(ticket.remote))
@@ -152,7 +151,7 @@ class BatchExecutor:
         return self._retry(ticket, answer, f"the upload of chunk {ticket.chunk}", hint)
 
     async def _ready(self, ticket: Ticket) -> Stepped:
-        """CREATING is committed before the call."""
+        # CREATING is committed before the call.
         if self.vendor.ready and ticket.file is not None:
             answer = await self._call(Calling("GET", f"files/{ticket.file}"))
             status = str(body_of(answer).get("status") or "")
@@ -183,13 +182,13 @@ class BatchExecutor:
         return file.exists() and results.digest(file) == ticket.sha256
 
     def _refused(self, ticket: Ticket, answer: Exchange) -> Ticket:
-        """The engine judges the answer like a live one."""
+        # The engine judges the answer like a live one.
         kept = {"status": answer.status, "body": answer.body.decode("utf-8", "replace")[:4000]}
         detail = detailed(ticket, answer={**kept, "wait": retry_after(answer)})
         return replace(ticket, state=State.REFUSED, seen=self.clock(), note=answer_text(answer), detail=detail)
 
     def _lost_file(self, ticket: Ticket) -> Ticket:
-        """Nothing was submitted, so its rows start over."""
+        # Nothing was submitted, so its rows start over.
         note = "the file with its requests is not on this machine"
         return replace(ticket, state=State.REFUSED, detail=detailed(ticket, answer={"status": 0}), note=note)
 
@@ -249,7 +248,7 @@ class BatchExecutor:
         return replace(adopted, expires=batch.expires, seen=self.clock(), note="found in the list of batches")
 
     def given_back(self, ticket: Ticket) -> Ticket:
-        """Without a batch that proved another's; its own is searched again."""
+        """Without a batch that proved another's."""
         others = [*(json_object(json.loads(ticket.detail)).get("not_ours") or ()), ticket.remote]
         detail = detailed(ticket, not_ours=others, object=None, looks=0, since=self.clock())
         note = f"batch {ticket.remote} belongs to other rows"
@@ -265,7 +264,7 @@ class BatchExecutor:
         return self.shape.batch(body) if answer.status == 200 and body.get("id") else None
 
     async def late(self, ticket: Ticket) -> Ticket | None:
-        """A forgotten ticket with its results in the folder; None while there are none."""
+        """A forgotten ticket with its results in the folder."""
         answer = await self._call(self.shape.retrieve(ticket.remote or ""))
         body = body_of(answer)
         if answer.status != 200 or not body.get("id") or not self.shape.batch(body).ended:
@@ -313,7 +312,7 @@ class BatchExecutor:
         return Stepped(changed, 0.0 if batch.ended else self._pause(ticket))
 
     def _pause(self, ticket: Ticket) -> float:
-        """Half the ticket's age, from 15 s to 5 minutes."""
+        # Half the ticket's age, from 15 s to 5 minutes.
         age = max(0.0, self.clock() - (ticket.asked or self.clock())) / self.scale
         return min(POLL_LONGEST, max(POLL_FIRST, age * (POLL_GROWTH - 1)))
 
@@ -388,7 +387,7 @@ class BatchExecutor:
         return int(answer.get("status") or 0), str(answer.get("body") or ""), float(answer.get("wait") or 0)
 
     def is_fatal(self, body: str) -> bool:
-        """Whether a 429 is about money: waiting does not help."""
+        # It is about money: waiting does not help.
         return any(word in body for word in ("insufficient_quota", "billing", "credit_balance"))
 
     def wire_id(self, seq: int, number: int) -> str:

@@ -78,7 +78,7 @@ def _lines(files: Sequence[Path]) -> Iterator[bytes]:
 
 
 def brought(path: Path, run: str) -> Iterator[Completion | bool]:
-    """A user's completions; True for a line of another run, False for an incomplete one."""
+    """A user's; True for a line of another run, False for an incomplete one."""
     openai, anthropic = (SHAPES[name](vendor("any")) for name in ("openai", "anthropic"))
     with path.open("rb") as stream:
         for text in stream:

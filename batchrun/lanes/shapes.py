@@ -232,7 +232,7 @@ class OpenAIShape:
 
 
 def _without_response(error: Any, seq: int, number: int) -> Completion:
-    """The error's code says whether the request was processed."""
+    # The error's code says whether the request was processed.
     found = json_object(error)
     code = str(found.get("code") or found.get("type") or "")
     message = str(found.get("message") or (error if isinstance(error, str) else "") or code or "the line has no answer")

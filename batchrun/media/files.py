@@ -218,7 +218,7 @@ def content(file: File) -> bytes:
 
 
 def why_changed(file: File) -> str | None:
-    """Reads a file only if its size is the same and its time is not."""
+    # A file is read only if its size is the same and its time is not.
     if not file.sha256:
         return None
     try:

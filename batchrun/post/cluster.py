@@ -2,10 +2,8 @@
 
 Each processor of each node is a slot for an actor that has imported the functions. An actor gets one shard at a time,
 as all that are queued at it die with it, and none before it has answered, as an actor that cannot be placed waits
-forever.
-
-Ray does not report whether an actor died of a row, was killed, or lost its machine. So a row alone in its shard is at
-fault only when lost twice, and a shard whose node is gone is run once more.
+forever. Ray does not report whether an actor died of a row, was killed, or lost its machine. So a row alone in its
+shard is at fault only when lost twice, and a shard whose node is gone is run once more.
 """
 
 import asyncio
@@ -55,7 +53,7 @@ class Driver(Protocol):
     async def nodes(self) -> list[Node]: ...
 
     async def create(self, number: int, node: str, setup: Setup) -> Failure | None:
-        """Waits if the node is full; returns why functions cannot be imported. Raises ActorLostError."""
+        """Returns why functions cannot be imported. Raises ActorLostError."""
         ...
 
     async def run(self, number: int, shard: bytes) -> bytes:
@@ -143,10 +141,9 @@ class OneActor:
 
 
 class Cluster:
-    """Used on one event loop.
+    """`make`, called in a thread, returns a driver and the setup of actors; `most` limits actors.
 
-    `make`, called in a thread, returns a driver and the setup of actors; `most` limits actors. With `apart` shards go
-    to one of `actors` instead of `run`; `changed` is called when `actors` changes.
+    With `apart` shards go to one of `actors` instead of `run`; `changed` is called when `actors` changes.
     """
 
     def __init__(
@@ -177,10 +174,7 @@ class Cluster:
         self.actors: dict[int, OneActor] = {}  # by number, once they have answered
 
     async def join(self) -> None:
-        """Join the cluster and start actors.
-
-        Raises RefusedError if it cannot be joined, or its first actor cannot import the functions.
-        """
+        """Raises RefusedError if it cannot be joined, or its first actor cannot import the functions."""
         joining = self._loop.create_task(self._join())
         leaving = self._loop.create_task(self._left.wait())
         await asyncio.wait({joining, leaving}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,8 +1,7 @@
 """Rows in flight on an event loop, for coroutine functions.
 
 A shard is taken, and what has ended by then is returned; slower rows return with a later one. The answer comes once
-something has ended and no row waits for a place, else after `TURN`. It is given on the loop, so a blocked loop is
-noticed.
+something has ended and no row waits for a place, else after `TURN`.
 """
 
 import asyncio

@@ -94,7 +94,7 @@ def _imported(spec: str, where: str) -> ModuleType:
 
 
 def _from_file(path: Path) -> ModuleType:
-    """Once under a name of its own; it can import its neighbours."""
+    # Once under a name of its own; it can import its neighbours.
     path = path.resolve()
     name = f"batchrun_post_{hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()}"
     if name in sys.modules:

@@ -204,7 +204,7 @@ class Pool:
                 return done
 
     def _rebuild(self, broken: "asyncio.Future[ProcessPool]", error: Exception) -> None:
-        """Pebble's pool stops when a worker dies while none is at work."""
+        # Pebble's pool stops when a worker dies while none is at work.
         if self._closed or self._making is not broken:
             return
         self._rebuilt += 1
@@ -237,7 +237,7 @@ class Pool:
 
 
 async def _answer(pool: "ProcessPool", shard: Shard, seconds: float) -> Done:
-    """A broken pool answers only for shards it had begun to hand out."""
+    # A broken pool answers only for shards it had begun to hand out.
     answer = asyncio.wrap_future(pool.schedule(run, args=(shard,), timeout=seconds))
     try:
         while not answer.done():

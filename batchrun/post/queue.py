@@ -58,7 +58,7 @@ Deliver = Callable[[list[tuple[Any, Result]]], Awaitable[None]]
 
 
 class PostQueue:
-    """Made inside the run's loop. Raises RefusedError if the functions cannot be loaded.
+    """Raises RefusedError if the functions cannot be loaded.
 
     `deliver` is awaited with results and raises nothing; `busy` is called when `put` begins and ends to wait.
     """
@@ -116,7 +116,7 @@ class PostQueue:
                 backend.start()
 
     async def put(self, token: Any, item: Item, ready: "asyncio.Future[None] | None" = None) -> None:
-        """Waits while the queue is full. The row starts when `ready` is done; `token` comes back."""
+        """Waits while the queue is full. The row starts when `ready` is done."""
         if self._inside >= self._room:
             await self._have_room()
         self._inside += 1
@@ -147,7 +147,7 @@ class PostQueue:
             self._soon()
 
     def end_soon(self) -> int:
-        """Let no `put` wait, and `drain` end after `LINGER`. Returns the rows concerned."""
+        """Returns the rows inside, which get `LINGER` seconds."""
         self._ending = True
         if self._cluster is not None:
             self._cluster.leave()
@@ -177,7 +177,7 @@ class PostQueue:
         await asyncio.gather(*(backend.close() for backend in (*self._backends, *self._retired)))
 
     def _fitting_room(self) -> int:
-        """A shard for every worker and another to come."""
+        # A shard for every worker and another to come.
         if self._async_workers:
             return max(64, 2 * sum(async_worker.capacity for async_worker in self._async_workers))
         return max(64, 3 * self._slots * self._sizer.size)
@@ -201,7 +201,7 @@ class PostQueue:
         return self._choices.workers is None and self._cluster is None and not self.workers
 
     def _soon(self) -> None:
-        """So that rows that come together stay together."""
+        # Rows that come together stay together.
         if not self._dispatching:
             self._dispatching = True
             asyncio.get_running_loop().call_soon(self._dispatch)
@@ -326,7 +326,7 @@ class PostQueue:
             self._move()
 
     def _after_loss(self) -> None:
-        """What hangs in a thread is moved to processes, which can be killed."""
+        # What hangs in a thread is moved to processes, which can be killed.
         if self._may_move:
             self._move()
 
@@ -340,7 +340,7 @@ class PostQueue:
         self._soon()
 
     def _use_workers(self, workers: int) -> None:
-        """Each event loop has its own pool, so that rows in flight stay in their process."""
+        # Each event loop has its own pool, so that rows in flight stay in their process.
         self.workers = workers
         if not workers:
             backends: list[Pool] | list[Inline] = [Inline(self._make_worker)]
@@ -362,7 +362,7 @@ class PostQueue:
         self._backends = [self._cluster]
 
     def _recount(self) -> None:
-        """Rows of a lost actor go to the next."""
+        # Rows of a lost actor go to the next.
         assert self._cluster is not None
         actors = self._cluster.actors
         self.workers = len(actors)

@@ -56,11 +56,9 @@ def run(shard: Shard) -> Done:
 
 
 def _die_with_parent() -> None:
-    """End this process with its parent, whatever a function is doing here.
-
-    The kernel sends SIGIO when the parent's end of the pipe closes, which kills a process that does not handle it; on
-    other systems a thread waits for the same.
-    """
+    # This process must end with its parent, whatever a function is doing here. The kernel sends SIGIO when the parent's
+    # end of the pipe closes, which kills a process that does not handle it; on other systems a thread waits for the
+    # same.
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -34,7 +34,7 @@ def batch_renderer() -> Renderer:
 def body_renderer(
     *, endpoint: Endpoint | None, model: str | None, params: Mapping[str, Any], id_column: str | None
 ) -> Renderer:
-    """`model` and `params` are defaults; without `endpoint` each body decides it. Raises PromptError."""
+    """`model` and `params` are defaults. Raises PromptError."""
     return _BodyRenderer(endpoint, model, params, id_column)
 
 

@@ -67,12 +67,12 @@ def caching_of(
 
 
 def key_member(name: str, beginning: bytes) -> str:
-    """The member `name` with a hash of the beginning, as JSON without braces."""
+    """With a hash of the beginning, as JSON without braces."""
     return f'"{name}":"batchrun-{blake2b(beginning, digest_size=12).hexdigest()}"'
 
 
 def with_members(body: bytes, members: str) -> bytes:
-    """Adds JSON members at the end of a non-empty object."""
+    """At the end of a non-empty object."""
     return b"%b,%b}" % (body.rstrip()[:-1], members.encode())
 
 

@@ -20,7 +20,7 @@ ABSENT = object()  # the value of a missing column
 
 
 class RenderError(PromptError):
-    """A row cannot become a request; `missing` are the variables without a value."""
+    """`missing`: the variables without a value."""
 
     def __init__(self, message: str, hint: str | None = None, missing: tuple[str, ...] = ()) -> None:
         super().__init__(message, hint)
@@ -109,7 +109,7 @@ def cell(fields: Mapping[str, Any], column: str) -> Any:
 def check_variables(
     prompt: Prompt, columns: Sequence[str], variables: Mapping[str, str], column_map: Mapping[str, str]
 ) -> None:
-    """Raises PromptError for unknown names and for variables without a source."""
+    """Raises PromptError for unknown names, and variables without a source."""
     check_names(prompt, variables, column_map)
     if not columns:
         return
@@ -124,7 +124,7 @@ def check_variables(
 
 
 def check_names(prompt: Prompt, variables: Mapping[str, str], column_map: Mapping[str, str]) -> None:
-    """Raises PromptError for names that are unknown or given twice."""
+    """Raises PromptError."""
     known = prompt.variables | frozenset(prompt.inputs)
     for option, names in (("--set", variables), ("--column", column_map)):
         for name in names:

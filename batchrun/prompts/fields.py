@@ -93,7 +93,7 @@ class Parts:
 
 
 def known_keys(node: dict[str, Any], known: list[str], place: Place, where: str) -> None:
-    """Raises PromptError for an unknown key; `x-…` is free for notes."""
+    """`x-…` is free for notes. Raises PromptError."""
     for key in map(str, node):
         if key not in known and not key.startswith(("x-", "x_")):
             raise place.error(
@@ -124,7 +124,7 @@ def mapping_of(node: dict[str, Any], key: str, place: Place) -> dict[str, Any]:
 
 
 def unresolved(value: Any, what: str, place: Place) -> None:
-    """Raises PromptError for `${env:…}` and `${file:…}`, which could read this machine."""
+    """`${env:…}` and `${file:…}` could read this machine: PromptError."""
     if isinstance(value, str) and value.startswith(("${env:", "${file:")):
         raise place.error(
             f"{what} is {value!r}, which is not resolved", "Write the value, or set it on the command line."
@@ -132,10 +132,7 @@ def unresolved(value: Any, what: str, place: Place) -> None:
 
 
 def inputs_of(inputs: Any, place: Place, *, samples: bool) -> dict[str, InputField]:
-    """From a list or a mapping.
-
-    A bare value is a default (Prompty 2.x), with `samples` an example (1.x).
-    """
+    """A bare value is a default (Prompty 2.x), with `samples` an example (1.x)."""
     if inputs is None:
         return {}
     if isinstance(inputs, dict):

@@ -78,7 +78,7 @@ def stem_of(path: str) -> str:
 
 
 def parse(source: str, *, path: str) -> Prompt:
-    """In the format of the suffix of `path`. Raises PromptError."""
+    """By the suffix of `path`. Raises PromptError."""
     if len(source) > MAX_SOURCE:
         raise PromptError(
             f"{path}: larger than {MAX_SOURCE:,} characters", "A prompt is a template; put data into rows."
@@ -164,7 +164,7 @@ def _prompty(text: str, path: str) -> Parts:
 
 
 def _checks(value: Any, place: Place) -> tuple[str, ...]:
-    """The plan checks whether they exist."""
+    # The plan checks whether they exist.
     names = value.split(",") if isinstance(value, str) else [] if value is None else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in cast("list[Any]", names)):
         raise place.error("`checks` must be names of checks", "For example: checks: [placeholders, numbers]")
@@ -289,14 +289,13 @@ class Listing(NamedTuple):
 
 
 def default_places() -> tuple[Path, ...]:
-    """`./prompts`, the user's directory, the prompts that come with batchrun."""
     installed = _PACKAGE / "_prompts"
     shipped = installed if installed.is_dir() else _PACKAGE.parent / "prompts"
     return Path("prompts"), Path(platformdirs.user_config_dir("batchrun")) / "prompts", shipped
 
 
 def load(name: str, *, places: Sequence[Path] | None = None) -> Prompt:
-    """By name, path or text. Raises PromptError with the nearest name."""
+    """By name, path or text. Raises PromptError."""
     if "{{" in name:
         return parse(name, path=INLINE)
     path = _find(name, default_places() if places is None else places)
@@ -304,7 +303,7 @@ def load(name: str, *, places: Sequence[Path] | None = None) -> Prompt:
 
 
 def available(places: Sequence[Path] | None = None) -> list[Listing]:
-    """Every prompt that a bare name finds, broken ones included."""
+    """Broken ones included."""
     found: dict[str, Path] = {}
     for path in _files(default_places() if places is None else places):
         found.setdefault(stem_of(path.name), path)

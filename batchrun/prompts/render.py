@@ -1,8 +1,8 @@
 """The renderer of a prompt.
 
 JSON around the texts and messages with only `--set` variables are computed once. A message of text and variables
-becomes JSON pieces; any other runs its template and keeps the last result, which is usually the same for every row.
-Files are represented by digests (`media.filled`), as `[parts]` of providers/media.toml has them.
+becomes JSON pieces; any other runs its template and keeps the last result. Files are represented by digests
+(`media.filled`).
 """
 
 import re
@@ -100,7 +100,7 @@ def renderer(  # noqa: PLR0913  everything that decides a request, by name
     columns: Mapping[str, str],
     detail: str | None = None,
 ) -> "PromptRenderer":
-    """`variables` are those of `--set`, `columns` maps variables to columns. Raises PromptError."""
+    """`variables` are those of `--set`, `columns` maps variables to columns."""
     check_names(prompt, variables, columns)
     rest = members(prompt, endpoint, model, params)
     values = _Values(prompt, fixed_values(prompt, variables), columns)
@@ -137,7 +137,7 @@ class _Values:
         return default if value is ABSENT or (value is None and default is not ABSENT) else value
 
     def refuse(self, fields: Mapping[str, Any], otherwise: str = "", *, printed: str | None = None) -> NoReturn:
-        """Raises RenderError with the missing variables, including `printed`, or else with `otherwise`."""
+        """Raises RenderError with the missing variables, else with `otherwise`."""
         names = self.prompt.variables
         missing = tuple(sorted(name for name in names if name == printed or self._lacks(name, fields)))
         if not missing:
@@ -276,7 +276,7 @@ class PromptRenderer:
 
     @property
     def constant(self) -> int:
-        """Bytes of a body that are the same for every row."""
+        """Bytes that are the same for every row."""
         return sum(map(len, self._body))
 
     @property
@@ -295,7 +295,7 @@ class PromptRenderer:
         return [(name, kind, None if value is ABSENT else value) for name, kind, value in found]
 
     def beginnings(self, row: Row) -> list[bytes]:
-        """The row's body cut before each variable but the first. Raises RenderError."""
+        """Cut before each variable but the first."""
         body = self._pieces(row)
         return [b"".join(body[one:other]) for one, other in pairwise([0, *self._places[1:]])]
 

@@ -68,7 +68,7 @@ def members(prompt: Prompt, endpoint: Endpoint, model: str | None, params: Mappi
 
 
 def frame(endpoint: Endpoint, rest: Mapping[str, Any], roles: list[tuple[str, bool]]) -> list[str]:
-    """The JSON around the messages' contents, one piece more than messages.
+    """One piece more than messages.
 
     Each role has whether its content is a list of parts; a text belongs inside quotation marks.
     """
@@ -142,7 +142,7 @@ def with_larger_limit(request: Request, doublings: int = 1) -> Request:
 
 
 def request_digest(request: Request, kind: str) -> str:
-    """32 hexadecimal characters that identify the effective request; `kind` as in `digests`."""
+    """32 hexadecimal characters; `kind` as in `digests`."""
     return _digest(request.endpoint, kind)(request.body)
 
 
@@ -289,7 +289,7 @@ def _with_text(content: Any, more: str) -> Any:
 
 
 def check_takes(takes: Mapping[str, Any]) -> None:
-    """Raises ValueError for entries that the table `requests` cannot have."""
+    """Raises ValueError."""
     for name, value in takes.items():
         texts = cast("Collection[object]", value.values() if isinstance(value, dict) else value)
         if name == "schema":
@@ -308,7 +308,7 @@ def check_takes(takes: Mapping[str, Any]) -> None:
 
 
 def spelling_of(takes: Mapping[str, Any], prompt: Prompt, params: Collection[str]) -> Spelling | None:
-    """None if unchanged. `takes` is like the table `requests`; `params` are kept."""
+    """None if unchanged; `params` are kept."""
     limit = takes.get("limit")
     limit = limit if _OURS in prompt.options and limit != _CANONICAL and _CANONICAL not in prompt.options else None
     schema = takes.get("schema", "schema") if prompt.outputs is not None else "schema"

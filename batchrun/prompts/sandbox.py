@@ -116,7 +116,7 @@ def _made(context: Context, value: Any) -> Any:
 
 
 def _measured(plain: str) -> Callable[..., Any]:
-    """The filter with its results counted, also if `map` calls it."""
+    """Results are counted, also if `map` calls the filter."""
 
     @pass_context
     def measured(context: Context, value: Any, /, *args: Any, **named: Any) -> Any:
@@ -156,7 +156,7 @@ def check(message: Message, path: str) -> Use:
 
 
 def check_files(message: Message, names: frozenset[str], path: str) -> None:
-    """Raises PromptError if file variables are not just printed or tested."""
+    """File variables are only printed or tested, else PromptError."""
     tree = _parse(message, path)
     printed = (node for output in tree.find_all(nodes.Output) for node in output.nodes)
     plain = {id(node) for node in [*printed, *_operands(tree), *(test.node for test in tree.find_all(nodes.Test))]}

@@ -52,7 +52,7 @@ def forms_schema(forms: Mapping[str, str]) -> dict[str, Any]:
 
 
 def is_strict(schema: Any) -> bool:
-    """Whether it fits strict Structured Outputs: objects closed, every property required."""
+    """For Structured Outputs: objects closed, every property required."""
     if isinstance(schema, list):
         return all(map(is_strict, cast("list[Any]", schema)))
     if not isinstance(schema, dict):

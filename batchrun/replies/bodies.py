@@ -1,7 +1,7 @@
 """Reading the body of a 200, a reader per endpoint.
 
 A reply has an answer: text, tool calls, a refusal, vectors. A message without any is flagged `empty`, as it was paid
-for; all else is a `Defect`. Thinking is no part of the answer. Finish reasons are in `providers/finish.toml`. Shapes:
+for; all else is a `Defect`. Finish reasons: `providers/finish.toml`. Shapes:
 https://platform.openai.com/docs/api-reference
 """
 
@@ -37,7 +37,7 @@ FLAGS: dict[str | None, frozenset[Flag] | None] = {
 
 
 def flags_of(word: str | None) -> frozenset[Flag] | None:
-    """For a finish reason in any spelling; `odd` for an unknown one."""
+    """In any spelling; `odd` for an unknown one."""
     if word in FLAGS:
         return FLAGS[word]
     plain = str(word).partition(":")[0].strip().lower().replace("-", "_").replace(" ", "_")
@@ -54,7 +54,7 @@ NO_NUMBERS = "an embedding that is no list of numbers"
 
 
 class _Answer(NamedTuple):
-    """The content of a choice or an output; a str in its place is why there is none."""
+    """A str in its place is why there is none."""
 
     value: Any
     text: str | None
@@ -64,7 +64,7 @@ class _Answer(NamedTuple):
 
 
 class _Unreadable(str):
-    """Why a body of an unknown format is no reply."""
+    """Of a body of an unknown format."""
 
     __slots__ = ()
 
@@ -72,7 +72,7 @@ class _Unreadable(str):
 def read(
     endpoint: Endpoint, body: bytes | str, limit: int | None = None, inputs: int = 1, data: Any = None
 ) -> Reply | Defect:
-    """`limit` is the request's output token limit, `inputs` its number of inputs, `data` the parsed body if known.
+    """`limit`: output tokens; `inputs`: their number; `data`: the parsed body if known.
 
     `value` of the Reply is the text; the list of tool calls; the refusal; a vector (or its base64 text), or a list of
     them; for several choices a list, with None for empty ones. `text` is that of the first choice.
@@ -93,7 +93,7 @@ _UNTRUSTED_FINISHES = (None, "completed")
 
 
 def value_of(endpoint: Endpoint, body: bytes | str, *, keep_thinking: bool = False) -> Any:
-    """None for a Defect. With `keep_thinking` a text follows its thinking between `<think>` and `</think>`."""
+    """None for a Defect. `keep_thinking` puts it between `<think>` and `</think>` before the text."""
     data, answer = _content(endpoint, body)
     if isinstance(answer, str):
         return None
@@ -128,7 +128,7 @@ def _content(endpoint: Endpoint, body: bytes | str, data: Json = None) -> tuple[
 def _repaired_content(
     endpoint: Endpoint, body: bytes | str, error: orjson.JSONDecodeError
 ) -> tuple[dict[str, Any], _Answer | str]:
-    """The body is not quite JSON; NaN may be anywhere but in the answer."""
+    # The body is not quite JSON; NaN may be anywhere but in the answer.
     found = repaired(body)
     if found is None:
         data = unwrapped(body)
@@ -173,7 +173,7 @@ def _choices(read_one: Callable[[dict[str, Any]], _Answer | str], data: dict[str
 
 
 def _several(answers: list[_Answer | str]) -> _Answer | str:
-    """None for empty values; the whole is empty only if all are."""
+    # The whole is empty only if all values are.
     replied = [answer for answer in answers if isinstance(answer, _Answer)]
     good = [answer for answer in replied if Flag.EMPTY not in answer.flags]
     if not good:
@@ -184,10 +184,8 @@ def _several(answers: list[_Answer | str]) -> _Answer | str:
 
 
 def _chat(data: dict[str, Any]) -> _Answer | str:
-    """Nearly every reply has one choice with only a text; any other is read member by member.
-
-    There are no tests of kind, because of what JSON has only an object can be looked up by a name.
-    """
+    # Nearly every reply has one choice with only a text; any other is read member by member. There are no tests of
+    # kind: of what JSON has, only an object can be looked up by a name.
     try:
         (choice,) = data["choices"]
         message, finish = choice["message"], choice["finish_reason"]
@@ -261,7 +259,7 @@ _THINKING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 
 
 def _parts(content: list[Any]) -> tuple[Any, str | None]:
-    """Text and refusal; the content itself if it is a JSON value."""
+    """Text and refusal; a JSON value itself."""
     texts: list[str] = []
     refusals: list[str] = []
     known = not content
@@ -325,7 +323,7 @@ def _array(value: Any) -> list[Any]:
 
 
 def _thinking(data: dict[str, Any]) -> str | None:
-    """A member of the first message, the reasoning items, or the block before the text."""
+    """Of the first message, the reasoning items, or before the text."""
     if is_array(output := data.get("output")):
         items = [item for item in output if is_object(item)]
         found = _reasoning(items)

@@ -36,7 +36,7 @@ class ErrorInfo(NamedTuple):
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes | str) -> ErrorInfo:
-    """An unknown body is its own message, an empty one the status in words."""
+    """An unknown body is its own message."""
     data = _object(body)
     info = _from_object(data) if data is not None else ErrorInfo("", "", _from_text(headers, body))
     details = "" if data is None else "\n".join(_details(data))
@@ -79,7 +79,7 @@ def _status(code: Any) -> int | None:
 
 
 def _object(body: bytes | str) -> dict[str, Any] | None:
-    """Also of a stream of events; of a list the first element, as Gemini wraps errors."""
+    # A stream of events may hold it; Gemini wraps errors in a list.
     if len(body) > _LARGEST_JSON:
         return None
     try:

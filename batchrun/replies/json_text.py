@@ -1,9 +1,8 @@
 """JSON as servers send it: its types, and bodies that are not one plain JSON object.
 
 An event stream that was not requested (https://html.spec.whatwg.org/multipage/server-sent-events.html); comments or
-blank lines before the object, by which gateways keep a connection open; `data: [DONE]` after it. A byte order mark;
-half of a surrogate pair, from a cut between two tokens; NaN and Infinity. Such a body is paid for, so it is not
-requested again. The journal keeps the original.
+blank lines before the object; `data: [DONE]` after it; a byte order mark; half of a surrogate pair; NaN and Infinity.
+Such a body is paid for, so it is not requested again.
 """
 
 import json
@@ -39,7 +38,7 @@ def is_stream(body: bytes | str) -> bool:
 
 
 def unwrapped(body: bytes | str) -> dict[str, Any] | None:
-    """The object in the body or of its events, None if its end is missing."""
+    """None if its end is missing."""
     try:
         text = body if isinstance(body, str) else body.decode()
     except UnicodeDecodeError:
@@ -105,7 +104,7 @@ def _response(response: Any, events: list[dict[str, Any]]) -> dict[str, Any] | N
 
 
 def _chat(events: list[dict[str, Any]], *, done: bool) -> dict[str, Any] | None:
-    """Chunks joined, choice by choice; None if one has no end."""
+    """Chunks joined by choice; None if one has no end."""
     body: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
     for event in events:
@@ -141,7 +140,7 @@ def _add(choice: dict[str, Any], piece: dict[str, Any]) -> None:
 
 
 def _add_call(calls: list[dict[str, Any]], piece: dict[str, Any]) -> None:
-    """Names come whole, arguments in pieces."""
+    # Names come whole, arguments in pieces.
     place = piece.get("index")
     place = place if type(place) is int and 0 <= place <= len(calls) else len(calls)
     function = piece.get("function")
@@ -174,7 +173,7 @@ def repaired(body: bytes | str) -> Repaired | None:
 
 
 def valid(body: str) -> str:
-    """A reply's body as JSON for any parser; unchanged if it is valid, or no JSON."""
+    """For any parser; unchanged if it is valid, or no JSON."""
     signs = _SIGNS if len(body) < _LONG else _CHARACTERS
     if body[:1] == "{" and body[-1:] == "}" and not any(sign in body for sign in signs):
         return body

@@ -20,7 +20,7 @@ _LONG_INTEGER = re.compile(r"[0-9]{19}")
 
 
 class Complaint(NamedTuple):
-    """Short enough for the model; `check` names the failed check, None for the schema."""
+    """For the model; `check` None: the schema."""
 
     message: str
     check: str | None = None
@@ -29,11 +29,11 @@ class Complaint(NamedTuple):
 class ReplyChecker(Protocol):
     @property
     def flags(self) -> frozenset[Flag]:
-        """Findings in the last reply that are no reason to refuse it."""
+        """Findings that are no reason to refuse the last reply."""
         ...
 
     def check(self, text: str) -> Any | Complaint:
-        """The value of a text that fits, else a Complaint."""
+        """The value of a text that fits."""
         ...
 
 
@@ -41,7 +41,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def checked(checker: ReplyChecker, text: str) -> tuple[str | None, str | None, str | None]:
-    """The error, the failed check, and the JSON of the value if that is not the text."""
+    """The error, the failed check, and the JSON of the value if it is not the text."""
     found = checker.check(text)
     if isinstance(found, Complaint):
         return found.message, found.check, None
@@ -49,7 +49,7 @@ def checked(checker: ReplyChecker, text: str) -> tuple[str | None, str | None, s
 
 
 class Checker:
-    """Draft 2020-12 unless the schema names another one of json-schema.org."""
+    """Draft 2020-12 unless the schema names another one."""
 
     flags: frozenset[Flag] = frozenset()
 
@@ -59,7 +59,7 @@ class Checker:
     def check(self, text: str) -> Any | Complaint:
         """The first of `extraction.candidates` that fits, else a Complaint about the first JSON.
 
-        Integers keep all digits. Half of a surrogate pair becomes U+FFFD.
+        Integers keep all digits.
         """
         try:
             value = orjson.loads(text)
@@ -105,7 +105,7 @@ def _parsed(text: str) -> tuple[str, Any] | Complaint:
 
 
 def checker(schema: dict[str, Any]) -> Checker:
-    """Raises PromptError for an invalid schema, and for references outside itself, which are never fetched."""
+    """Raises PromptError; references outside the schema are never fetched."""
     try:
         return Checker(jsonschema_rs.validator_for(schema, retriever=_refuse))
     except (ValueError, RecursionError) as error:

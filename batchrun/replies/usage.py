@@ -81,7 +81,7 @@ _OF_INPUT = frozenset({"cached", "written", "written_long", "input_audio", "inpu
 
 
 def _add_kinds(kinds: dict[str, int], names: dict[str, str], inside: dict[str, Any]) -> None:
-    """The largest of a kind counts."""
+    # The largest of a kind counts.
     for name, count in inside.items():
         if count and (kind := names.get(name)) and _is_count(count) and count > kinds.get(kind, 0):
             kinds[kind] = count
@@ -128,9 +128,7 @@ def _number(usage: dict[str, Any], path: Path) -> Decimal | None:
 
 
 def _of_all(usage: Usage, choices: list[Any], inputs: int) -> Usage:
-    """Of all inputs and choices, if the output is too small for all texts: llama.cpp's server counts one (xllamacpp
-    2026.10).
-    """
+    # Where the output is too small for all texts, the server counts one choice (llama.cpp's, xllamacpp 2026.10).
     written = sum(len(text) for choice in choices if isinstance(text := _text(choice), str))
     if written <= _MOST_CHARACTERS * usage.output:
         return usage
@@ -172,7 +170,7 @@ def _gets(names: tuple[str, ...], usage: dict[str, Any]) -> tuple[Any, ...]:
 
 @lru_cache(256)
 def _shape_of(names: tuple[str, ...]) -> _Shape | None:
-    """Cached: most replies of a run have the same members."""
+    # Most replies of a run have the same members.
     shape = next((shape for shape in _shapes() if shape.when <= set(names)), None)
     if shape is None:
         return None

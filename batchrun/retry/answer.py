@@ -52,7 +52,7 @@ class Answer(NamedTuple):
 
     @property
     def throttled(self) -> bool:
-        """A refusal for lack of a rate, slot or quota: waiting helps."""
+        """For lack of a rate, slot or quota: waiting helps."""
         if self.meaning in STOPS or self.meaning is Meaning.NEVER_FITS or self.meaning in OF_WHAT_WAS_ADDED:
             return False
         return self.status == 429 or self.disguised or self.meaning in WAITS
@@ -72,7 +72,7 @@ class Answer(NamedTuple):
 
     @property
     def possibly_billed(self) -> bool:
-        """The request was sent, no reply came, and it was not refused."""
+        """Sent, without a reply, and not refused."""
         if not self.sent or self.status == _NOT_IMPLEMENTED or self._turned_away:
             return False
         return self.status in (0, 408, 409, 424, 499) or self.status >= 500
@@ -120,7 +120,7 @@ def plain(left: float) -> Answer:
 
 
 def _named(answer: Answer) -> str:
-    """A refusal's meaning, else status with code, type or message; figures become N."""
+    """The meaning, else status with code, type or message; figures become N."""
     if answer.meaning is Meaning.PARAMETER and answer.param:
         return f"{answer.meaning}: {answer.param[:_SHORT]}"
     if answer.meaning is not None and answer.meaning not in _UNNAMED:

@@ -356,7 +356,7 @@ def _duration(seconds: float) -> str:
 
 
 def _attempt(number: int) -> RetryCallState:
-    """The part of tenacity's call state that waits and stops read."""
+    # Only what tenacity's waits and stops read.
     state = RetryCallState(None, None, (), {})  # pyright: ignore[reportArgumentType] - no call is made: the state only carries the number
     state.attempt_number = number
     return state

@@ -84,7 +84,7 @@ class Health:
 
     @property
     def doubtful(self) -> bool:
-        """So many rows failed alike that one from elsewhere must be tried."""
+        """So many failed alike that a row from elsewhere must be tried."""
         return len(self.alike_rows) >= ALIKE and not self.confirmed
 
     @property
@@ -113,7 +113,7 @@ class Health:
             self.down_since = now if self.down_since is None else self.down_since
 
     def doubts(self, answer: Answer) -> bool:
-        """Whether a refusal may be permanent and announces no helpful wait."""
+        """Whether it may be permanent and announces no helpful wait."""
         return (
             answer.meaning in _DOUBTFUL
             and answer.meaning not in self.passed
@@ -121,7 +121,7 @@ class Health:
         )
 
     def spend(self) -> bool:
-        """Take one retry from the run's budget; False when it is spent."""
+        """Take one retry from the run's budget."""
         if self.budget < 1:
             return False
         self.budget -= 1

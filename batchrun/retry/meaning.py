@@ -160,7 +160,7 @@ def _status(value: object) -> int:
 
 
 def _phrase(text: str) -> re.Pattern[str]:
-    """Its gaps are all bounded, so that it cannot take long."""
+    # All gaps are bounded, so that a search cannot take long.
     pieces = (_PIECES.get(part) or (r"\s+" if part.isspace() else re.escape(part)) for part in _PARTS.split(text))
     return re.compile("".join(pieces), re.IGNORECASE | re.DOTALL)
 

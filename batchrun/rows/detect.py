@@ -1,6 +1,6 @@
 """The format of an input, by content, then by suffix.
 
-Without a known suffix, equally wide lines under a header of short names are a table; all else is text.
+Else equally wide lines under a header of short names are a table; all else is text.
 """
 
 import re

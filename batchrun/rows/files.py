@@ -1,6 +1,6 @@
-"""Directories and globs: each file is a row, or files of rows are one input.
-
-Directories are read recursively and sorted, without hidden files and links.
+"""Directories (recursive and sorted, without hidden files and links) and globs: each file is a row, or files of rows
+are
+one input.
 """
 
 import glob
@@ -34,7 +34,7 @@ def is_glob(source: str) -> bool:
 
 
 def files_of(source: str) -> list[tuple[str, Path]]:
-    """Names from outside the current directory are relative to a glob's fixed part. Raises InputError."""
+    """Names from outside the current directory are relative to a glob's fixed part."""
     if os.path.isdir(source):
         return in_directory(Path(source))
     found = matching(source)
@@ -72,7 +72,7 @@ def files_of_rows(found: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
 
 
 def among_others(found: Sequence[tuple[str, Path]]) -> tuple[str, str] | None:
-    """A file of rows and another; CSV and TSV may be documents and do not count."""
+    """CSV and TSV may be documents and do not count."""
     rows = next(
         (
             (name, _ROWS[suffix_of(name)])
@@ -110,7 +110,7 @@ def _no_text(data: bytes, encoding: str | None) -> str:
 
 
 def _below(directory: Path) -> Iterator[Path]:
-    """Raises OSError: files must not vanish."""
+    # An unreadable directory raises OSError: files must not vanish.
     for folder, folders, names in os.walk(directory, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(folder, name) for name in names if not name.startswith("."))

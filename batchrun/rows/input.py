@@ -62,7 +62,7 @@ class Place(NamedTuple):
 
 
 class Input:
-    """Read from its beginning by each iteration, a record at a time; a bad one is an `Invalid`.
+    """Read from its beginning by each iteration; a bad record is an `Invalid`.
 
     Iterating raises InputError for a cut archive, an unclosed array or quotation, or a changed file.
     """
@@ -116,7 +116,7 @@ def open_input(
     spool: Path | None = None,
     reading: Reading = Reading(),  # noqa: B008  a frozen value
 ) -> Input:
-    """Open a file, a directory, a glob or a stream (`-`, a FIFO; copied to `spool` first). Raises InputError.
+    """A file, a directory, a glob or a stream (`-`, a FIFO; copied to `spool` first). Raises InputError.
 
     `id_column` None means `custom_id` or `id`, "none" no column.
     """
@@ -140,7 +140,7 @@ def open_input(
 
 
 class _Sample:
-    """The first 100 records or 4 million characters, with a valid one."""
+    """The first 100 records or 4 million characters."""
 
     def __init__(self, id_column: str | None, *, has_prompt: bool, json: bool) -> None:
         self._decide = partial(identity_of, id_column=id_column, has_prompt=has_prompt, json=json)

@@ -154,7 +154,7 @@ def _refuse_rest(buffer: str, line: int, name: str) -> NoReturn:
 
 
 def _grown(pieces: Iterable[str], waiting: Sized) -> Iterator[str]:
-    """As long as what is waiting: a long element is not scanned repeatedly."""
+    # Pieces are as long as what is waiting: a long element is not scanned repeatedly.
     held: list[str] = []
     size = 0
     for piece in pieces:

@@ -135,7 +135,7 @@ def _key(fields: dict[str, Any], column: str) -> str:
 
 
 def _refuse_request(fields: dict[str, Any]) -> None:
-    """No method or url: POST to chat completions."""
+    # A missing method or url means POST to chat completions.
     if type(fields["body"]) is not dict:
         raise RefusedRowError('the "body" of the request is not an object')
     method, url = fields.get("method", "POST"), fields.get("url", _CHAT)

@@ -1,7 +1,4 @@
-"""The bytes of an input and their lines: files, spooled streams, compression by content, limits.
-
-Every failure is an `InputError`. Lines end at line feeds only.
-"""
+"""The bytes of an input and their lines, which end at line feeds only. Every failure is an `InputError`."""
 
 import codecs
 import difflib
@@ -44,10 +41,7 @@ _LONG = 4096  # characters from which lines are found one by one
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Source:
-    """A regular file, or a stream's spool.
-
-    It is refused if its `stamp` changed while it was read, so a growing file is never read in part.
-    """
+    """A regular file, or a stream's spool, refused if its `stamp` changed while it was read."""
 
     path: Path
     name: str
@@ -282,7 +276,7 @@ def without_bom(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Whole lines; what exceeds a row's limit is dropped."""
+    # Blocks are whole lines; what exceeds a row's limit is dropped.
     parts: list[bytes] = []
     size = 0
     for chunk in chunks:
@@ -311,7 +305,7 @@ def _group(block: bytes, number: int) -> list[str | Invalid] | list[str]:
 
 
 def _split(text: str) -> list[str]:
-    """`find` is 25 times as fast as `split` on long lines."""
+    # `find` is 25 times as fast as `split` on long lines.
     end = text.find("\n")
     if 0 <= end < _LONG:
         return text.split("\n")

@@ -1,7 +1,8 @@
-"""CSV and TSV (all cells are strings) with their delimiter and quoting, and text with a row per line.
+"""CSV and TSV (all cells are strings), and text with a row per line.
 
 CSV follows RFC 4180, or escapes with a backslash (Spark, MySQL), as its first records fit. TSV has no quoting (IANA,
-text/tab-separated-values), unless every cell that begins with a quotation mark is well formed.
+text/tab-separated-values), unless every cell that begins with a quotation mark is well formed, or if lines are
+unequally wide and the file is a table by RFC 4180.
 """
 
 import contextlib
@@ -66,11 +67,7 @@ def csv_dialect(head: str, name: str, delimiter: str | None = None) -> Dialect:
 
 
 def tsv_dialect(chunks: Callable[[], Iterable[bytes]], name: str, skip: int = 0) -> Dialect:
-    """Reads the whole file.
-
-    Quotation marks quote if well formed in every line, or if lines are unequally wide and the file is a table by RFC
-    4180.
-    """
+    """Reads the whole file."""
     begun = even = True
     width = -1
     quoted = False

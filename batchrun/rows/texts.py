@@ -116,14 +116,14 @@ def _epub_text(archive: zipfile.ZipFile) -> str:
 
 
 def _xml(data: bytes) -> ElementTree.Element:
-    """Neither format has entities, which could expand without limit."""
+    # Neither format has entities, which could expand without limit.
     if b"<!ENTITY" in data:
         raise UnreadableError("a document that declares entities")
     return ElementTree.fromstring(data)  # noqa: S314  no entities, and expat limits what is left
 
 
 def _decoded(data: bytes) -> str:
-    """Stated in 1024 bytes, or UTF-8 (WHATWG HTML, 4.2.5.4)."""
+    # The encoding is stated in 1024 bytes, or UTF-8 (WHATWG HTML, 4.2.5.4).
     stated = re.search(rb"""(?:charset|encoding)=["']?([A-Za-z0-9_.:-]+)""", data[:1024])
     for encoding in ("utf-8-sig", stated[1].decode("ascii") if stated else "utf-8"):
         try:

@@ -67,9 +67,8 @@ def _names(sheets: Sequence[Any], but: Any) -> str:
 
 
 def _rows(book: Any, sheet: Any, remarks: Remarks) -> Iterator[tuple[int, list[object]]]:
-    """openpyxl's own iteration cuts rows at the range that the sheet states, which may be too small, and does not
-    report hidden ones.
-    """
+    # openpyxl's own iteration cuts rows at the range that the sheet states, which may be too small, and does not report
+    # hidden ones.
     from openpyxl.worksheet import _reader  # noqa: PLC0415  only where a workbook is read
 
     formula, stale = _reader.FORMULA_TAG, bool(book.calculation is not None and book.calculation.fullCalcOnLoad)

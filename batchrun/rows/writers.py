@@ -66,7 +66,7 @@ def writer(
     exact: Exact = Exact.NOTHING,
     table: Table = COMMAS,
 ) -> RowWriter:
-    """Without `columns` the first row decides; `exact` and `table` are for CSV. Raises RefusedError."""
+    """Without `columns` the first row decides. Raises RefusedError."""
     if format == "jsonl":
         return JsonlWriter(stream)
     if format in ("csv", "tsv"):
@@ -184,7 +184,7 @@ class ExcelWriter:
 
 
 class ParquetWriter:
-    """Written on `close`, when all types are known: boolean, int64 or double if exact, else text."""
+    """Written on `close`: boolean, int64 or double if exact, else text."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._parquet = library("parquet")
