@@ -1,10 +1,8 @@
 """The journal: the SQLite file of a run. Only this package imports sqlite3.
 
-A row is pending, has an open attempt (in flight, or unknown after a kill), or has an outcome. Every step is one commit that the
-next step waits for: `begin` is committed before the first byte leaves, a reply before it is judged, an outcome before its event.
-So a kill loses at most the answers of open attempts, which are recorded.
-
-To copy a journal in use, call `Reader.copy`: the file alone lacks what is in its log.
+A row is pending, has an open attempt (in flight, or unknown after a kill), or has an outcome. Each step is one commit
+that the next step waits for: `begin` before the first byte is sent, a reply before it is judged, an outcome before its
+event. So a kill loses at most the answers of open attempts, which are recorded.
 """
 
 from batchrun.journal.database import prepare

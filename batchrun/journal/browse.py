@@ -1,6 +1,6 @@
-"""Lists of rows for a table: which rows, in which order, and their fields.
+"""Lists of rows for a table.
 
-No index is kept for them while a run writes: rows in input order are found in stretches, another order reads all rows.
+No index is kept for them while a run writes: input order is scanned in stretches, another order reads all rows.
 """
 
 import json
@@ -12,8 +12,7 @@ from batchrun.journal.queries import sql
 from batchrun.journal.records import Line, Order, Wanted
 from batchrun.models import State
 
-STRETCH = 20_000
-"""Rows that one query scans."""
+STRETCH = 20_000  # rows that one query scans
 
 _PAGE = sql("listed_page")
 _CHOSEN = sql("listed_at")

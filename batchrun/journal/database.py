@@ -1,10 +1,10 @@
 """Creating, opening, migrating and checking the file, and its errors.
 
-`migrations/000N.sql` migrates schema N-1 to N; the last N is the present one. A new journal is `schema.sql`, which states its version,
-and the later migrations. An older one is migrated in one transaction, so that a kill leaves it or the new one whole.
+`migrations/000N.sql` migrates schema N-1 to N. A new journal is `schema.sql` and the later migrations. An older one is
+migrated in one transaction, so that a kill leaves the old or the new one whole.
 
-WAL with `synchronous=FULL` (a rollback journal during the first intake): commits survive a kill and a power cut. Never `open()` the
-file where SQLite may have it open in this process: closing that descriptor drops SQLite's locks.
+WAL with `synchronous=FULL` (a rollback journal during the first intake): commits survive a kill and a power cut. Never
+`open()` the file where SQLite may have it open in this process: closing that descriptor drops SQLite's locks.
 """
 
 import contextlib
@@ -24,26 +24,25 @@ from batchrun.journal.lock import lock
 APPLICATION_ID = 0x42524A4C  # "BRJL", shown by file(1) and by PRAGMA application_id
 _STEPS = resources.files("batchrun.journal") / "migrations"
 SCHEMA_VERSION = max(int(step.name[:4]) for step in _STEPS.iterdir() if step.name.endswith(".sql"))
-OLDEST_VERSION = 3
-"""The oldest schema that can be migrated."""
+OLDEST_VERSION = 3  # the oldest schema that can be migrated
 
 _NETWORK = re.compile(
     r"nfs\d?|cifs|smb\d?|smbfs|9p|afs|ncpfs|ceph|glusterfs|lustre|beegfs|davfs2?|vboxsf"
     r"|fuse\.(sshfs|glusterfs|ceph.*|s3fs|rclone|gcsfuse|goofys|mount-s3|davfs2?|smbnetfs|curlftpfs)"
 )
 _MOUNTS = Path("/proc/self/mounts")
+# Bytes of a page. Long rows take half the CPU to write in the larger, long replies 0.85 of it in the smaller beside 4
+# KiB; commits of short rows write more from 16 KiB on.
 _PAGE, _LARGE_PAGE = 8192, 32768
-"""Bytes of a page. Long rows take half the CPU to write in the larger, long replies 0.85 of it in the smaller beside 4 KiB; commits
-of short rows write more from 16 KiB on."""
+# Errors that values of a damaged page cause: SQLite's columns hold any type.
 _VALUE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""Errors that values of a damaged page cause: SQLite's columns hold any type."""
+# The last is of a statement whose table or column is missing.
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-"""The last is of a statement whose table or column is missing."""
 
 
 @contextlib.contextmanager
 def translated(path: Path, doing: str = "read") -> Generator[None]:
-    """Raise SQLite's and the system's errors as StorageError, and unreadable values as DamagedError."""
+    """Raise errors as StorageError, those of unreadable values as DamagedError."""
     try:
         yield
     except sqlite3.ProgrammingError:
@@ -57,7 +56,7 @@ def translated(path: Path, doing: str = "read") -> Generator[None]:
 
 
 class GoneError(OSError):
-    """The file at the path is another one than is written: SQLite would go on writing to an unlinked file."""
+    """Another file is at the path: SQLite would write to an unlinked one."""
 
 
 def identity(path: Path) -> tuple[int, int]:
@@ -102,7 +101,7 @@ def _free(path: Path) -> str:
 
 
 def prepare(directory: Path) -> None:
-    """Make the directory of journals, 0700 whatever the umask, ignored by git. Raises RefusedError if it cannot."""
+    """Make the directory of journals, mode 0700, ignored by git. Raises RefusedError."""
     refuse_network(directory)
     try:
         if not directory.is_dir():
@@ -119,7 +118,7 @@ def prepare(directory: Path) -> None:
 
 
 def refuse_network(directory: Path, mounts: Path = _MOUNTS) -> None:
-    """Raise RefusedError for a network file system, whose locks and shared memory are unreliable (sqlite.org/wal.html)."""
+    """Their locks are unreliable (sqlite.org/wal.html). Raises RefusedError."""
     kind = _file_system(directory.resolve(), mounts)
     if kind is not None and _NETWORK.fullmatch(kind):
         raise RefusedError(
@@ -143,10 +142,7 @@ def _file_system(directory: Path, mounts: Path) -> str | None:
 
 
 def create(path: Path, meta: dict[str, str | None], *, long_rows: bool = False) -> None:
-    """Make an empty journal, with larger pages for `long_rows`.
-
-    Raises RefusedError where the directory cannot be written or the name is taken.
-    """
+    """Raises RefusedError for an unwritable directory or a taken name."""
     prepare(path.parent)
     if os.path.lexists(path):
         raise RefusedError(f"{path}: a journal exists already.", "Resume it, or use --fresh.")
@@ -166,7 +162,7 @@ def create(path: Path, meta: dict[str, str | None], *, long_rows: bool = False) 
 
 
 def _make_private(path: Path) -> None:
-    """Make an empty file for its owner alone, whatever the umask; SQLite's side files inherit the mode."""
+    """SQLite's side files inherit the mode 0600."""
     path.unlink(missing_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     path.chmod(0o600)
@@ -186,7 +182,7 @@ def _build(path: Path, meta: dict[str, str | None], page_size: int) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make a rename in `directory` durable; not possible on Windows."""
+    """Make a rename durable; not possible on Windows."""
     if os.name != "posix":
         return
     descriptor = os.open(directory, os.O_RDONLY)
@@ -197,7 +193,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def has_log(path: Path) -> bool:
-    """Whether there is a write-ahead log: a process has the journal open, or was killed."""
+    """Whether a process has the journal open, or was killed."""
     return _beside(path, "-wal").exists()
 
 
@@ -210,11 +206,10 @@ def salvage(path: Path) -> sqlite3.Connection:
 
 
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
-    """Open and check an existing journal. The connection may move between threads, but serves one at a time.
+    """Open and check an existing journal; threads may take turns with the connection.
 
-    An older journal is migrated first, and a killed intake rolled back: with `write` the caller holds the lock, else it is taken for
-    that. Raises StorageError for anything but a whole journal of a known schema, BusyError where another process works on one that
-    would have to be written.
+    An older journal is migrated, a killed intake rolled back; with `write` the caller holds the lock, else it is taken
+    for that. Raises StorageError, or BusyError where another process has the lock.
     """
     _check_file(path)
     with translated(path):
@@ -247,7 +242,7 @@ def _needs_writing(path: Path) -> bool:
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:
-    """Migrate the schema in one transaction. Raises sqlite3.Error and changes nothing."""
+    """In one transaction. Raises sqlite3.Error."""
     if version == SCHEMA_VERSION:
         return
     texts = [(_STEPS / f"{number:04}.sql").read_text("utf-8") for number in range(version + 1, SCHEMA_VERSION + 1)]
@@ -296,7 +291,7 @@ def _check_file(path: Path) -> None:
 
 
 def _refuse_lost_log(path: Path) -> None:
-    """Raise DamagedError after a kill whose log was removed: its index is still there."""
+    """After a kill whose log was removed, its index is still there. Raises DamagedError."""
     if not _beside(path, "-shm").exists() or has_log(path):
         return
     with contextlib.closing(_raw(path, "ro&immutable=1")) as connection:
@@ -347,10 +342,7 @@ def _writer(connection: sqlite3.Connection) -> str | None:
 
 
 def remove(path: Path) -> None:
-    """Remove a journal and its side files; the caller holds the lock.
-
-    The journal goes first: no process ever finds one without its log.
-    """
+    """The journal goes first, so that none is found without its log. The caller holds the lock."""
     with translated(path, "write"):
         path.unlink(missing_ok=True)
         for suffix in ("-wal", "-shm", "-journal"):
@@ -359,7 +351,7 @@ def remove(path: Path) -> None:
 
 
 def copy(connection: sqlite3.Connection, path: Path, target: Path, moved: Callable[[str], str] | None = None) -> None:
-    """Write a whole, single-file copy, which gets its name only when it is complete; `moved` converts `rows.files`."""
+    """Write a single file, complete before it gets its name; `moved` converts `rows.files`."""
     if os.path.lexists(target):
         raise RefusedError(f"{target}: the file exists already.", "Name a file that does not exist.")
     building = target.with_name(f"{target.name}.partial")

@@ -1,6 +1,6 @@
 """Comparing an input that is read again with the journal, and updating the journal to it.
 
-Up to the first difference nothing is staged; the rest goes into a temporary table, and SQL compares by identity.
+Rows are staged in a temporary table from the first difference on; SQL compares them by identity.
 """
 
 import sqlite3
@@ -17,6 +17,7 @@ _BATCH = 500  # rows held in memory at once, twice
 
 _KNOWN = sql("known_rows")
 _STAGE_ROW = sql("stage_row")
+# They update the journal, in this order.
 _FOLLOW = (
     "lose_changed",
     "spend_changed",
@@ -26,12 +27,9 @@ _FOLLOW = (
     "move_rows",
     "add_rows",
 )
-"""The statements that update the journal, in order."""
 
 
 class Comparison:
-    """Compares the input with the journal on `connection`; `apply` updates the journal to it."""
-
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._skipped: list[tuple[int, str]] = []
@@ -39,7 +37,7 @@ class Comparison:
         self._staged = False
 
     def run(self, rows: Iterable[IntakeRow], digest: str, progress: Callable[[int], None]) -> Drift:
-        """Read all rows and count the differences; `digest` is the kind of the journal's digests. Raises InputError for duplicate ids."""
+        """Count the differences; `digest` is the kind of digests. Raises InputError for duplicate ids."""
         self.discard()
         feed = Feed(rows, digest)
         more = True
@@ -88,7 +86,7 @@ class Comparison:
         )
 
     def apply(self, now: float, before_commit: Callable[[], None], amend: Callable[[], None]) -> None:
-        """Update the journal, only in rows that differ, and `amend`, in one transaction."""
+        """Update rows that differ, and `amend`, in one transaction."""
         with transaction(self._connection, before_commit):
             amend()
             if self._staged:
@@ -106,7 +104,6 @@ class Comparison:
         sums.write(sums.recount(self._connection), self._connection)
 
     def discard(self) -> None:
-        """Forget the input."""
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         self._connection.execute(sql("drop_changed"))

@@ -1,18 +1,14 @@
-"""Rows with equal requests: which is sent, and which share its reply (`--dedupe`, `--reuse`).
+"""Rows with equal requests (`--dedupe`, `--reuse`): which is sent, and which share its reply.
 
-Requests are equal when their hashes are: endpoint and body, to the byte. At the start of a session `pair` assigns each row:
+Requests are equal when their hashes are: endpoint and body, to the byte. `pair` assigns each row of a session:
 
-1.  A row whose request has a reply in this journal shares it and is not sent.
-2.  Of other equal rows the first is sent, or one whose own reply is not judged yet, as it needs no call. The others wait for
-    its outcome.
-3.  All other rows are sent.
+1. A row whose request has a reply in this journal shares it.
+2. Of other equal rows the first is sent, or one whose reply is not judged yet, as it needs no request. The others wait
+   for its outcome.
+3. All other rows are sent.
 
-Only rows that the session sends take part: one outside of `--limit` or `--sample` neither represents nor waits. The next session
-pairs anew; rows that wait for a row that failed permanently keep waiting, and fail with it (`Journal.failed`) before anything is
-sent. So a kill leaves nothing to repair.
-
-`take_replies` copies replies from another run's journal. Each answers one row, so that repeated rows get several replies; under
-`--dedupe` `pair` gives it to all rows of its request.
+The next session pairs anew; rows that wait for one that failed permanently fail with it (`Journal.failed`) before
+anything is sent, so a kill leaves nothing to repair.
 """
 
 import sqlite3
@@ -29,10 +25,7 @@ def has_followers(connection: sqlite3.Connection) -> bool:
 
 
 def pair(connection: sqlite3.Connection, *, dedupe: bool, wanted: Callable[[int], bool] | None) -> None:
-    """Assign rows to the representatives that they wait for, in the present transaction; none without `dedupe`. Reads all rows.
-
-    `wanted` is whether the row at a position is to be sent, None for all.
-    """
+    """In the present transaction; only positions that are `wanted` take part. Reads all rows."""
     if not dedupe:
         connection.execute(sql("forget_followers"))
         return
@@ -49,9 +42,9 @@ def _any(_: int) -> bool:
 
 
 def take_replies(connection: sqlite3.Connection, other: Path, *, once: bool, before_commit: Callable[[], None]) -> int:
-    """Copy replies to equal requests from the journal `other`, in transactions of `BATCH` rows; returns how many.
+    """Copy replies to equal requests from the journal `other`; returns how many.
 
-    Rows of a request, answered ones included, take its replies in turn. With `once` each request gets its first reply only.
+    Each reply goes to one row (a repeated request gets several); with `once` each request gets its first only.
     """
     connection.execute("ATTACH DATABASE ? AS other", (f"{other.absolute().as_uri()}?mode=ro",))
     try:

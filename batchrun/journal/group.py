@@ -1,7 +1,7 @@
 """The writes of one commit, gathered by kind: a few statements for many rows each.
 
-Each statement releases the interpreter's lock, which is slow to win back from a busy loop. An attempt begins before it ends,
-and ends before its row finishes, so kinds are written in that order.
+Each statement releases the interpreter's lock, which is slow to win back. Kinds are written in the order of a row's
+life: an attempt begins, ends, and its row finishes.
 """
 
 import re
@@ -22,7 +22,7 @@ _VALUES = re.compile(r"VALUES (\(.*?\))", re.DOTALL)
 
 
 class Insert:
-    """The named statement with its one row of values repeated, in a few sizes."""
+    """The statement with its one row of values repeated, in a few sizes."""
 
     def __init__(self, name: str, *, sizes: Sequence[int] = (64, 8, 1)) -> None:
         head, one, tail = _VALUES.split(sql(name))
@@ -65,7 +65,7 @@ _ACCEPTED = End(200, 0.0)[2:9]  # from `cause` to `possibly_billed`
 
 
 def storable(text: str | None) -> str | None:
-    """Text that SQLite can hold: lone surrogates as JSON escapes."""
+    """With lone surrogates as JSON escapes, which SQLite can hold."""
     if text is None or text.isascii():
         return text
     return text.encode("utf-8", "backslashreplace").decode()
@@ -91,7 +91,7 @@ class Group:
         self.tickets: list[Params] = []
 
     def end(self, begun: Params, now: float, end: End, reply: int | None) -> None:
-        """An attempt ended; `begun` is (row, number, session)."""
+        """`begun` is (row, number, session)."""
         status, seconds, *_, usage, request_id, excerpt, cost, tokens, bill = end
         used, tier = (_NO_USAGE, None) if usage is None else (usage[:5], usage.tier)
         tier = None if tier == "default" else tier
@@ -109,7 +109,7 @@ class Group:
         self.ended.append((*paid, storable(tier), *flags, *texts))
 
     def finish(self, row: int, now: float, last: Last, outcome: Outcome, reused: SharedReply | None) -> None:
-        """A row ended with the attempt `last`; with `reused` that of another row."""
+        """`last` is the row's attempt, or with `reused` that of another row."""
         done = (row, now, *last)
         if reused is None and (outcome is JUST_DONE or outcome == JUST_DONE):
             self.done.append(done)
@@ -120,7 +120,7 @@ class Group:
         self.finished.append((*done, state, permanent, *texts, post, storable(trace), representative, saved))
 
     def answer(self, now: float, reply: int, answers: Answers, tier: str) -> None:
-        """Attempts in a batch ended with accepted replies, and so did their rows; replies are numbered from `reply` + 1."""
+        """Accepted replies of a batch, numbered from `reply` + 1, and their rows' outcomes."""
         rows, numbers, values, _, *columns, bodies = answers
         given, output, *_ = columns
         replies = range(reply + 1, reply + 1 + len(rows))

@@ -1,8 +1,8 @@
-"""Writing the input's rows into the journal: the first intake.
+"""The first intake: writing the input's rows into the journal.
 
-A row is identified by its key, or its content, and among equal rows by its occurrence. The first intake loads in transactions
-of 64 MB straight into the file (`written_once`), indexes the identities at the end, and is complete only when `meta` has
-"intake"; one that was killed starts over. One thread writes rows while the next are read and hashed.
+A row's identity is its key, or its content, and among equal rows its occurrence. The intake writes transactions of 64
+MB straight into the file, indexes identities at the end, and is complete only when `meta` has "intake"; one that was
+killed starts over. One thread writes rows while the next are read and hashed.
 """
 
 import sqlite3
@@ -20,16 +20,11 @@ from batchrun.journal.group import Insert
 from batchrun.journal.queries import sql
 from batchrun.journal.records import IntakeRow
 
-BATCH = 8192
-"""Rows handed over at once, at most."""
-ROOM = 4_000_000
-"""Characters after which a batch ends: bounds memory with long rows."""
-AHEAD = 5
-"""Batches of `ROOM` that wait while one is written: reading goes on during a commit."""
-TOGETHER = 16
-"""Batches in one transaction: each commit waits for the disk several times."""
-CACHE = 8_000
-"""KiB of pages: once they are full, readers are locked out until the commit."""
+BATCH = 8192  # rows handed over at once, at most
+ROOM = 4_000_000  # characters after which a batch ends: bounds memory with long rows
+AHEAD = 5  # batches of `ROOM` that wait while one is written: reading goes on during a commit
+TOGETHER = 16  # batches in one transaction: each commit waits for the disk several times
+CACHE = 8_000  # KiB of pages: once they are full, readers are locked out until the commit
 
 Params = tuple[int, int, str, str, str, str]
 
@@ -41,21 +36,19 @@ _SKIP = sql("skip_row")
 
 
 class Feed:
-    """Rows as parameters of the INSERT: numbered from 1, with their identity (the digest of the text where there is no id)."""
+    """Rows as parameters of the INSERT, numbered from 1; the digest of a text is its key without an id."""
 
     def __init__(self, rows: Iterable[IntakeRow], digest: str) -> None:
         self.position = 0
         self.keyed = False
-        self.size = 0
-        """Characters of the rows that were taken last."""
+        self.size = 0  # characters of the rows that were taken last
         self.skipped: list[tuple[int, str]] = []
-        self.parts: list[tuple[int, int]] = []
-        """(position, position of the reduce row it is a part of); taken like `skipped`."""
+        self.parts: list[tuple[int, int]] = []  # (position, position of the reduce row it is a part of)
         self._rows = iter(rows)
         self._digest = digest_of(digest)
 
     def take(self, count: int) -> list[Params]:
-        """The next rows, at most `count`, as parameters; none at the end."""
+        """At most `count` rows; none at the end."""
         taken: list[Params] = []
         position, room, digest = self.position, ROOM, self._digest
         for line, key, request, text, skipped, ahead, files in islice(self._rows, count):
@@ -77,7 +70,7 @@ class Feed:
         return taken
 
     def take_skipped(self) -> list[tuple[int, str]]:
-        """(position, reason) of the rows skipped since the last call."""
+        """(position, reason) since the last call."""
         taken, self.skipped = self.skipped, []
         return taken
 
@@ -89,7 +82,6 @@ class Feed:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, before_commit: Callable[[], None]) -> Generator[None]:
-    """Commit all of it or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -103,10 +95,9 @@ def transaction(connection: sqlite3.Connection, before_commit: Callable[[], None
 
 @contextmanager
 def written_once(connection: sqlite3.Connection) -> Generator[None]:
-    """Write into the file itself, without a log that is copied into it later.
+    """SQLite's rollback journal copies nothing new at the end of the file (sqlite.org/lockingv3.html).
 
-    SQLite's rollback journal copies nothing that is new at the end of the file, so the disk gets each row once
-    (sqlite.org/lockingv3.html). Does nothing while another process reads the journal.
+    Without effect while another process reads the journal.
     """
     with suppress(sqlite3.OperationalError):
         connection.execute("PRAGMA journal_mode = TRUNCATE")
@@ -120,7 +111,7 @@ def written_once(connection: sqlite3.Connection) -> Generator[None]:
 
 
 class FirstIntake:
-    """The first intake of a journal with digests of the kind `digest`. `now` stamps skipped rows; `before_commit` may inject faults."""
+    """`now` stamps skipped rows; `before_commit` may inject faults."""
 
     def __init__(
         self, connection: sqlite3.Connection, now: float, before_commit: Callable[[], None], digest: str
@@ -132,7 +123,7 @@ class FirstIntake:
         self._written = 0
 
     def run(self, rows: Iterable[IntakeRow], progress: Callable[[int], None]) -> None:
-        """Write all rows; `progress` gets their number after each batch. Raises InputError for duplicate ids."""
+        """`progress` gets the number of rows. Raises InputError for duplicate ids."""
         feed = Feed(rows, self._digest)
         with written_once(self._connection):
             self._clear()
@@ -141,7 +132,7 @@ class FirstIntake:
             self._index(feed, skipped)
 
     def _load(self, feed: Feed, progress: Callable[[int], None]) -> int:
-        """Write all rows; returns how many are skipped."""
+        """Returns how many rows are skipped."""
         skipped = 0
         waiting: deque[tuple[Future[None], int]] = deque()
         held = 0
@@ -164,7 +155,7 @@ class FirstIntake:
         return transaction(self._connection, self._before_commit)
 
     def _clear(self) -> None:
-        """Remove what a killed intake left."""
+        """What a killed intake left."""
         with self._transaction():
             for name in (
                 "drop_position_index",
@@ -201,7 +192,7 @@ class FirstIntake:
 
 
 class Identified(NamedTuple):
-    """The statements that identify the rows of one table."""
+    """The statements for one table."""
 
     index_identity: str
     number_equal: str
@@ -213,7 +204,7 @@ STAGED = Identified("index_stage", "number_equal_staged", "equal_staged")
 
 
 def identify(connection: sqlite3.Connection, table: Identified, digest: str, *, keyed: bool) -> None:
-    """Number equal rows and index the identity. Raises InputError for a duplicate id, naming both lines."""
+    """Number equal rows and index the identity. Raises InputError for a duplicate id."""
     index = sql(table.index_identity)
     try:
         connection.execute(index)
@@ -225,7 +216,6 @@ def identify(connection: sqlite3.Connection, table: Identified, digest: str, *, 
 
 
 def duplicate_id(key: str, first: int, line: int) -> InputError:
-    """The error for two rows with one id."""
     return InputError(
         f"The id {key[:80]!r} is on line {first} and again on line {line}.",
         "Make the ids unique, or name another column with --id-column (`none`: identify rows by content).",
@@ -233,7 +223,7 @@ def duplicate_id(key: str, first: int, line: int) -> InputError:
 
 
 def _refuse_duplicate_ids(connection: sqlite3.Connection, table: Identified, digest: str) -> None:
-    """Raise InputError for two rows with one id; rows without an id may be equal."""
+    """Rows without an id may be equal. Raises InputError."""
     last, first, digest_of_text = None, 0, digest_of(digest)
     for key, line, text, request in connection.execute(sql(table.find_equal)):
         if request == "" or digest_of_text(text.encode()) == key:

@@ -1,7 +1,7 @@
 """One process per run: an advisory lock (`flock`) on a file beside the journal, which ends with its process.
 
-It is not on the database itself, whose locks SQLite drops when any descriptor of the file is closed. The file's content, process
-id and host, is only shown. Only `Lock.remove` unlinks the file, as another process may wait for it.
+Not on the database, whose locks SQLite drops when any descriptor of it is closed. The content, process id and host, is
+only for messages. Only `Lock.remove` unlinks the file, as another process may wait for it.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_
 
 
 class Lock:
-    """The lock of one run; a context manager. Made by `lock`."""
+    """Made by `lock`."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -49,14 +49,14 @@ class Lock:
         _held.add(self)
 
     def release(self) -> None:
-        """Release the lock; the file stays. Idempotent."""
+        """Idempotent; the file stays."""
         _held.discard(self)
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
     def remove(self) -> None:
-        """Release the lock and remove its file, of a deleted run."""
+        """For a deleted run."""
         if os.name == "posix":
             self.path.unlink(missing_ok=True)
         self.release()
@@ -84,10 +84,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def lock(journal: Path) -> Lock:
-    """Take the lock of the run whose journal is at `journal`, without waiting.
-
-    Raises BusyError while another process holds it, StorageError where the lock file cannot be made.
-    """
+    """Without waiting. Raises BusyError where the run is locked, else StorageError."""
     path = journal.with_suffix(".lock")
     while True:
         descriptor = _open(path)

@@ -1,4 +1,4 @@
-"""The rows that still have to be answered, with their history; `Journal` documents the functions of the same names."""
+"""The rows that still have to be answered, with their history; documented by `Journal`'s methods."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -27,10 +27,9 @@ _BODIES = sql("reply_bodies")
 
 _PART_FAILED = "a part of the text failed: "
 EVERYTHING = (1 << 63) - 1
-Fallbacks = frozenset[int]
-"""Lanes (lanes.id) for rows that have failed elsewhere."""
+Fallbacks = frozenset[int]  # lanes (lanes.id) for rows that have failed elsewhere
+# cause and message of a row that was handed to a fallback without an attempt
 _FAILED_ELSEWHERE = "failed before the fallback", "it could not be sent there"
-"""Cause and message of a row that was handed to a fallback without an attempt."""
 
 
 def pending(
@@ -96,7 +95,7 @@ def reducible(connection: sqlite3.Connection, target: int | None, after: int, li
 
 
 def parts(connection: sqlite3.Connection, row: int) -> Parts | None:
-    """The parts of a reduce row, or the failure of the first that failed; None where the row is none."""
+    """The parts of a reduce row, or the first failure of one; None for other rows."""
     failed = connection.execute(sql("failed_part"), (row,)).fetchone()
     if failed is not None:
         permanent, cause, message = failed
@@ -173,7 +172,7 @@ def _length(row: Found) -> int:
 def _histories(
     connection: sqlite3.Connection, rows: Sequence[int], fallbacks: Fallbacks = frozenset()
 ) -> tuple[dict[int, History], int]:
-    """Histories of the first of these rows, and how many they are: those whose replies fit into a page."""
+    """Of the first of these rows, as many as have room in a page; and their number."""
     if not rows or connection.execute(_TRIED, (min(rows), max(rows))).fetchone() is None:
         return {}, len(rows)
     found: list[Found] = connection.execute(_HISTORY, (dumps(rows),)).fetchall()
@@ -192,7 +191,7 @@ def _histories(
 def _at_fallbacks(
     connection: sqlite3.Connection, known: dict[int, History], rows: Sequence[int], fallbacks: Fallbacks
 ) -> dict[int, History]:
-    """Histories of rows at a fallback lane: the attempts there, and why they were handed over."""
+    """Of rows at a fallback lane: the attempts there, and the earlier cause."""
     if not rows:
         return {}
     wanted = {"rows": dumps(rows), "fallbacks": dumps(sorted(fallbacks))}
@@ -206,7 +205,7 @@ def _at_fallbacks(
 
 
 def _bodies(connection: sqlite3.Connection, wanted: Iterable[int]) -> tuple[dict[int, str], bool]:
-    """The replies of these numbers, and whether the page was full, so that the last may be missing."""
+    """Replies by number, and whether the page is full, so that the last may be missing."""
     numbers = list(wanted)
     if not numbers:
         return {}, False

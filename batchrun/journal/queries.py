@@ -1,6 +1,6 @@
 """The named statements of `queries.sql`.
 
-A block begins with `-- name: NAME`, comments may follow. `{NAME}` stands for the text of an earlier block.
+A block begins with `-- name: NAME`; `{NAME}` stands for the text of an earlier block.
 """
 
 import re

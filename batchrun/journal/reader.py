@@ -1,4 +1,4 @@
-"""Reading a journal, also while another process writes it: no lock, no transaction beyond a call, page by page."""
+"""Reading a journal, also while another process writes it: page by page, without a lock or a longer transaction."""
 
 import contextlib
 import json
@@ -74,7 +74,7 @@ def _result(row: Found) -> Result:
 
 
 def _check_texts(text: Any, value: Any, body: Any, added: Any) -> None:
-    """Raise TypeError for values of a damaged page: SQLite's columns hold any type."""
+    """SQLite's columns hold any type: a damaged page raises TypeError."""
     if not (
         isinstance(text, str) and isinstance(value, _TEXT) and isinstance(body, _TEXT) and isinstance(added, _TEXT)
     ):
@@ -122,7 +122,7 @@ def read_meta(connection: sqlite3.Connection) -> Meta:
 
 
 class Reader:
-    """A journal, read-only; a context manager. Serves one thread at a time. All methods raise StorageError."""
+    """For one thread at a time. All methods raise StorageError."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -130,7 +130,7 @@ class Reader:
 
     @classmethod
     def open(cls, path: Path, *, damaged: bool = False) -> Self:
-        """Open the journal at `path`; with `damaged` unchecked, for `recover_rows`."""
+        """With `damaged` unchecked, for `recover_rows`."""
         return cls(path, database.salvage(path) if damaged else database.connect(path, write=False))
 
     def close(self) -> None:
@@ -153,7 +153,7 @@ class Reader:
 
     @property
     def totals(self) -> Totals:
-        """The account of the last commit."""
+        """As of the last commit."""
         with database.translated(self.path):
             return sums.read(self._connection).totals()
 
@@ -167,7 +167,7 @@ class Reader:
             return pending.pending(self._connection, after, PAGE, None)
 
     def worst_of(self, ticket: int) -> int | None:
-        """The highest possible cost of a ticket's open rows, in picodollars; None where none is open or priced."""
+        """Highest possible picodollars of open rows; None where none is priced."""
         return self._each(lambda row: row[0], sql("worst_of_ticket"), ticket)[0]
 
     @property
@@ -175,7 +175,7 @@ class Reader:
         return self._each(lambda row: Session(*row), sql("sessions"))
 
     def settled(self) -> Iterator[str]:
-        """Hashes of requests that resuming would not send: done, failed permanently, or deduplicated."""
+        """Hashes of requests that resuming would not send."""
         return self._requests(_SETTLED)
 
     def offered(self) -> Iterator[str]:
@@ -189,7 +189,7 @@ class Reader:
             after = page[-1][0]
 
     def spent(self, count: int = 1000) -> Iterator[Spent]:
-        """The use of about `count` answered rows from all over the input."""
+        """Of about `count` answered rows from all over the input."""
         every = max(1, self._all("SELECT count(*) FROM outcomes WHERE attempts > 0")[0][0] // count)
         after = 0
         while rows := self._paged(lambda row: len(row[3]), _SPENT, every, after, PAGE):
@@ -197,12 +197,12 @@ class Reader:
             after = rows[-1][0]
 
     def timings(self, count: int = 20_000) -> list[tuple[float, float, int]]:
-        """(end, seconds, status) of the exchanges of about `count` rows, in no order."""
+        """(end, seconds, status) of the exchanges of about `count` rows, unordered."""
         rows = self.totals.rows
         return self._all(sql("timings"), max(1, rows // count))
 
     def tiers(self) -> list[TierShare]:
-        """Replies and costs by service tier, most frequent first; reads all attempts."""
+        """Most frequent first; reads all attempts."""
         return self._each(lambda row: TierShare(*row), _TIERS)
 
     def lanes(self) -> list[LaneShare]:
@@ -218,7 +218,7 @@ class Reader:
         return self._each(lambda row: Sample(row[0], json.loads(row[1])), sql("samples"), since)
 
     def errors_by_cause(self, limit: int = 20) -> list[Cause]:
-        """Causes of failed rows, most frequent first."""
+        """Of failed rows, most frequent first."""
         return [
             Cause(cause, rows, message, tuple(line for (line,) in self._all(_LINES, cause or None)), retryable)
             for cause, rows, message, _, retryable in self._all(_CAUSES, limit)
@@ -229,7 +229,7 @@ class Reader:
         return dict(self._all(_FAILURES, limit))
 
     def misses(self, limit: int = 20) -> list[Miss]:
-        """Causes of attempts that were not accepted, most frequent first; reads all of them."""
+        """Most frequent first; reads all attempts that were not accepted."""
         return [Miss(cause, attempts, int(paid)) for cause, attempts, paid in self._all(_MISSES, limit)]
 
     def slowest(self, count: int = 10) -> list[Entry]:
@@ -237,23 +237,23 @@ class Reader:
         return self._each(_entry, sql("slowest_rows"), count)
 
     def attempts(self, seq: int) -> list[Attempt]:
-        """All attempts of a row, those of earlier outcomes too."""
+        """Those of earlier outcomes too."""
         flags = slice(8, 13)
         return self._each(lambda row: Attempt(*row[:8], *map(bool, row[flags]), *row[13:]), _ATTEMPTS, seq)
 
     def row(self, *, seq: int | None = None, key: str | None = None, line: int | None = None) -> Record | None:
-        """A row by seq, key, or line in the input (the first of several)."""
+        """By seq, key, or (first) line in the input."""
         column, value = ("seq", seq) if seq is not None else ("key", key) if key is not None else ("line", line)
         return next(iter(self._each(_record, _RECORD_BY[column], value)), None)
 
     def entries(
         self, after: int = 0, limit: int = PAGE, *, state: State | None = None, cause: str | None = None
     ) -> list[Entry]:
-        """Rows in input order after the position `after`, of one state or cause if given."""
+        """In input order after the position `after`."""
         return self._each(_entry, _ENTRY_PAGE, after, limit, state, cause)
 
     def lines(self, after: int = 0, limit: int = PAGE) -> list[Line]:
-        """The rows of a table after the position `after`, in input order."""
+        """In input order after the position `after`."""
         with database.translated(self.path):
             return browse.lines(self._connection, after, limit)
 
@@ -274,19 +274,19 @@ class Reader:
             return pending.parts(self._connection, seq)
 
     def reductions(self) -> list[tuple[int, str, str, int]]:
-        """(line, key, text, number of parts) of the reduce rows without an outcome."""
+        """(line, key, text, number of parts) of pending reduce rows."""
         return self._all(sql("pending_reductions"))
 
     def interrupt(self) -> None:
-        """Make the running query of another thread fail with StorageError."""
+        """Make another thread's query fail with StorageError."""
         self._connection.interrupt()
 
     def export_rows(self, after: int = 0) -> Iterator[Record]:
-        """All rows in input order, each as it is when its page is read."""
+        """In input order, each row as it is when its page is read."""
         return self._all_records(_RECORD_PAGE, after)
 
     def exchanges(self, after: int = 0) -> Iterator[Record]:
-        """The same without texts, but for skipped lines: for OpenAI's results format."""
+        """For OpenAI's results format: with texts of skipped lines only."""
         return self._all_records(_EXCHANGE_PAGE, after)
 
     def _all_records(self, query: str, after: int) -> Iterator[Record]:
@@ -299,13 +299,13 @@ class Reader:
             return list(map(_record, self._paged(_record_size, query, *parameters)))
 
     def _next_key(self, last: int | None, after: int) -> int:
-        """The key of the next page. Raises DamagedError where this page does not advance."""
+        """Raises DamagedError where a page does not advance."""
         if last is None or last <= after:
             raise self.damaged("its rows are out of order")
         return last
 
     def results(self) -> Iterator[Result | Record]:
-        """As `export_rows`, but of done rows only the fields of their output line: twice as fast."""
+        """As `export_rows`, twice as fast where all rows are done."""
         after = 0
         while rows := self._paged(_result_size, _RESULT, after, PAGE):
             last = self._next_key(rows[-1][0], after)
@@ -321,21 +321,21 @@ class Reader:
             after = last
 
     def texts(self) -> Iterator[str]:
-        """The rows' texts in input order, without skipped lines."""
+        """In input order, without skipped lines."""
         after = 0
         while rows := self._paged(_text_size, _TEXTS, after, PAGE):
             yield from (text for _, text in rows)
             after = rows[-1][0]
 
     def added(self) -> Iterator[str]:
-        """What post-processing adds to done rows, a JSON object each, deduplicated per page."""
+        """What post-processing adds to done rows, as JSON, deduplicated per page."""
         after = 0
         while rows := self._paged(_text_size, _ADDED, after, PAGE):
             yield from dict.fromkeys(text for _, text in rows)
             after = rows[-1][0]
 
     def has_plain_value(self) -> bool:
-        """Whether the output of a row is given and not an object."""
+        """Whether a given output is not an object."""
         return bool(self._all(sql("plain_value")))
 
     def recover_rows(self) -> Iterator[Record]:
@@ -366,7 +366,7 @@ class Reader:
             return 0
 
     def check(self) -> list[str]:
-        """Problems of the journal, an empty list for none; reads all of it."""
+        """Problems of the journal; reads all of it."""
         try:
             found = [line for (line,) in self._all("PRAGMA integrity_check(20)") if line != "ok"]
             with database.translated(self.path):
@@ -381,7 +381,7 @@ class Reader:
         return database.damaged(self.path, why)
 
     def copy(self, target: Path, moved: Callable[[str], str] | None = None) -> None:
-        """Write a whole copy in a single file; `moved` converts `rows.files`. Raises RefusedError where the file exists."""
+        """As `database.copy`."""
         database.copy(self._connection, self.path, target, moved)
 
     def _each(self, make: Callable[[Any], Made], query: str, *parameters: Any) -> list[Made]:

@@ -12,53 +12,50 @@ from batchrun.models import Bill, State, Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:
-    """What the run is. `plan` is JSON, `prompt` source text, `output` relative to the journal's directory, `digest` of `digests.KINDS`."""
-
     run: str
     created: float
-    plan: str
-    prompt: str | None
+    plan: str  # JSON
+    prompt: str | None  # source text
     simulated: bool
-    output: str
-    digest: str = BLAKE2B
+    output: str  # relative to the journal's directory
+    digest: str = BLAKE2B  # one of `digests.KINDS`
+
+    def stored(self) -> dict[str, str | None]:
+        """As the table `meta` has it."""
+        return {
+            "run": self.run,
+            "created": repr(self.created),
+            "plan": self.plan,
+            "prompt": self.prompt,
+            "simulated": "1" if self.simulated else "0",
+            "output": self.output,
+            "digest": self.digest,
+        }
 
 
 class IntakeRow(NamedTuple):
-    """A row to be ingested.
-
-    `key` is the value of the id column, None where content is the identity; `request` the request's hash; `text` the row as JSON
-    without lone surrogates. `skipped` is why it cannot be sent; then `request` is ignored, and `text` is the line as a JSON string
-    where it is no row. `ahead` is the distance in rows to the reduce row that it is a part of, 0 for none; `files` is from
-    `media.to_json`.
-    """
-
     line: int
-    key: str | None
-    request: str
-    text: str
-    skipped: str | None = None
-    ahead: int = 0
-    files: str = ""
+    key: str | None  # of the id column; None: the content is the identity
+    request: str  # hash; ignored for a skipped row
+    text: str  # the row as JSON without lone surrogates, or the line as a JSON string
+    skipped: str | None = None  # why it cannot be sent
+    ahead: int = 0  # rows until the reduce row that it is a part of
+    files: str = ""  # from `media.to_json`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """How an input that is read again differs from the journal, in rows.
-
-    `changed` rows have another request, `changed_done` of them are done; `added` are new, `absent` not in the input any more,
-    `reappeared` were absent; `retouched` differ only in text, line or position; `in_batches` are changed or absent and in a batch.
-    `examples` are (line, key) of changed rows.
-    """
+    """Differences between an input and the journal, in rows."""
 
     rows: int = 0
-    changed: int = 0
+    changed: int = 0  # have another request
     changed_done: int = 0
     added: int = 0
-    absent: int = 0
-    reappeared: int = 0
-    retouched: int = 0
-    in_batches: int = 0
-    examples: tuple[tuple[int, str], ...] = ()
+    absent: int = 0  # not in the input any more
+    reappeared: int = 0  # were absent
+    retouched: int = 0  # differ only in text, line or position
+    in_batches: int = 0  # changed or absent, and in a batch
+    examples: tuple[tuple[int, str], ...] = ()  # (line, key) of changed rows
 
     @property
     def nothing(self) -> bool:
@@ -66,46 +63,35 @@ class Drift:
 
 
 class End(NamedTuple):
-    """How an attempt ended.
+    """How an attempt ended."""
 
-    `status` is the HTTP status, 0 without a complete answer. `cause` is a short stable phrase, None for an accepted reply; `message`
-    its detail. `throttled`: a 429. `counted`: uses up one of the row's attempts (never a 429, a probe, or what was not sent).
-    `invalid`: the reply does not match the schema. `possibly_billed`: no answer, but maybe billed. `excerpt` of a body that is no
-    reply is cut to 2 kB. `bill` is `cost` by kind; `charged_tokens` counts towards a cap of tokens.
-    """
-
-    status: int
+    status: int  # HTTP status, 0 without a complete answer
     seconds: float
-    cause: str | None = None
+    cause: str | None = None  # short and stable; None for an accepted reply
     message: str | None = None
-    throttled: bool = False
-    counted: bool = True
+    throttled: bool = False  # by a 429
+    counted: bool = True  # as one of the row's attempts: never a 429, a probe, or what was not sent
     deadline: bool = False
-    invalid: bool = False
-    possibly_billed: bool = False
+    invalid: bool = False  # the reply does not match the schema
+    possibly_billed: bool = False  # without an answer
     usage: Usage | None = None
     request_id: str | None = None
-    excerpt: str | None = None
+    excerpt: str | None = None  # up to 2 kB of a body that is no reply
     cost: int | None = None
-    charged_tokens: int = 0
-    bill: Bill | None = None
+    charged_tokens: int = 0  # towards a cap of tokens
+    bill: Bill | None = None  # `cost` by kind
 
 
 class Record(NamedTuple):
-    """A row with everything that its output needs. `state` is never in flight.
-
-    `position` is None for an absent row; `body` is that of the outcome's reply; `value`, `added`, `post` and `trace` are those of
-    `models.Outcome`, None or empty without one. `status`, `request_id`, `excerpt` and `lane` (JSON array: base URL, key name, model)
-    are of its last attempt; `files` as in `IntakeRow`.
-    """
+    """A row with all that its output needs; `value` to `trace` as in `models.Outcome`."""
 
     seq: int
-    position: int | None
+    position: int | None  # None for an absent row
     line: int
     key: str
     text: str
     value: str | None
-    body: str | None
+    body: str | None  # of the outcome's reply
     added: str | None
     cause: str | None
     message: str | None
@@ -114,20 +100,20 @@ class Record(NamedTuple):
     seconds: float | None
     input_tokens: int | None
     output_tokens: int | None
-    status: int | None
+    status: int | None  # this and the next two: of the last attempt
     request_id: str | None
     excerpt: str | None
     trace: str | None
-    state: State
+    state: State  # never in flight
     permanent: bool
     flags: frozenset[str]
     post: bool
-    files: str = ""
-    lane: str | None = None
+    files: str = ""  # as in `IntakeRow`
+    lane: str | None = None  # of the last attempt; JSON array: base URL, key name, model
 
 
 class Result(NamedTuple):
-    """The fields of a done row's `Record` that its output line needs."""
+    """The fields of a done row's output line."""
 
     text: str
     value: str | None
@@ -136,7 +122,7 @@ class Result(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A row in listings: a `Record` without text, value and body."""
+    """A `Record` without text, value and body."""
 
     seq: int
     position: int | None
@@ -155,7 +141,7 @@ class Entry(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A row in a table. `text` and `output` are the beginnings of the row and its reply."""
+    """A row in a table."""
 
     seq: int
     position: int
@@ -170,8 +156,8 @@ class Line(NamedTuple):
     seconds: float | None
     input_tokens: int | None
     output_tokens: int | None
-    text: str
-    output: str | None
+    text: str  # the beginning
+    output: str | None  # the beginning of the reply
 
 
 class Order(StrEnum):
@@ -181,11 +167,11 @@ class Order(StrEnum):
 
 
 class Wanted(NamedTuple):
-    """The filter of a list; `text` is in row, reply or message."""
+    """The filter of a list."""
 
     state: State | None = None
     cause: str | None = None
-    text: str = ""
+    text: str = ""  # in row, reply or message
     order: Order = Order.ROW
 
     @property
@@ -194,12 +180,10 @@ class Wanted(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """One attempt of a row; `ended` is None without a known answer, `body` without a reply."""
-
     number: int
     session: int
     began: float
-    ended: float | None
+    ended: float | None  # None without a known answer
     seconds: float | None
     status: int | None
     cause: str | None
@@ -213,17 +197,17 @@ class Attempt(NamedTuple):
     output_tokens: int | None
     request_id: str | None
     excerpt: str | None
-    body: str | None
+    body: str | None  # None without a reply
 
 
 class Cause(NamedTuple):
-    """A cause of failed rows: how many, an example message, some lines; `retryable` of them are sent again by resuming."""
+    """Of failed rows."""
 
     cause: str
     rows: int
-    message: str
-    lines: tuple[int, ...]
-    retryable: int
+    message: str  # an example
+    lines: tuple[int, ...]  # some of them
+    retryable: int  # rows that resuming sends again
 
 
 class Miss(NamedTuple):
@@ -235,53 +219,45 @@ class Miss(NamedTuple):
 
 
 class Session(NamedTuple):
-    """A process that worked on the run.
-
-    `exit_code` is None while it works or if it was killed; of a killed one `ended` is its last sign of life, once the journal is
-    opened again.
-    """
+    """A process that worked on the run."""
 
     id: int
     started: float
-    ended: float | None
-    exit_code: int | None
+    ended: float | None  # of a killed one its last sign of life, once the journal is opened again
+    exit_code: int | None  # None while it works or if it was killed
     pid: int
     host: str
 
 
 class Lease(NamedTuple):
-    """A row's attempt in a batch, with its highest possible cost and tokens."""
+    """A row's attempt in a batch."""
 
     row: int
     number: int
-    cost: int | None
-    tokens: int
+    cost: int | None  # the highest possible
+    tokens: int  # the highest possible
 
 
 class Leased(NamedTuple):
-    """Columns of attempts in a batch, as in `Lease`, and of their rows' positions; `waits` is 1 where rows wait for it, or it is or is part
-    of a reduce row.
-    """
+    """Columns of attempts in a batch, as in `Lease`."""
 
     rows: list[int]
     numbers: list[int]
     costs: list[int | None]
     tokens: list[int]
-    waits: list[int]
+    waits: list[int]  # 1 where rows wait for it, or it is or is part of a reduce row
 
 
 class Answers(NamedTuple):
-    """Columns of accepted replies that came together, so that no step of Python is needed for a row.
+    """Columns of accepted replies that came together, so that no row takes a step of Python.
 
-    `bodies` are exact, `values` as in `models.Outcome`. `usages` are None where the next five columns have all of it. Those tokens
-    are None without a usage; `costs` are picodollars, None where unknown, and
-    the next four are parts of them (the rest is input).
+    Token counts are None without a usage.
     """
 
     rows: list[int]
     numbers: list[int]
-    values: list[str | None]
-    usages: list[Sequence[Any] | None]
+    values: list[str | None]  # as in `models.Outcome`
+    usages: list[Sequence[Any] | None]  # None where the next five columns have all of it
     input_tokens: list[int | None]
     output_tokens: list[int | None]
     cached_tokens: list[int | None]
@@ -289,15 +265,15 @@ class Answers(NamedTuple):
     cache_write_tokens: list[int | None]
     costs: list[int | None]
     charged_tokens: list[int]
-    costs_cached: list[int]
+    costs_cached: list[int]  # this and the next three: parts of the costs; the rest is input
     costs_cache_write: list[int]
     costs_output: list[int]
     costs_other: list[int]
-    bodies: list[str]
+    bodies: list[str]  # exact
 
 
 class Exchanges(NamedTuple):
-    """Columns of `Answers` that were sent by themselves: seconds, and the provider's request ids."""
+    """Columns of `Answers` that were not in a batch."""
 
     seconds: list[float]
     request_ids: list[str | None]
@@ -316,11 +292,11 @@ def chosen(found: Columns, places: Sequence[int]) -> Columns:
 
 
 class Sum(NamedTuple):
-    """The sum of replies: `stated` have a usage, `priced` a known cost."""
+    """Of accepted replies."""
 
-    stated: int
+    stated: int  # replies with a usage
     usage: Usage
-    priced: int
+    priced: int  # replies with a known cost
     cost: int
     bill: Bill
 
@@ -334,7 +310,7 @@ class Sum(NamedTuple):
 
     @classmethod
     def of_ends(cls, ends: Iterable[End]) -> "Sum":
-        """The sum of accepted replies to attempts that ended so."""
+        """Of attempts that ended so."""
         stated = given = made = cached = reasoning = written = priced = cost = 0
         bill = Bill()
         for end in ends:
@@ -357,12 +333,10 @@ class Sum(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """The state of a row: position (None: absent), last attempt, and its answers as (reply body, excerpt of what was none)."""
-
-    position: int | None
+    position: int | None  # None for an absent row
     state: State
-    number: int
-    answers: tuple[tuple[str | None, str | None], ...]
+    number: int  # of the last attempt
+    answers: tuple[tuple[str | None, str | None], ...]  # (reply body, excerpt of what was none)
 
 
 class Lane(NamedTuple):
@@ -371,28 +345,23 @@ class Lane(NamedTuple):
 
 
 class Charged(NamedTuple):
-    """What all attempts of a run are charged, open ones at their worst.
-
-    `excess` is the most that one was charged over its reservation; `tiers` are the non-standard service tiers of replies.
-    """
+    """By all attempts of a run, open ones at their worst."""
 
     cost: int
     tokens: int
     requests: int
-    excess: int = 0
-    tiers: frozenset[str] = frozenset()
+    excess: int = 0  # the most that one attempt was charged over its reservation
+    tiers: frozenset[str] = frozenset()  # non-standard service tiers of replies
 
 
 class TierShare(NamedTuple):
-    """Replies of one service tier (`default`: the standard one), and their cost."""
-
-    tier: str
+    tier: str  # `default`: the standard one
     replies: int
     cost: int
 
 
 class LaneShare(NamedTuple):
-    """What was sent to one lane, and its results; `seconds` of a reply on average."""
+    """What was sent to one lane, and its results."""
 
     id: int
     base_url: str
@@ -406,21 +375,21 @@ class LaneShare(NamedTuple):
     input_tokens: int
     output_tokens: int
     cost: int
-    seconds: float | None
+    seconds: float | None  # of a reply on average
 
 
 class Spent(NamedTuple):
-    """The use of an answered row, all its attempts together; `seconds` of the last, `attempts` without 429s, `request` is a hash."""
+    """The use of an answered row, all its attempts together."""
 
     line: int
     key: str
     text: str
-    request: str
+    request: str  # hash
     input_tokens: float
     output_tokens: float
     cost: float | None
-    seconds: float | None
-    attempts: float
+    seconds: float | None  # of the last attempt
+    attempts: float  # without 429s
 
 
 class Sample(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Self
 
 from batchrun import __version__
 from batchrun.errors import StorageError
-from batchrun.journal import database, duplicates, pending, reopening, sums
+from batchrun.journal import database, duplicates, pending, sums
 from batchrun.journal.drift import Comparison
 from batchrun.journal.ingest import FirstIntake, transaction
 from batchrun.journal.pages import Page
@@ -36,16 +36,20 @@ from batchrun.journal.records import (
 from batchrun.journal.writer import Done, Told, Writer
 from batchrun.models import Outcome, Pending, SharedReply, Ticket, Totals
 
+# Statements that make rows with an outcome pending again, in this order.
+_REOPEN_FAILED = ("spend_reopened", "forget_reopened", "keep_reopened", "delete_reopened")
+_REJUDGE = ("keep_present", "delete_reply_outcomes")
+_RESEND = ("spend_done", "forget_done", "delete_done")  # the attempts are spent; their replies stay with them
+
 
 class Journal:
-    """The journal of one run, open for writing; the caller holds its lock (`lock`).
+    """The caller holds the lock.
 
-    Before `start`, methods work in the calling thread, one at a time. Between `start` and `stop` the writer thread has the database:
-    methods that return `Done` write, called on the loop's thread; the others read. `Done` is resolved after the COMMIT, need not be
-    awaited, and fails with StorageError.
+    Before `start`, methods work in the calling thread, one at a time. Then, until `stop`, the writer thread has the
+    database: methods that return `Done` write, called on the loop's thread; the others read. `Done` is resolved after
+    the COMMIT, need not be awaited, and fails with StorageError.
 
-    `doubt` is a warning to show, else None. `clock` gives Unix seconds. Tests inject faults by `faults`, called before each commit
-    with its number, from 1.
+    `doubt` is a warning to show, else None. `clock` gives Unix seconds. `faults`, for tests, gets each commit's number.
     """
 
     def __init__(
@@ -62,10 +66,9 @@ class Journal:
         had_log = database.has_log(path)
         self._connection: sqlite3.Connection = database.connect(path, write=True)
         self._identity = database.identity(path)
-        self.fallbacks: pending.Fallbacks = frozenset()
-        """This session's lanes for rows that have failed elsewhere; a row whose last attempt was there stays there."""
-        self._window: sqlite3.Connection | None = None
-        self._window_guard = threading.Lock()  # a caller that was cancelled may have left a thread in `pending`
+        self.fallbacks: pending.Fallbacks = frozenset()  # for rows that failed elsewhere; they stay there
+        self._read_connection: sqlite3.Connection | None = None
+        self._read_guard = threading.Lock()  # a caller that was cancelled may have left a thread in `pending`
         self._writer: Writer | None = None
         self._session = 0
         self._comparison = Comparison(self._connection)
@@ -96,8 +99,8 @@ class Journal:
         faults: Callable[[int], None] | None = None,
         long_rows: bool = False,
     ) -> Self:
-        """Raises RefusedError for a network file system or an unwritable directory, StorageError for a full disk."""
-        database.create(path, _values(meta) | {"batchrun": __version__, "intake": "begun"}, long_rows=long_rows)
+        """Raises RefusedError for an unsuitable directory, StorageError for a full disk."""
+        database.create(path, meta.stored() | {"batchrun": __version__, "intake": "begun"}, long_rows=long_rows)
         return cls(path, clock=clock, faults=faults)
 
     @classmethod
@@ -127,24 +130,20 @@ class Journal:
             return self._reading().execute(sql("is_ingested")).fetchone() is not None
 
     def ingest(self, rows: Iterable[IntakeRow], progress: Callable[[int], None] = lambda _: None) -> None:
-        """The first intake; `progress` gets the number of rows. Blocks.
-
-        Raises InputError for duplicate ids, and whatever `rows` raises; then `ingested` is False.
-        """
+        """Blocks. Raises InputError for duplicate ids, and whatever `rows` raises."""
         with self._writing():
             first = FirstIntake(self._connection, self._clock(), self._before_commit, self.meta.digest)
             first.run(rows, progress)
             self._totals = sums.read(self._connection).totals()
 
     def compare(self, rows: Iterable[IntakeRow], progress: Callable[[int], None] = lambda _: None) -> Drift:
-        """Read the input again and return its differences; `apply` uses them. Blocks. Raises as `ingest`."""
+        """The input's differences, for `apply`. Blocks; raises as `ingest`."""
         with self._writing():
             return self._comparison.run(rows, self.meta.digest, progress)
 
     def apply(self, meta: Meta | None = None) -> None:
-        """Update the journal to the compared input, and `meta`, in one transaction.
-
-        Changed rows lose their outcome and are pending; absent rows leave the output and the sums.
+        """Update to the compared input, and `meta`, in one transaction: changed rows become pending, absent ones do not
+        count.
         """
         with self._writing():
             self._comparison.apply(self._clock(), self._before_commit, lambda: meta and self._put_meta(meta))
@@ -157,31 +156,40 @@ class Journal:
     def reopen(
         self, *, failed_for_good: bool = False, cause: str | None = None, positions: Sequence[int] | None = None
     ) -> int:
-        """Make failed rows pending, with fresh attempts: retryable ones, or all; of this cause, at these positions. Returns how many."""
+        """Make failed rows pending, permanent failures only if `failed_for_good`; returns how many."""
+        places = None if positions is None else json.dumps(list(positions))
+        which = {"good": int(failed_for_good), "cause": cause, "positions": places}
         with self._writing(), transaction(self._connection, self._before_commit):
-            rows, account = reopening.failed(self._connection, good=failed_for_good, cause=cause, positions=positions)
+            rows, retryable, post = map(int, self._connection.execute(sql("count_reopened"), which).fetchone())
+            for name in _REOPEN_FAILED:
+                self._connection.execute(sql(name), which)
+            account = sums.read(self._connection)
+            account.failed -= rows
+            account.retryable -= retryable
+            account.failed_post -= post
+            sums.write(account, self._connection)
         self._totals = account.totals()
         return rows
 
     def reopen_replies(self, resent: Sequence[int] | None = None) -> int:
-        """Make rows with a reply pending, so that it is judged again. Returns how many.
-
-        With `resent` the done rows at these positions, which are sent again.
-        """
+        """Make rows pending whose reply is judged again, or those at `resent` positions; returns how many."""
+        names, which = (_REJUDGE, ()) if resent is None else (_RESEND, (json.dumps(list(resent)),))
         with self._writing(), transaction(self._connection, self._before_commit):
-            rows, account = reopening.replies(self._connection, resent)
+            rows = [self._connection.execute(sql(name), which).rowcount for name in names][-1]
+            account = sums.recount(self._connection)
+            sums.write(account, self._connection)
         self._totals = account.totals()
         return rows
 
     @property
     def reusing(self) -> Path | None:
-        """The journal whose replies are still to be taken, also after a kill; None without."""
+        """The journal whose replies are still to be taken, also after a kill."""
         with database.translated(self.path):
             found = self._reading().execute(sql("find_meta"), ("borrowing",)).fetchone()
             return None if found is None else Path(os.path.normpath(self.path.parent / found[0]))
 
     def note_reuse(self, other: Path | None) -> None:
-        """Record that `take_replies` is to come; None: that it is done."""
+        """`take_replies` is to come; None: it is done."""
         with self._writing():
             if other is None:
                 self._connection.execute(sql("forget_meta"), ("borrowing",))
@@ -190,10 +198,7 @@ class Journal:
             self._connection.execute(sql("put_meta"), ("borrowing", place))
 
     def take_replies(self, other: Path, *, once: bool) -> int:
-        """Give pending rows the replies to equal requests in the journal `other`; returns how many. Blocks.
-
-        Each reply goes to one row; with `once` each request gets one reply. Raises StorageError.
-        """
+        """As `duplicates.take_replies`."""
         Reader.open(other).close()  # whether it is a whole journal
         self.note_reuse(other)
         with self._writing():
@@ -202,50 +207,44 @@ class Journal:
         return count
 
     def pair(self, *, dedupe: bool, wanted: Callable[[int], bool] | None = None) -> None:
-        """Assign rows with equal requests to the one that is sent in the next session (`duplicates`). Blocks.
-
-        `wanted` is whether the row at a position is to be sent, None for all; without `dedupe` none waits.
-        """
+        """As `duplicates.pair`."""
         with self._writing():
             if dedupe or duplicates.has_followers(self._connection):
                 with transaction(self._connection, self._before_commit):
                     duplicates.pair(self._connection, dedupe=dedupe, wanted=wanted)
 
     def pending(self, after: int = 0, limit: int = 1000, until: int | None = None) -> Page:
-        """A page of rows without an outcome in input order, with positions in (`after`, `until`].
-
-        Without the rows of `answered` and `following`.
-        """
-        with self._window_guard, database.translated(self.path):
+        """Positions in (`after`, `until`], without the rows of `answered` and `following`."""
+        with self._read_guard, database.translated(self.path):
             return pending.pending(self._reading(), after, limit, until, self.fallbacks)
 
     def answered(self, after: int = 0, limit: int = 1000) -> Page:
-        with self._window_guard, database.translated(self.path):
+        with self._read_guard, database.translated(self.path):
             return pending.answered(self._reading(), after, limit, self.fallbacks)
 
     def following(self, representative: int, source: int, after: int = 0, limit: int = 1000) -> Page:
-        """Rows that wait for `representative`, by seq, with the reply of the row `source`."""
-        with self._window_guard, database.translated(self.path):
+        """Rows that wait for `representative`, by seq, with the reply of `source`."""
+        with self._read_guard, database.translated(self.path):
             return pending.following(self._reading(), representative, source, after, limit, self.fallbacks)
 
     def reducible(self, target: int | None = None, after: int = 0, limit: int = 100) -> Page:
-        """Reduce rows (`target`, or all) without an outcome whose parts are done or failed, by seq."""
-        with self._window_guard, database.translated(self.path):
+        """Reduce rows (`target`, or all) whose parts are done or failed, by seq."""
+        with self._read_guard, database.translated(self.path):
             return pending.reducible(self._reading(), target, after, limit, self.fallbacks)
 
     def failed(self) -> list[tuple[int, Outcome]]:
-        """Rows of an earlier session that failed permanently and have followers without an outcome."""
-        with self._window_guard, database.translated(self.path):
+        """Rows that failed permanently in an earlier session and have followers."""
+        with self._read_guard, database.translated(self.path):
             return pending.failed(self._reading())
 
     def count_pending(self, until: int | None, wanted: Callable[[int], bool]) -> int:
         """Reads all rows up to `until`."""
-        with self._window_guard, database.translated(self.path):
+        with self._read_guard, database.translated(self.path):
             return pending.count_pending(self._reading(), until, wanted)
 
     @property
     def totals(self) -> Totals:
-        """The account of the last commit, without reading the disk."""
+        """As of the last commit."""
         return self._totals if self._writer is None else self._writer.totals
 
     @property
@@ -267,13 +266,13 @@ class Journal:
 
     @property
     def charged(self) -> Charged:
-        """The charges of all attempts, those of absent rows too; reads every attempt."""
+        """Absent rows' attempts too; reads every attempt."""
         with database.translated(self.path):
             cost, tokens, requests, excess, tiers = self._reading().execute(sql("charged")).fetchone()
         return Charged(int(cost), int(tokens), requests, excess, frozenset(json.loads(tiers)))
 
     def lane(self, base_url: str, key_name: str | None, model: str | None, mode: str = "live") -> Lane:
-        """The lane is added where it is new."""
+        """It is added where it is new."""
         one = (base_url, key_name, model, mode)
         with self._writing(), transaction(self._connection, self._before_commit):
             found = self._connection.execute(sql("find_lane"), one).fetchone()
@@ -283,10 +282,7 @@ class Journal:
         return self._running.learn(lane, learned)
 
     def begin(self, row: int, number: int, cost: int | None = None, tokens: int = 0, lane: int = 1) -> Done:
-        """Record that an attempt is about to be sent to `lane`; an open one of the row is closed as lost, possibly billed.
-
-        `cost` (picodollars, None: unknown) and `tokens` are charged should no answer come.
-        """
+        """Before sending. An open attempt of the row is closed; `cost` and `tokens` count if no answer comes."""
         return (self._writer or self._running).begin(row, number, cost, tokens, lane)
 
     def begin_page(self, rows: Sequence[int], costs: Sequence[int | None], tokens: Sequence[int], lane: int) -> Done:
@@ -298,7 +294,7 @@ class Journal:
         return self._running.reserve(row, number, cost)
 
     def plan(self, ticket: Ticket, leases: Sequence[Lease]) -> Done:
-        """Record a ticket and its rows' open attempts, in one commit, before any of it is sent."""
+        """Before any of the ticket is sent."""
         return self._running.plan(ticket, leases)
 
     def put_ticket(self, ticket: Ticket) -> Done:
@@ -306,46 +302,46 @@ class Journal:
 
     @property
     def tickets(self) -> list[Ticket]:
-        with self._window_guard, database.translated(self.path):
+        with self._read_guard, database.translated(self.path):
             return pending.tickets(self._reading())
 
     def in_batch(self, ticket: int | None, rows: Sequence[int]) -> tuple[list[tuple[Pending, Lease]], bool]:
-        """A page of these rows whose open attempt is in this ticket (None: any), by seq; and whether more may follow."""
-        with self._window_guard, database.translated(self.path):
+        """Rows with an open attempt in this ticket (None: any); and whether more may follow."""
+        with self._read_guard, database.translated(self.path):
             return pending.rows_in_batch(self._reading(), ticket, rows)
 
     def leased(self, ticket: int | None, rows: Sequence[int]) -> Leased:
         """These rows' open attempts in this ticket (None: any), in order."""
-        with self._window_guard, database.translated(self.path):
+        with self._read_guard, database.translated(self.path):
             return pending.leased(self._reading(), ticket, rows)
 
     def places(self, rows: Sequence[int]) -> list[tuple[int, int, str]]:
-        """Position, line and key of each of these rows."""
-        with self._window_guard, database.translated(self.path):
+        """Position, line and key of each row."""
+        with self._read_guard, database.translated(self.path):
             return self._reading().execute(sql("places_of_rows"), (json.dumps(rows),)).fetchall()
 
     def standings(self, rows: Sequence[int]) -> dict[int, Standing]:
-        with self._window_guard, database.translated(self.path):
+        with self._read_guard, database.translated(self.path):
             return pending.standings(self._reading(), rows)
 
     def leases(self, ticket: int, after: int = 0, limit: int = 1000) -> list[Lease]:
-        with self._window_guard, database.translated(self.path):
+        with self._read_guard, database.translated(self.path):
             return [Lease(*found) for found in self._reading().execute(sql("leases_of_ticket"), (ticket, after, limit))]
 
     def end(self, row: int, number: int, end: End, body: str | None = None, lease: Lease | None = None) -> Done:
-        """Record how an attempt ended, with the exact text of its reply, if any; `lease` for an attempt in a batch."""
+        """`body` is the exact text of a reply; `lease` is for an attempt in a batch."""
         return (self._writer or self._running).end(row, number, end, body, lease)
 
     def complete(self, row: int, number: int, reply: tuple[End, str], outcome: Outcome, told: Told) -> None:
-        """`end` and `finish` in one; `told` is called once that is committed."""
+        """`end` and `finish` in one; `told` is called after the commit."""
         self._running.complete(row, number, reply, outcome, told)
 
     def flush(self) -> Done:
-        """Done once all that was handed over before is committed, and told."""
+        """Done once everything before is committed and its callers are notified."""
         return self._running.flush()
 
     def answer(self, answers: Answers, found: Sum, reserved: int, tier: str) -> Done:
-        """Record accepted replies from a batch and their rows' outcomes, in one commit: their sum, reserved picodollars, and tier."""
+        """Accepted replies of a batch and their outcomes; `reserved` in picodollars."""
         return self._running.answer(answers, found, reserved, tier)
 
     def answer_page(self, answers: Answers, found: Sum, exchanges: Exchanges) -> Done:
@@ -353,25 +349,25 @@ class Journal:
         return self._running.answer_page(answers, found, exchanges)
 
     def paid_again(self, row: int, ticket: int, end: End) -> Done:
-        """Record a second reply to a row, from this ticket, a duplicate of its batch."""
+        """A second reply to a row, from a duplicate of its batch."""
         return self._running.paid_again(row, ticket, end)
 
     def late(self, row: int, number: int, end: End, body: str | None) -> Done:
-        """Record a reply to an attempt that was closed as possibly billed."""
+        """A reply to an attempt that was closed as possibly billed."""
         return self._running.late(row, number, end, body)
 
     def lost_in(self, ticket: int, rows: Sequence[int]) -> list[tuple[Lease, bool]]:
-        """These rows' attempts that were lost with a ticket, each with whether a reply could still answer its row."""
-        with self._window_guard, database.translated(self.path):
+        """Attempts lost with a ticket; whether a reply could still answer the row."""
+        with self._read_guard, database.translated(self.path):
             found = self._reading().execute(sql("lost_in_ticket"), (json.dumps(list(rows)), ticket)).fetchall()
             return [(Lease(*lease), bool(open_still)) for *lease, open_still in found]
 
     def lose(self, row: int, number: int, why: str) -> Done:
-        """Record that an attempt is abandoned: it stays open, the row is unknown."""
+        """The attempt is abandoned: it stays open, the row is unknown."""
         return self._running.lose(row, number, why)
 
     def finish(self, row: int, outcome: Outcome, reused: SharedReply | None = None) -> Done:
-        """Record a row's outcome, of its last attempt, or of the row whose reply is `reused`."""
+        """Of the row's last attempt, or with the reply `reused`."""
         return (self._writer or self._running).finish(row, outcome, reused)
 
     def divide(self, row: int, pieces: Sequence[IntakeRow]) -> Done:
@@ -382,7 +378,7 @@ class Journal:
         return self._running.sample(state)
 
     def stop(self, exit_code: int | None = None) -> None:
-        """Write what is queued, end the session and the thread. Waits for the disk; never raises."""
+        """Write what is queued and end the session. Waits for the disk; never raises."""
         writer = self._writer
         if writer is None:
             return
@@ -394,12 +390,12 @@ class Journal:
                 self._connection.execute(sql("end_session"), (self._clock(), exit_code, self._session))
 
     def close(self, exit_code: int | None = None) -> None:
-        """`stop`, merge the write-ahead log into the file, and close it. Idempotent."""
+        """`stop`, and merge the write-ahead log. Idempotent."""
         self.stop(exit_code)
-        with self._window_guard:
-            if self._window is not None:
-                self._window.close()
-                self._window = None
+        with self._read_guard:
+            if self._read_connection is not None:
+                self._read_connection.close()
+                self._read_connection = None
             self._connection.close()
 
     @property
@@ -414,12 +410,12 @@ class Journal:
         return database.translated(self.path, "write")
 
     def _reading(self) -> sqlite3.Connection:
-        """The connection to read with; another one while the writer has the database."""
+        """Another connection while the writer has the database."""
         if self._writer is None:
             return self._connection
-        if self._window is None:
-            self._window = database.connect(self.path, write=False)
-        return self._window
+        if self._read_connection is None:
+            self._read_connection = database.connect(self.path, write=False)
+        return self._read_connection
 
     def _before_commit(self) -> None:
         """Raises GoneError where the file was deleted: a commit would be lost."""
@@ -434,16 +430,4 @@ class Journal:
             self._faults(self._commits)
 
     def _put_meta(self, meta: Meta) -> None:
-        self._connection.executemany(sql("put_meta"), _values(meta).items())
-
-
-def _values(meta: Meta) -> dict[str, str | None]:
-    return {
-        "run": meta.run,
-        "created": repr(meta.created),
-        "plan": meta.plan,
-        "prompt": meta.prompt,
-        "simulated": "1" if meta.simulated else "0",
-        "output": meta.output,
-        "digest": meta.digest,
-    }
+        self._connection.executemany(sql("put_meta"), meta.stored().items())

@@ -1,6 +1,6 @@
-"""The account of a run in its journal: updated with every commit, recounted where a commit touches many rows.
+"""The account of a run in its journal: updated with every commit, recounted where one touches many rows.
 
-The statement `recount` has the rules; the writer applies them one by one (`batchrun.account`), and a property test compares both.
+The statement `recount` has the rules; the writer applies them one by one, and a property test compares both.
 """
 
 import sqlite3
@@ -33,7 +33,7 @@ def first(rows: int, skipped: int) -> Account:
 
 
 def recount(connection: sqlite3.Connection) -> Account:
-    """The account counted from rows, outcomes and attempts; half a second for a million rows."""
+    """From rows, outcomes and attempts; half a second for a million rows."""
     return _account(connection.execute(sql("recount")))
 
 

@@ -1,8 +1,8 @@
-"""The one thread that writes during a run; `Journal` documents the operations.
+"""The thread that writes during a run; `Journal` documents the operations.
 
-The loop gets a future per operation and hands over all operations of one turn together, as each hand-over may wake the thread to
-fight for the interpreter. The thread writes what has gathered, at most two `GROUP`s, in one transaction, and resolves the futures
-after its COMMIT, with one wake-up. Meanwhile the next group gathers, so commits grow with the load.
+The loop hands over the operations of one turn together, as each hand-over may wake the thread to fight for the
+interpreter. The thread writes what has gathered, at most two `GROUP`s, in one transaction, and resolves its futures
+after the COMMIT, with one wake-up. Meanwhile the next group gathers, so commits grow with the load.
 
 A failed commit ends the writer: it is rolled back, and its and all later futures fail with StorageError, in order.
 """
@@ -30,11 +30,9 @@ from batchrun.models import Outcome, SharedReply, Ticket, Totals, made
 GROUP = 512
 
 Done = asyncio.Future[None]
-Told = partial[None]
-"""Called on the loop after a commit, not after a failed one; raises nothing."""
+Told = partial[None]  # called on the loop after a commit, not after a failed one; raises nothing
 Apply = Callable[[Group], None]
-Turn = list[tuple[Done | Told, Apply]]
-"""The operations of one turn of the loop."""
+Turn = list[tuple[Done | Told, Apply]]  # the operations of one turn of the loop
 
 _OPEN = sql("open_attempts")
 _LAST = sql("last_attempt")
@@ -42,7 +40,7 @@ _NO_TOKENS = (None, None)
 
 
 class OpenAttempt(NamedTuple):
-    """An open attempt, with its highest possible cost and tokens."""
+    """With its highest possible cost and tokens."""
 
     number: int
     cost: int | None
@@ -84,7 +82,7 @@ class Writer:
 
     @property
     def totals(self) -> Totals:
-        """The sums as of the last commit; made when they are read, as most commits are followed by another."""
+        """As of the last commit; made when read, as most commits are followed by another."""
         if not isinstance(committed := self._committed, Totals):
             self._committed = committed = Totals(**dict(zip(NAMES, committed, strict=True)))
         return committed
@@ -208,7 +206,7 @@ class Writer:
     def _end(  # noqa: PLR0913  an attempt and how it ended
         self, group: Group, now: float, attempt: tuple[int, int], end: End, *, body: str | None, lease: Lease | None
     ) -> Last:
-        """An attempt (row, number) ended; returns what an outcome copies from it."""
+        """Returns what an outcome copies from the ended attempt (row, number)."""
         row, number = attempt
         left = self._open.get(row)
         if lease is not None:
@@ -258,7 +256,7 @@ class Writer:
         return self._put(apply)
 
     def _answered_late(self, row: int, number: int) -> int:
-        """Later attempts have failed, which no longer matters: renumber this one as the last; returns its number."""
+        """Renumber an attempt as the last, as later failures no longer matter; returns its number."""
         failure = self._connection.execute(sql("fail_no_more"), (row,)).fetchone()
         if failure is not None:
             self.sums.failed -= 1
@@ -331,12 +329,12 @@ class Writer:
         return self._reply
 
     def _last_attempt(self, row: int) -> Last:
-        """The last attempt of an earlier session, whose reply is judged now."""
+        """Of an earlier session, whose reply is judged now."""
         found = self._connection.execute(_LAST, (row,)).fetchone()
         return NEVER if found is None else Last(*found)
 
     def _count_group(self, group: Group) -> None:
-        """Count what the attempts of a group have in common that began, or ended with their rows."""
+        """Count what the attempts of a group have in common."""
         account, begun, completed = self.sums, len(group.begun), len(group.completed)
         account.attempts += begun
         account.unknown += begun - completed
