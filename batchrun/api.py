@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
 
 from batchrun import registry
-from batchrun.engine.atomic_files import replaced
+from batchrun.client.event_loop import run_coroutine
 from batchrun.engine.execute import execute
 from batchrun.engine.export import additions
-from batchrun.engine.loop import run_coroutine
+from batchrun.engine.output_files import replaced
 from batchrun.engine.run import Run as EngineRun
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.start import Prepared, prepare

@@ -29,10 +29,9 @@ from typing import Any, NamedTuple
 import orjson
 from measure import PROMPT, text
 
-from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.batches import Batching
 from batchrun.engine.budget_guard import BATCH, BudgetGuard
-from batchrun.engine.chunks import Chunk
+from batchrun.engine.chunks import BatchLines, Chunk
 from batchrun.engine.lane import Member
 from batchrun.engine.result_reader import ReplyReader
 from batchrun.engine.row_files import restored

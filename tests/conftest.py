@@ -17,7 +17,7 @@ from browser import CHROMIUM
 from hypothesis import HealthCheck, settings
 from looptime import LoopTimeEventLoop
 
-from batchrun.engine import outage
+from batchrun.engine import monitors
 from batchrun.journal.writer import Writer
 
 # looptime asks for the current event loop around synchronous tests as well. Before any was ever set, asyncio would
@@ -109,11 +109,11 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrun.limits.learning._FIRST_PACE", 10_000.0)
 
     for name in ("_DOWN", "_LOADING", "_DOUBT"):
-        monkeypatch.setattr(outage, name, dataclasses.replace(getattr(outage, name), every=0.002))
+        monkeypatch.setattr(monitors, name, dataclasses.replace(getattr(monitors, name), every=0.002))
 
 
 @pytest.fixture
 def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     """A night has 300,000 looks at the gate and 80,000 at the connections: nothing is told or lost by them here."""
     monkeypatch.setattr("batchrun.engine.run.TICK", 60.0)
-    monkeypatch.setattr("batchrun.engine.outage.EVERY", 60.0)
+    monkeypatch.setattr("batchrun.engine.monitors.EVERY", 60.0)

@@ -9,7 +9,7 @@ import pytest
 from batches import Night, adds_up, night
 from engine import PLAN
 
-from batchrun.engine.batch_lines import BatchLines
+from batchrun.engine.chunks import BatchLines
 from batchrun.engine.start import renderer_of
 from batchrun.errors import ExitCode
 from batchrun.events import Notice

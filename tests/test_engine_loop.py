@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from batchrun.engine.loop import run_coroutine
+from batchrun.client.event_loop import run_coroutine
 
 
 async def kind() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from gates import OK, Scene, now
 
-from batchrun.engine.outage import Outage
+from batchrun.engine.monitors import Outage
 from batchrun.limits import Feedback, Limits
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)

@@ -6,7 +6,7 @@ import orjson
 import pytest
 from engine import Provider, Stage, ok
 
-from batchrun.engine.prompt_truncation import Cuts
+from batchrun.engine.monitors import Cuts
 from batchrun.models import Endpoint, Exchange, Request
 
 

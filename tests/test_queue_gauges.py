@@ -12,7 +12,7 @@ from yarl import URL
 
 from batchrun.client import Client
 from batchrun.client.trust import is_private
-from batchrun.engine.queue_watch import QueueWatch
+from batchrun.engine.monitors import QueueWatch
 from batchrun.limits import Limits, Queue, read_queue
 from batchrun.models import Exchange
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.engine.outage import probing_of
+from batchrun.engine.monitors import probing_of
 from batchrun.models import Fault, Flag, History
 from batchrun.retry import (
     ALIKE,

@@ -8,10 +8,10 @@ from typing import Any
 
 from batchrun import retry
 from batchrun.engine.attempt import Attempt, RowServices
-from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.batch_results import Returned
 from batchrun.engine.batches import Batches
 from batchrun.engine.budget_guard import BATCH, BudgetReached, named_in, served
+from batchrun.engine.chunks import BatchLines
 from batchrun.engine.judge import Judged, inputs_of, judge, judge_body
 from batchrun.engine.pending_queue import RowState
 from batchrun.engine.result_reader import Line, ReplyReader

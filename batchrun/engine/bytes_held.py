@@ -5,17 +5,16 @@ stopped, and stays until committed and post-processed. One row always passes.
 """
 
 import asyncio
-from collections import deque
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from batchrun.engine.pending_queue import RowState
-
 import contextlib
 import ctypes
 import math
 import sys
+from collections import deque
 from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from batchrun.engine.pending_queue import RowState
 
 _COPIES = 3  # Of a reply: the body, its decoded text for the journal, and the text in it
 _SLOWLY = 1 / 16  # Weight of the last row in an average

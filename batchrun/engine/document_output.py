@@ -16,7 +16,7 @@ import orjson
 
 from batchrun import documents
 from batchrun.documents import CHUNK, DocumentError, Existing, Value
-from batchrun.engine.atomic_files import replaced
+from batchrun.engine.output_files import replaced
 from batchrun.engine.segment_checks import unfit
 from batchrun.errors import StorageError
 from batchrun.journal import Journal, Reader, Record

@@ -16,8 +16,8 @@ from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.connect import connected
 from batchrun.engine.export import Exported, write_output
 from batchrun.engine.lane import Member
+from batchrun.engine.output_files import LOOK_EVERY, UnreadError
 from batchrun.engine.output_stream import ReaderWait, RowsOut
-from batchrun.engine.pipe import LOOK_EVERY, UnreadError
 from batchrun.engine.run import Run
 from batchrun.engine.run_result import HASTY, RunResult
 from batchrun.engine.selection import selection

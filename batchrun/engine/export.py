@@ -12,9 +12,8 @@ from typing import Any, BinaryIO, NamedTuple
 import orjson
 
 from batchrun import replies, rows
-from batchrun.engine.atomic_files import replaced, storing
 from batchrun.engine.document_output import write_documents
-from batchrun.engine.pipe import waited_for
+from batchrun.engine.output_files import replaced, storing, waited_for
 from batchrun.journal import Reader, Record, Result, Wanted
 from batchrun.models import Invalid, Kind, State
 from batchrun.plan import Plan

@@ -12,10 +12,8 @@ from batchrun.client import Client
 from batchrun.client.senders.hub import Hub
 from batchrun.engine.budget_guard import Prices, served
 from batchrun.engine.judge import Judged, feedback, judge
-from batchrun.engine.outage import Outage, Probing, probing_of
+from batchrun.engine.monitors import FEWEST, Cuts, Outage, Probing, QueueWatch, probing_of
 from batchrun.engine.pending_queue import RowState
-from batchrun.engine.prompt_truncation import FEWEST, Cuts
-from batchrun.engine.queue_watch import QueueWatch
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.sending import Sending
 from batchrun.events import Emit, LaneState, Notice, Resumed, Waiting, WaitReason

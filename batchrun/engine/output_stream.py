@@ -7,7 +7,7 @@ from functools import partial
 from typing import BinaryIO, TypeVar
 
 from batchrun.engine.export import Streamer, columns_of
-from batchrun.engine.pipe import LOOK_EVERY, UnreadError, outlet
+from batchrun.engine.output_files import LOOK_EVERY, UnreadError, outlet
 from batchrun.engine.run import Run
 from batchrun.engine.run_result import HASTY, RunResult
 from batchrun.engine.start import Prepared

@@ -8,11 +8,10 @@ from typing import BinaryIO, NamedTuple
 
 from batchrun import media
 from batchrun.digests import BLAKE3
-from batchrun.engine.atomic_files import replaced, storing
-from batchrun.engine.batch_lines import BatchLines
 from batchrun.engine.budget_guard import named_in
-from batchrun.engine.chunks import Size, Tokens
+from batchrun.engine.chunks import BatchLines, Size, Tokens
 from batchrun.engine.ingest import Digests
+from batchrun.engine.output_files import replaced, storing
 from batchrun.engine.row_files import restored
 from batchrun.engine.start import renderer_of
 from batchrun.errors import RefusedError

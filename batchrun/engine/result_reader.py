@@ -36,7 +36,7 @@ class ReplyReader:
     """Reads replies that are accepted as they are, without a flag.
 
     Their requests share `limit` (output tokens) and `inputs` (prompts each); `extra` picodollars are charged beyond
-    `rates`.
+    `rates`. `standard`: their usage has to be stated, and to have none but the standard rates.
     """
 
     endpoint: Endpoint

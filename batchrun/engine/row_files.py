@@ -7,8 +7,8 @@ from pathlib import Path
 
 from batchrun import media
 from batchrun.display import counted
-from batchrun.engine.atomic_files import replaced
 from batchrun.engine.ingest import NAMED
+from batchrun.engine.output_files import replaced
 from batchrun.errors import RefusedError
 from batchrun.journal import Journal, Reader
 from batchrun.models import Endpoint, File, Pending, Request, Row

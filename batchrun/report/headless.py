@@ -14,13 +14,13 @@ from typing import Any, Self, TextIO
 
 import click
 
+from batchrun.client.event_loop import run_coroutine
 from batchrun.display import coloured, counted, printable
 from batchrun.engine import batch_commands
 from batchrun.engine.batches import BatchMode
 from batchrun.engine.estimate import Prediction, estimate, estimate_after, prediction
 from batchrun.engine.execute import execute, pilot
-from batchrun.engine.loop import run_coroutine
-from batchrun.engine.pipe import UnreadError
+from batchrun.engine.output_files import UnreadError
 from batchrun.engine.request_stats import dry_run
 from batchrun.engine.resume import prepare_import, prepare_post, prepare_resume
 from batchrun.engine.run import Run

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from batchrun.account import MONEY, SHOWN
 from batchrun.display import counted, printable
-from batchrun.engine.pipe import text_outlet, waited_for
+from batchrun.engine.output_files import text_outlet, waited_for
 from batchrun.events import (
     IMPORT_ONLY,
     POST_ONLY,

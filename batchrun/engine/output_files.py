@@ -1,15 +1,22 @@
-"""A pipe or terminal as an output, with a bounded wait for its reader.
+"""Output files: replaced as a whole or not at all; a pipe or terminal with a bounded wait for its reader.
 
-A blocked write cannot be interrupted. So each is preceded by a poll and no larger than a pipe accepts at once (POSIX,
-`write`: PIPE_BUF). The descriptor stays blocking: other processes may share it.
+A blocked write cannot be interrupted. So each write to a pipe is preceded by a poll and no larger than the pipe accepts
+at once (POSIX, `write`: PIPE_BUF). The descriptor stays blocking: other processes may share it.
 """
 
+import contextlib
 import io
 import os
 import select
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import BinaryIO, TextIO, cast
+
+from batchrun.errors import StorageError
+from batchrun.journal.database import sync_directory
+from batchrun.plan.outputs import is_device
 
 _PIECE = 4096  # Bytes that a pipe with room accepts at once: Linux' PIPE_BUF
 _HELD = 1 << 16  # Bytes buffered before a write
@@ -82,3 +89,59 @@ def outlet(stream: BinaryIO, given_up: Callable[[], bool]) -> BinaryIO:
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return stream
     return cast("BinaryIO", Outlet(descriptor, given_up))
+
+
+@contextlib.contextmanager
+def storing(output: Path) -> Generator[None]:
+    """Turns an OSError into StorageError, except for a missing reader."""
+    try:
+        yield
+    except (BrokenPipeError, UnreadError):
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{output}: the output cannot be written: {error.strerror or error}",
+            "every reply is safe in the journal; `batchrun export --output FILE` writes the output elsewhere",
+        ) from error
+
+
+@contextlib.contextmanager
+def replaced(
+    path: Path, *, unless_empty: bool = False, given_up: Callable[[], bool] = waited_for
+) -> Generator[BinaryIO]:
+    """A stream whose content replaces `path` when the block succeeds: temp file, fsync, rename, fsync.
+
+    An existing pipe or device is appended to, until `given_up` returns true. With `unless_empty` no empty file is left.
+    """
+    if is_device(path):
+        with path.open("ab") as device:
+            stream = outlet(device, given_up)
+            yield stream
+            stream.flush()
+        return
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb", buffering=1 << 18) as stream:
+            yield stream
+            stream.flush()
+            temporary.chmod(_mode_for(path))
+            os.fsync(stream.fileno())
+            empty = stream.tell() == 0
+        if empty and unless_empty:
+            path.unlink(missing_ok=True)
+            temporary.unlink()
+        else:
+            temporary.replace(path)
+        sync_directory(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _mode_for(path: Path) -> int:
+    if path.exists():
+        return stat.S_IMODE(path.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
