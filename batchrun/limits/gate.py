@@ -69,8 +69,7 @@ class Gate:
     async def admit(self, demand: Demand, *, ready: Callable[[], object] | None = None, first: bool = False) -> Permit:
         """Wait in order for a slot, a request and `demand` tokens; with `first` before all others.
 
-        `ready` is called at most once, when only a slot is missing, to prepare the request. Raises NeverFits,
-        GateClosed.
+        `ready` prepares the request, once, when only a slot is missing. Raises NeverFits, GateClosed.
         """
         if self._closed:
             raise GateClosed
@@ -97,8 +96,7 @@ class Gate:
     async def leave(self, permit: Permit) -> Permit:
         """Wait after the journal's commit until the request may be sent; returns its permit.
 
-        If the gate closed since admission, it waits again, first in the queue. Raises GateClosed, and gives the permit
-        back.
+        If the gate has closed meanwhile, it waits again, first in the queue. Raises GateClosed, after `cancel`.
         """
         while True:
             now = self._clock()
@@ -143,10 +141,8 @@ class Gate:
                 self._window.failed(now)
             elif not permit.aside:
                 together = self.flights.replied(permit, now)
-                if not self._plain and (self._cooldown.since is not None or self._cooldown.bursts):
-                    self._cooldown.answered(permit.left)
-                if self._unnamed.bursts:
-                    self._let_through(together, now)
+                if not self._plain:
+                    self._answered_later(permit, together, now)
                 waited = self._reason if self._queue.waiters else None
                 self._window.answered(permit, together, now, waited, self._in_flight)
         self._pump(now)
@@ -446,3 +442,9 @@ class Gate:
         if self._rates.noisy and not known:
             self._window.start_again(now)  # what it measured while chance held the rate down says nothing
         return random
+
+    def _answered_later(self, permit: Permit, together: int, now: float) -> None:
+        if self._cooldown.since is not None or self._cooldown.bursts:
+            self._cooldown.answered(permit.left)
+        if self._unnamed.bursts:
+            self._let_through(together, now)

@@ -19,13 +19,13 @@ class PageGate(Gate):
 
     @property
     def open_for_pages(self) -> bool:
-        """Whether no rate, cool-down, pause or outage is in force."""
+        """Whether only the number in flight limits requests."""
         now, rates = self._clock(), self._rates
         if rates.due(now):
             self._tune(now)
-        closed = self._closed or self._paused or self._half_open_every is not None or not rates.free
+        held = self._paused or self._first_only or self._half_open_every is not None
         cools = self._cooldown.since is not None or now < self._cooldown.until or bool(self._unnamed.bursts)
-        return not (closed or cools)
+        return rates.free and not (self._closed or held or cools)
 
     @property
     def size(self) -> int:
@@ -66,7 +66,8 @@ class PageGate(Gate):
         rates.answered(permit, count)
         if not permit.aside:
             together = self.flights.replied(permit, now, count)
-            self._answered_later(permit, together, now)
+            if not self._plain:
+                self._answered_later(permit, together, now)
             held = WaitReason.CONCURRENCY if self._more else None
             waited = self._reason if self._queue.waiters else held
             self._window.answered(permit, together, now, waited, self._in_flight + count - 1, count=count)
