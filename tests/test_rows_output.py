@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from test_rows_json import OBJECTS
 
@@ -173,6 +173,21 @@ def test_cells_of_a_table_come_back_as_they_were_and_only_replies_are_made_harml
 def test_exact_csv_is_read_back_as_it_was(rows: list[dict[str, str]]) -> None:
     data = written("csv", [(json.dumps(row), {}) for row in rows], exact=Exact.ALL).decode()
     assert list(csv.DictReader(io.StringIO(data, newline=""))) == rows
+
+
+@example('{"a":"1","b":"x","a":"2"}')
+@example('{"a":1.10,"b":1E400,"c":-0,"d":"x"}')
+@given(OBJECTS)
+def test_a_cell_is_a_text_or_a_number_as_it_is_spelled(text: str) -> None:
+    values = json.loads(text, parse_int=str, parse_float=str)
+    assume(values)
+    data = written("csv", [(text, {})], exact=Exact.ALL).decode()
+    header, row = csv.reader(io.StringIO(data, newline=""))
+    cells = dict(zip(header, row, strict=True))
+    assert list(cells) == list(values)
+    assert [cells[name] for name, value in values.items() if isinstance(value, str)] == [
+        value for value in values.values() if isinstance(value, str)
+    ]
 
 
 def test_parquet_finds_the_types_of_all_rows() -> None:

@@ -50,7 +50,8 @@ def _refuse_constant(name: str) -> NoReturn:
 _decoder = JSONDecoder(parse_constant=_refuse_constant)
 _scan = cast("Callable[[str, int], tuple[Any, int]]", getattr(_decoder, "scan_once"))  # noqa: B009 (typeshed lacks it)
 encode = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_encode_string = json.encoder.encode_basestring
+string: Callable[[str], str] = json.encoder.encode_basestring
+"""A text as a JSON string, not escaped to ASCII."""
 
 
 def parse(text: str, doubled: Callable[[str], None] | None = None, encoded: bytes | None = None) -> dict[str, Any]:
@@ -98,11 +99,6 @@ def without_reserved(text: str) -> str:
 def one_line(text: str) -> str:
     """Valid JSON without the line breaks between its tokens."""
     return _LINE_BREAKS.sub("", text) if "\n" in text or "\r" in text else text
-
-
-def string(text: str) -> str:
-    """Not escaped to ASCII."""
-    return _encode_string(text)
 
 
 def invalid(line: int, text: str, reason: str) -> Invalid:

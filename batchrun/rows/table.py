@@ -10,11 +10,12 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
+from operator import add
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from batchrun.display import printable
 from batchrun.errors import InputError
-from batchrun.models import Invalid
+from batchrun.models import Invalid, made
 from batchrun.rows.check import NOT_UTF8, ROW_LIMIT, Record, Remarks, encodable, invalid, string
 from batchrun.rows.source import BOM, encoding_hint, line_groups, raw_lines
 
@@ -219,7 +220,7 @@ def read_table(chunks: Iterable[bytes], dialect: Dialect, name: str, remarks: Re
                 yield invalid(line, lines.text, f"cell {place} has text, but column {place} has no name in the header")
                 continue
             cells = [cells[at] for at, _, _ in named]
-        text = "{" + ",".join(map(str.__add__, prefixes, map(string, cells))) + "}"
+        text = "{" + ",".join(map(add, prefixes, map(string, cells))) + "}"
         if encodable(text):
             yield line, text, dict(zip(kept, cells, strict=True))
         else:
@@ -266,9 +267,9 @@ def _records(lines: _Lines, dialect: Dialect, name: str) -> Iterator[Cells | Inv
     source = iter(lines)
     for _ in range(dialect.skip):
         next(source, None)
-    reader = records_of(source, dialect)
+    reader, skipped = records_of(source, dialect), dialect.skip
     while True:
-        line = reader.line_num + 1 + dialect.skip
+        line = reader.line_num + 1 + skipped
         lines.next_record()
         try:
             cells = next(reader)
@@ -279,7 +280,7 @@ def _records(lines: _Lines, dialect: Dialect, name: str) -> Iterator[Cells | Inv
             yield invalid(line, lines.text, f"not a record of a table: {str(error).partition(' - do you')[0]}")
             continue
         if cells:
-            yield Cells(line, cells)
+            yield made(Cells, (line, cells))
 
 
 def _refuse_runaway(message: str, name: str, line: int) -> None:

@@ -16,6 +16,8 @@ from enum import Enum
 from itertools import islice
 from typing import Any, BinaryIO, NoReturn, Protocol
 
+from jiter import from_json
+
 from batchrun.display import printable
 from batchrun.errors import StorageError
 from batchrun.rows.check import members, one_line
@@ -31,6 +33,7 @@ SHEET_ROWS, CELL_LENGTH = 1_048_576, 32_767
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\r\x0e-\x1f\ufffe\uffff]")
 _ESCAPE_LIKE = re.compile(r"_(?=x[0-9A-Fa-f]{4}_)")
 _COMMON = {frozenset({"int", "float"}): "float", frozenset({"int", "long"}): "long"}
+_TEXT = frozenset({str})
 _spelled = json.JSONDecoder(parse_int=str, parse_float=str).decode
 
 
@@ -108,7 +111,9 @@ class CsvWriter:
 
     def write(self, text: str, additions: Mapping[str, str]) -> None:
         """Raises StorageError for a column that the header lacks."""
-        cells = {name: self._own(cell) for name, cell in _cells(text).items()}
+        cells = _cells(text)
+        if self._own is not _unchanged:
+            cells = {name: self._own(cell) for name, cell in cells.items()}
         for name, value in additions.items():
             cells[name] = self._new(_cells(f'{{"":{value}}}')[""])
         if not self._columns:
@@ -244,8 +249,14 @@ def columns_of(text: str) -> Iterator[str]:
 
 def _cells(text: str) -> dict[str, str]:
     """Numbers keep their spelling."""
-    values: dict[str, Any] = _spelled(text)
-    if all(type(value) is str for value in values.values()):
+    values: dict[str, Any]
+    try:
+        values = from_json(text.encode(), allow_inf_nan=False)
+    except ValueError:
+        values = _spelled(text)
+    if not _TEXT.issuperset(map(type, values.values())):
+        values = _spelled(text)
+    if _TEXT.issuperset(map(type, values.values())):
         return values
     texts = {member.name: text[member.value : member.end] for member in members(text)}
     return {
