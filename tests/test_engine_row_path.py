@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from batchrun.engine.attempt import Attempt, Phase
 from batchrun.engine.pending_queue import RowState
 from batchrun.engine.row_path import NEXT, Guard, Source, Step, Unsent, first_step, next_step
-from batchrun.lanes.executor import Came
+from batchrun.lanes.executor import CompletionKind
 from batchrun.models import JUST_DONE, Exchange, History, Pending, Request
 from batchrun.retry import AskAgain, Done, GiveUp, RetryIn, StopRun
 
@@ -38,9 +38,9 @@ TABLE = [
     (Unsent.TOO_LARGE, Source.LIVE, {}, Step.FAIL),
     (Unsent.FILE_CHANGED, Source.LIVE, {}, Step.LEAVE),
     (Unsent.NO_BUDGET, Source.LIVE, {}, Step.STOP),
-    (Came.LOST, Source.BATCH, {Guard.TRIES_LEFT}, Step.LEAVE_PENDING),
-    (Came.LOST, Source.BATCH, {}, Step.FAIL),
-    (Came.GONE, Source.BATCH, {}, Step.LEAVE_PENDING),
+    (CompletionKind.LOST, Source.BATCH, {Guard.TRIES_LEFT}, Step.LEAVE_PENDING),
+    (CompletionKind.LOST, Source.BATCH, {}, Step.FAIL),
+    (CompletionKind.GONE, Source.BATCH, {}, Step.LEAVE_PENDING),
 ]
 
 

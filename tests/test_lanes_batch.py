@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 from batchrun import providers
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.lanes.batch import BatchExecutor
-from batchrun.lanes.executor import Came, Reclaim
+from batchrun.lanes.executor import CompletionKind, Reclaim
 from batchrun.lanes.results import digest, result_line
 from batchrun.lanes.search import is_of
 from batchrun.lanes.shapes import SHAPES, Batch, OpenAIShape, parse_wire_id, vendor, wire_id
@@ -172,23 +172,23 @@ def test_a_batch_is_a_tickets_by_its_file_its_label_or_its_size(
 
 
 LINES = [
-    ({"response": {"status_code": 200, "body": {"a": 1}}}, (Came.REPLY, 200, b'{"a": 1}')),
-    ({"response": {"status_code": 200, "body": '{"a": 1}'}}, (Came.REPLY, 200, b'{"a": 1}')),
-    ({"response": {"status_code": 429, "body": ERROR}}, (Came.FAILURE, 429, json.dumps(ERROR).encode())),
-    ({"response": {"status_code": 0, "body": {}}, "error": None}, (Came.LOST, 0, b"")),
-    ({"response": None, "error": {"code": "batch_expired", "message": "x"}}, (Came.GONE, 0, b"")),
-    ({"response": None, "error": "broken"}, (Came.LOST, 0, b"")),
-    ({}, (Came.LOST, 0, b"")),
+    ({"response": {"status_code": 200, "body": {"a": 1}}}, (CompletionKind.REPLY, 200, b'{"a": 1}')),
+    ({"response": {"status_code": 200, "body": '{"a": 1}'}}, (CompletionKind.REPLY, 200, b'{"a": 1}')),
+    ({"response": {"status_code": 429, "body": ERROR}}, (CompletionKind.FAILURE, 429, json.dumps(ERROR).encode())),
+    ({"response": {"status_code": 0, "body": {}}, "error": None}, (CompletionKind.LOST, 0, b"")),
+    ({"response": None, "error": {"code": "batch_expired", "message": "x"}}, (CompletionKind.GONE, 0, b"")),
+    ({"response": None, "error": "broken"}, (CompletionKind.LOST, 0, b"")),
+    ({}, (CompletionKind.LOST, 0, b"")),
 ]
 
 
 @pytest.mark.parametrize(("line", "came"), LINES)
 def test_a_line_of_results_is_what_it_says_and_stays_so_when_it_is_kept(
-    line: dict[str, Any], came: tuple[Came, int, bytes]
+    line: dict[str, Any], came: tuple[CompletionKind, int, bytes]
 ) -> None:
     shape = shape_of("openai")
     found = shape.completion(line, 7, 2)
-    assert (found.came, found.status, found.body) == came
+    assert (found.kind, found.status, found.body) == came
     kept = json.loads(result_line(wire_id("r1", 7, 2), found))
     place = parse_wire_id("r1", kept["custom_id"])
     assert place == (7, 2)

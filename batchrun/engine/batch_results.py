@@ -19,8 +19,8 @@ from batchrun.engine.tickets import Tickets
 from batchrun.errors import ExitCode
 from batchrun.journal import Answers, End, Journal, Lease
 from batchrun.lanes.batch import BatchExecutor
-from batchrun.lanes.executor import Came, Completion
-from batchrun.lanes.states import State, detailed, is_brought, main_of, tokens_of
+from batchrun.lanes.executor import Completion, CompletionKind
+from batchrun.lanes.states import State, detailed, is_imported, main_of, tokens_of
 from batchrun.models import Pending, Ticket
 
 Returned = tuple[Pending, Lease, Completion]  # What a batch returned for a row in it
@@ -110,7 +110,7 @@ class Ends:
                 Completion(
                     seq,
                     number,
-                    Came.FAILURE,
+                    CompletionKind.FAILURE,
                     400,
                     json.dumps({"error": {"message": lines[line], "code": "invalid_batch_line"}}).encode(),
                 )
@@ -174,7 +174,7 @@ class Ends:
         """False for an unlabelled batch with only foreign lines, which is given back."""
         assert self.reader is not None
         assert self.accept is not None
-        reader, lines, where = await self.reader(ticket), 0, None if is_brought(ticket) else ticket.id
+        reader, lines, where = await self.reader(ticket), 0, None if is_imported(ticket) else ticket.id
         results = self._executor.results(ticket, reader)
         elsewhere = reader if _is_for_process(ticket, reader) else None
         pages = await asyncio.to_thread(ResultPages, results, self._process, elsewhere)
@@ -197,7 +197,7 @@ class Ends:
                 f"batch {ticket.remote} is not this run's: its results contain no row of chunk {ticket.chunk}"
             )
             await asyncio.to_thread(self._executor.clean, ticket, "output", "error")
-            await self._tickets.put(self._executor.given_back(ticket))
+            await self._tickets.put(self._executor.released(ticket))
             return False
         if pages.foreign or pages.repeated:
             self._tickets.notify(
@@ -214,7 +214,7 @@ class Ends:
     async def _take_in_again(self, own: Ticket, other: Ticket) -> None:
         pages = self._executor.results(other)
         while page := await asyncio.to_thread(pages.page):
-            replies = [each for each in page.others if each.came is Came.REPLY]
+            replies = [each for each in page.others if each.kind is CompletionKind.REPLY]
             used = await self._hand_over(own, replies)
             await self._all_told()
             for completion in replies:
@@ -230,7 +230,7 @@ class Ends:
         assert self.late is not None
         pages, counts = self._executor.results(found), {True: 0, False: 0}
         while page := await asyncio.to_thread(pages.page):
-            replies = {each.seq: each for each in page.others if each.came is Came.REPLY}
+            replies = {each.seq: each for each in page.others if each.kind is CompletionKind.REPLY}
             for lease, wanted in await asyncio.to_thread(self._journal.lost_in, ticket.id, list(replies)):
                 counts[wanted] += await self.late(ticket, lease, replies[lease.row], wanted=wanted)
         message = f"batch {ticket.remote}, which was abandoned, has ended: its replies answer {counted(counts[True])}"
@@ -251,7 +251,7 @@ class Ends:
 
     async def _hand_over(self, ticket: Ticket, page: list[Completion]) -> set[int]:
         """Give completions to their rows; returns the rows still in this ticket."""
-        where = None if is_brought(ticket) else ticket.id
+        where = None if is_imported(ticket) else ticket.id
         assert self.take is not None
         taken, left, more = set[int](), page, bool(page)
         while more:

@@ -24,7 +24,7 @@ from batchrun.engine.snapshots import rows_answered
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.events import Emit, RowsAnswered
 from batchrun.journal import Answers, End, Lease, Leased, Sum, chosen, columns
-from batchrun.lanes.executor import Came, Completion
+from batchrun.lanes.executor import Completion, CompletionKind
 from batchrun.lanes.states import weight_of
 from batchrun.limits import GateClosed
 from batchrun.models import Endpoint, Exchange, Kind, Pending, Request, Ticket
@@ -182,7 +182,7 @@ class BatchRows:
         state = RowState.of(row)
         self._services.queue.enter(state)
         state.number, state.from_batch = lease.number, True
-        if completion.came in (Came.GONE, Came.UNSENT, Came.LOST):
+        if completion.kind in (CompletionKind.GONE, CompletionKind.UNSENT, CompletionKind.LOST):
             await self._without_answer(state, lease, completion)
             return
         found = restored(row, self._services.journal.path.parent)
@@ -222,7 +222,7 @@ class BatchRows:
         return judged, end._replace(bill=charge.bill)
 
     async def _without_answer(self, state: RowState, lease: Lease, completion: Completion) -> None:
-        lost = completion.came is Came.LOST
+        lost = completion.kind is CompletionKind.LOST
         end = End(
             0,
             0.0,
@@ -237,7 +237,7 @@ class BatchRows:
             self._services.guard.refund(lease.cost, lease.tokens)
         self._services.journal.end(lease.row, lease.number, end, None, lease)
         tries_left = state.attempts + 1 < self._plan.max_attempts
-        if next_step(completion.came, Source.BATCH, lambda _: tries_left) is Step.FAIL:
+        if next_step(completion.kind, Source.BATCH, lambda _: tries_left) is Step.FAIL:
             await self._runner.give_up(state, GiveUp("lost in a batch", completion.message, permanent=False))
         else:
             self.leave_pending(state)
@@ -260,7 +260,9 @@ def matched(leased: Leased, answers: Answers) -> tuple[Leased, Answers, list[Com
     found = [places.get(each) for each in zip(answers.rows, answers.numbers, strict=True)]
     replies = zip(answers.rows, answers.numbers, answers.bodies, found, strict=True)
     others = [
-        Completion(row, number, Came.REPLY, 200, body.encode()) for row, number, body, place in replies if place is None
+        Completion(row, number, CompletionKind.REPLY, 200, body.encode())
+        for row, number, body, place in replies
+        if place is None
     ]
     mine = [at for at, place in enumerate(found) if place is not None]
     return chosen(leased, [place for place in found if place is not None]), chosen(answers, mine), others

@@ -16,8 +16,8 @@ from batchrun.display import counted, printable
 from batchrun.engine.judge import EXCERPT
 from batchrun.errors import RefusedError
 from batchrun.journal import Journal, Lease, Standing
-from batchrun.lanes.executor import Came, Completion
-from batchrun.lanes.results import LINES, brought, result_line
+from batchrun.lanes.executor import Completion, CompletionKind
+from batchrun.lanes.results import LINES, imported, result_line
 from batchrun.lanes.shapes import wire_id
 from batchrun.lanes.states import State as TicketState
 from batchrun.models import State, Ticket
@@ -96,11 +96,11 @@ class _Importer:
     def read(self, path: Path, *, replies: bool) -> None:
         """Read a file's replies, or the other lines."""
         page: list[Completion] = []
-        for each in brought(path, self._run):
+        for each in imported(path, self._run):
             if isinstance(each, bool):
                 self.found.foreign += each and not replies
                 self.found.cut += not (each or replies)
-            elif (each.came is Came.REPLY) is replies:
+            elif (each.kind is CompletionKind.REPLY) is replies:
                 page.append(each)
                 if len(page) == LINES:
                     self._take(page, path)
@@ -160,7 +160,7 @@ class _Importer:
 
 
 def _is_known(each: Completion, text: str, standing: Standing) -> bool:
-    if each.came in (Came.REPLY, Came.FAILURE):
+    if each.kind in (CompletionKind.REPLY, CompletionKind.FAILURE):
         kept = each.body[:EXCERPT].decode("utf-8", "backslashreplace")
         return any(body == text if body is not None else excerpt == kept for body, excerpt in standing.answers)
     return each.number < standing.number + (standing.state is not State.IN_BATCH)
@@ -170,4 +170,4 @@ def _is_wanted(each: Completion, standing: Standing) -> bool:
     """Failed rows lack only a reply."""
     if standing.state in _ANSWERED:
         return False
-    return standing.state is not State.FAILED or each.came is Came.REPLY
+    return standing.state is not State.FAILED or each.kind is CompletionKind.REPLY

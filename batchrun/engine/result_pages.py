@@ -12,7 +12,7 @@ import orjson
 
 from batchrun.engine.result_reader import LENGTH, ReplyReader
 from batchrun.journal import Answers, columns
-from batchrun.lanes.executor import Came, Completion, Page
+from batchrun.lanes.executor import Completion, CompletionKind, Page
 from batchrun.lanes.results import Results
 from batchrun.lanes.shapes import SHAPES
 
@@ -98,7 +98,7 @@ class ResultPages:
         text, cuts = bodies.decode(), pairwise(accumulate(lengths, initial=0))
         texts = [text[start:end] for start, end in cuts]
         completions = [
-            Completion(seq, number, Came(came), status, body.encode(), detail)
+            Completion(seq, number, CompletionKind(came), status, body.encode(), detail)
             for seq, number, came, status, body, detail in others
         ]
         return Page(Answers._make([*answers, texts]) if lengths else columns(Answers, ()), completions)

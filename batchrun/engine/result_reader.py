@@ -103,7 +103,7 @@ def write_pages(work: dict[str, Any]) -> None:
         more = page is not None
         read, left = page or ([], [])
         *answers, texts = list(zip(*read, strict=True)) or [()]
-        others = [(*each[:2], each.came.value, each.status, each.body.decode(), each.message) for each in left]
+        others = [(*each[:2], each.kind.value, each.status, each.body.decode(), each.message) for each in left]
         bodies = "".join(texts).encode()
         data = orjson.dumps((list(map(len, texts)), answers, others, pages.repeated, pages.foreign, error))
         sys.stdout.buffer.writelines([len(data).to_bytes(LENGTH), len(bodies).to_bytes(LENGTH), data, bodies])

@@ -10,7 +10,7 @@
     else                                                    SEND
 
 An attempt returns a reply or failure, which `retry.decide` turns into a verdict, or neither: not sent (`Unsent`), not
-answered by its batch (`Came`). The first step in `NEXT` whose guard holds is taken; a missing combination raises at
+answered by its batch (`CompletionKind`). The first step in `NEXT` whose guard holds is taken; a missing combination raises at
 once.
 """
 
@@ -19,7 +19,7 @@ from enum import Enum, auto
 
 from batchrun import retry
 from batchrun.engine.pending_queue import RowState
-from batchrun.lanes.executor import Came
+from batchrun.lanes.executor import CompletionKind
 from batchrun.models import FRESH
 from batchrun.retry import AskAgain, Done, GiveUp, Next, RetryIn, StopRun, Verdict
 
@@ -79,7 +79,7 @@ _GIVE_UP: tuple[_Guarded, ...] = (
 )
 _FAIL: tuple[_Guarded, ...] = ((Guard.CUT_OFF, Step.DIVIDE), (None, Step.FAIL))
 
-NEXT: dict[tuple[type[Verdict] | Unsent | Came, Source], tuple[_Guarded, ...]] = {
+NEXT: dict[tuple[type[Verdict] | Unsent | CompletionKind, Source], tuple[_Guarded, ...]] = {
     (Done, Source.LIVE): _FINISH,
     (Done, Source.KEPT): _FINISH,
     (Done, Source.UNSENDING): _FINISH,
@@ -104,9 +104,9 @@ NEXT: dict[tuple[type[Verdict] | Unsent | Came, Source], tuple[_Guarded, ...]] =
     (Unsent.TOO_LARGE, Source.LIVE): ((Guard.FITS_ELSEWHERE, Step.ELSEWHERE), *_GIVE_UP[1:]),
     (Unsent.FILE_CHANGED, Source.LIVE): ((None, Step.LEAVE),),
     (Unsent.NO_BUDGET, Source.LIVE): ((None, Step.STOP),),
-    (Came.LOST, Source.BATCH): ((Guard.TRIES_LEFT, Step.LEAVE_PENDING), (None, Step.FAIL)),
-    (Came.UNSENT, Source.BATCH): ((None, Step.LEAVE_PENDING),),
-    (Came.GONE, Source.BATCH): ((None, Step.LEAVE_PENDING),),
+    (CompletionKind.LOST, Source.BATCH): ((Guard.TRIES_LEFT, Step.LEAVE_PENDING), (None, Step.FAIL)),
+    (CompletionKind.UNSENT, Source.BATCH): ((None, Step.LEAVE_PENDING),),
+    (CompletionKind.GONE, Source.BATCH): ((None, Step.LEAVE_PENDING),),
 }
 
 
@@ -123,7 +123,7 @@ def first_step(state: RowState, *, reduces: bool) -> Step:
     return Step.SEND if sends else Step.JUDGE
 
 
-def next_step(came: type[Verdict] | Unsent | Came, source: Source, holds: Callable[[Guard], bool]) -> Step:
+def next_step(came: type[Verdict] | Unsent | CompletionKind, source: Source, holds: Callable[[Guard], bool]) -> Step:
     for guard, step in NEXT[came, source]:
         if guard is None or holds(guard):
             return step

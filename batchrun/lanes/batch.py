@@ -30,7 +30,7 @@ from batchrun.lanes.shapes import (
     json_objects,
     wire_id,
 )
-from batchrun.lanes.states import State, detailed, is_asked_to_end, is_brought
+from batchrun.lanes.states import State, detailed, is_asked_to_end, is_imported
 from batchrun.models import Exchange, Ticket
 
 SEARCHES = (0.0, 5.0, 20.0, 60.0)  # seconds after an unanswered create call at which its batch is searched
@@ -247,7 +247,7 @@ class BatchExecutor:
         adopted = replace(ticket, state=State.SUBMITTED, remote=batch.id, status=batch.status, next=None)
         return replace(adopted, expires=batch.expires, seen=self.clock(), note="found in the list of batches")
 
-    def given_back(self, ticket: Ticket) -> Ticket:
+    def released(self, ticket: Ticket) -> Ticket:
         """Without a batch that proved another's."""
         others = [*(json_object(json.loads(ticket.detail)).get("not_ours") or ()), ticket.remote]
         detail = detailed(ticket, not_ours=others, object=None, looks=0, since=self.clock())
@@ -402,7 +402,7 @@ class BatchExecutor:
         return self._folder / f"{ticket.id}.{kind}.jsonl"
 
     def results(self, ticket: Ticket, read: Read | None = None) -> Results:
-        shape = OpenAIShape(self.vendor) if is_brought(ticket) else self.shape
+        shape = OpenAIShape(self.vendor) if is_imported(ticket) else self.shape
         return Results([self.path(ticket, "output"), self.path(ticket, "error")], shape, self._run, read)
 
     def clean(self, ticket: Ticket, *kinds: str) -> None:

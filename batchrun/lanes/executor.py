@@ -23,7 +23,7 @@ class Reclaim(Enum):
     GONE = auto()
 
 
-class Came(StrEnum):
+class CompletionKind(StrEnum):
     REPLY = "reply"
     FAILURE = "failure"
     UNSENT = "unsent"
@@ -43,20 +43,20 @@ class Completion(NamedTuple):
 
     seq: int  # row
     number: int  # attempt
-    came: Came
+    kind: CompletionKind
     status: int = 0
     body: bytes = b""
     message: str = ""
     data: Any = None  # the parsed body, if it was parsed
 
 
-MadeOf = TypeVar("MadeOf")
+Made = TypeVar("Made")
 
 
-class Page(NamedTuple, Generic[MadeOf]):
+class Page(NamedTuple, Generic[Made]):
     """The results of a `Read`, and the other completions."""
 
-    read: MadeOf
+    read: Made
     others: list[Completion]
 
 
@@ -77,17 +77,3 @@ class Pages(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-class Executor(Protocol):
-    """It judges no reply and writes no journal."""
-
-    async def step(self, ticket: Ticket) -> Stepped:
-        """Raises StopError if the user has to decide."""
-        ...
-
-    def results(self, ticket: Ticket, read: Read | None = None) -> Pages: ...
-
-    def reclaim(self, ticket: Ticket) -> Reclaim: ...
-
-    async def cancel(self, ticket: Ticket) -> Ticket: ...

@@ -1,6 +1,6 @@
 """Files of a batch: the lines of its results, and the rows of its requests. Blocks.
 
-Results that a user brings are of OpenAI's shape (also vLLM's and Mistral's) or Anthropic's, whose lines have a
+Results that a user imports are of OpenAI's shape (also vLLM's and Mistral's) or Anthropic's, whose lines have a
 `result`.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from batchrun.lanes.executor import Came, Completion, Page, Read
+from batchrun.lanes.executor import Completion, CompletionKind, Page, Read
 from batchrun.lanes.shapes import SHAPES, OpenAIShape, json_object, object_of, parse_wire_id, vendor
 
 LINES = 1000  # of results in one page, at most
@@ -60,7 +60,9 @@ class Results:
                 (seq, number), (_, body, data) = place, reply
                 made = None if read is None else read(seq, number, body, data)
                 if made is None:
-                    page.others.append(Completion(seq, number, Came.REPLY, 200, body, "", None if read else data))
+                    page.others.append(
+                        Completion(seq, number, CompletionKind.REPLY, 200, body, "", None if read else data)
+                    )
                 else:
                     page.read.append(made)
                 room -= len(body)
@@ -77,8 +79,8 @@ def _lines(files: Sequence[Path]) -> Iterator[bytes]:
                 yield from filter(bytes.strip, stream)
 
 
-def brought(path: Path, run: str) -> Iterator[Completion | bool]:
-    """A user's; True for a line of another run, False for an incomplete one."""
+def imported(path: Path, run: str) -> Iterator[Completion | bool]:
+    """From a user's file; True for a line of another run, False for an incomplete one."""
     openai, anthropic = (SHAPES[name](vendor("any")) for name in ("openai", "anthropic"))
     with path.open("rb") as stream:
         for text in stream:
@@ -97,14 +99,14 @@ def brought(path: Path, run: str) -> Iterator[Completion | bool]:
 def result_line(custom_id: str, completion: Completion) -> bytes:
     """In OpenAI's format."""
     line = b'{"custom_id":%b,' % json.dumps(custom_id).encode()
-    if completion.came in (Came.REPLY, Came.FAILURE):
+    if completion.kind in (CompletionKind.REPLY, CompletionKind.FAILURE):
         try:
             json.loads(completion.body)
             body = completion.body
         except ValueError:
             body = json.dumps(completion.body.decode("utf-8", "replace")).encode()
         return line + b'"response":{"status_code":%d,"body":%b},"error":null}\n' % (completion.status, body)
-    code = "batch_expired" if completion.came is Came.GONE else "no_answer"
+    code = "batch_expired" if completion.kind is CompletionKind.GONE else "no_answer"
     error = json.dumps({"code": code, "message": completion.message}, ensure_ascii=False).encode()
     return line + b'"response":null,"error":%b}\n' % error
 

@@ -14,7 +14,7 @@ import orjson
 
 from batchrun import providers
 from batchrun.errors import RefusedError
-from batchrun.lanes.executor import Came, Completion
+from batchrun.lanes.executor import Completion, CompletionKind
 from batchrun.lanes.messages import as_chat, as_message, status_of
 from batchrun.models import Endpoint, Request
 
@@ -226,8 +226,8 @@ class OpenAIShape:
         code, body = response.get("status_code"), response.get("body")
         if isinstance(code, int) and 100 <= code < 600:
             data = body.encode() if isinstance(body, str) else json.dumps(body, ensure_ascii=False).encode()
-            came = Came.REPLY if code == 200 else Came.FAILURE
-            return Completion(seq, number, came, code, data)
+            kind = CompletionKind.REPLY if code == 200 else CompletionKind.FAILURE
+            return Completion(seq, number, kind, code, data)
         return _without_response(line.get("error"), seq, number)
 
 
@@ -237,8 +237,8 @@ def _without_response(error: Any, seq: int, number: int) -> Completion:
     code = str(found.get("code") or found.get("type") or "")
     message = str(found.get("message") or (error if isinstance(error, str) else "") or code or "the line has no answer")
     if code in ("batch_expired", "batch_cancelled", "canceled", "cancelled", "expired"):
-        return Completion(seq, number, Came.GONE, message=message)
-    return Completion(seq, number, Came.LOST, message=message)
+        return Completion(seq, number, CompletionKind.GONE, message=message)
+    return Completion(seq, number, CompletionKind.LOST, message=message)
 
 
 def hours(window: str) -> int:
@@ -354,14 +354,14 @@ class AnthropicShape(OpenAIShape):
         result = json_object(line.get("result"))
         match result.get("type"):
             case "succeeded":
-                return Completion(seq, number, Came.REPLY, 200, as_chat(result.get("message")))
+                return Completion(seq, number, CompletionKind.REPLY, 200, as_chat(result.get("message")))
             case "errored":
                 error = json_object(result.get("error"))
                 inner = json_object(error.get("error")) or error
                 data = json.dumps({"error": inner}, ensure_ascii=False).encode()
-                return Completion(seq, number, Came.FAILURE, status_of(inner.get("type")), data)
+                return Completion(seq, number, CompletionKind.FAILURE, status_of(inner.get("type")), data)
             case kind:
-                return Completion(seq, number, Came.GONE, message=str(kind or "no result"))
+                return Completion(seq, number, CompletionKind.GONE, message=str(kind or "no result"))
 
 
 def _time(value: Any) -> float:

@@ -86,8 +86,8 @@ def is_asked_to_end(ticket: Ticket) -> bool:
     return bool(json_object(json.loads(ticket.detail)).get("asked_to_end"))
 
 
-def is_brought(ticket: Ticket) -> bool:
-    """Whether the user brought its results."""
+def is_imported(ticket: Ticket) -> bool:
+    """Whether the user imported its results."""
     return "brought" in json_object(json.loads(ticket.detail))
 
 

@@ -161,10 +161,10 @@ def _shape(line: dict[str, Any]) -> _Shape:
     members = tuple((parent, dict(names)) for parent, names in inside.items())
     beside = frozenset(line.get("beside", ()))
     counts = line["input"], line["output"], line.get("total", "")
-    return _Shape(frozenset(line["when"]), *counts, beside, members, partial(_gets, counts))
+    return _Shape(frozenset(line["when"]), *counts, beside, members, partial(_counts_of, counts))
 
 
-def _gets(names: tuple[str, ...], usage: dict[str, Any]) -> tuple[Any, ...]:
+def _counts_of(names: tuple[str, ...], usage: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(map(usage.get, names))
 
 

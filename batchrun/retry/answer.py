@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 from batchrun.models import Fault, Flag, made
-from batchrun.retry.meaning import OF_THE_ROW, OF_WHAT_WAS_ADDED, STOPS, WAITS, Meaning
+from batchrun.retry.meaning import OF_ADDITIONS, OF_THE_ROW, STOPS, WAITS, Meaning
 
 _UNNAMED = frozenset({Meaning.KEY, Meaning.PARAMETER, Meaning.PASSES, Meaning.OVERLOADED, *WAITS}) - {Meaning.QUOTA}
 # Meanings of several causes, which the error's own words name better.
@@ -53,7 +53,7 @@ class Answer(NamedTuple):
     @property
     def throttled(self) -> bool:
         """For lack of a rate, slot or quota: waiting helps."""
-        if self.meaning in STOPS or self.meaning is Meaning.NEVER_FITS or self.meaning in OF_WHAT_WAS_ADDED:
+        if self.meaning in STOPS or self.meaning is Meaning.NEVER_FITS or self.meaning in OF_ADDITIONS:
             return False
         return self.status == 429 or self.disguised or self.meaning in WAITS
 
@@ -61,7 +61,7 @@ class Answer(NamedTuple):
     def _turned_away(self) -> bool:
         if self.disguised or self.meaning in WAITS or self.meaning is Meaning.LOADING:
             return True
-        return self.meaning in OF_WHAT_WAS_ADDED
+        return self.meaning in OF_ADDITIONS
 
     @property
     def down(self) -> bool:

@@ -10,7 +10,7 @@ from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
 from batchrun.models import Fault, Flag, History
 from batchrun.retry.answer import Answer
 from batchrun.retry.health import ALIKE, DOUBTED_FOR, ONE_ROW_429S, Health
-from batchrun.retry.meaning import OF_WHAT_WAS_ADDED, Meaning, option_for
+from batchrun.retry.meaning import OF_ADDITIONS, Meaning, option_for
 
 DEADLINES = 2  # Attempts of one row that may end by the deadline
 GARBAGE_TRIES = 3  # Attempts of one row that may return a 200 without a reply
@@ -190,7 +190,7 @@ def _lost(answer: Answer, tries: Tries, health: Health, policy: Policy, now: flo
 
 def _added(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict | None:
     # The next attempt chooses its tier anew, and waits there.
-    if answer.meaning not in OF_WHAT_WAS_ADDED:
+    if answer.meaning not in OF_ADDITIONS:
         return None
     if answer.waited >= THROTTLED_FOR:
         return StopRun(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from batchrun.models import Fault, Flag
 from batchrun.retry.answer import Answer
-from batchrun.retry.meaning import OF_WHAT_WAS_ADDED, Meaning
+from batchrun.retry.meaning import OF_ADDITIONS, Meaning
 
 ALIKE = 20  # Rows in succession that must fail alike, and failures that open the breaker
 ONE_ROW_429S = 5  # 429s of one row, with successes between and no other row refused, that fail it
@@ -56,7 +56,7 @@ class Health:
         self.well = False
         if answer.fault is not None and answer.fault in _UNSEEN:
             return
-        if answer.meaning is not None and answer.meaning in OF_WHAT_WAS_ADDED:
+        if answer.meaning is not None and answer.meaning in OF_ADDITIONS:
             self._note_answer(answer)
             return
         if answer.down and seq not in self.suspects:

@@ -45,7 +45,7 @@ class Meaning(StrEnum):
 STOPS = frozenset({Meaning.EMPTY, Meaning.NOT_ON_PLAN, Meaning.NO_TIER})  # Meanings that always stop the run
 WAITS = frozenset({Meaning.RATE, Meaning.CONCURRENCY, Meaning.QUOTA, Meaning.UNCLEAR})
 """Count as a 429 under any status."""
-OF_WHAT_WAS_ADDED = frozenset({Meaning.NO_CAPACITY, Meaning.ADDED})
+OF_ADDITIONS = frozenset({Meaning.NO_CAPACITY, Meaning.ADDED})
 """Refusals of the service tier or an added member, not of row or provider."""
 OF_THE_ROW = frozenset({Meaning.TOO_LONG, Meaning.TOO_LARGE, Meaning.FILTERED, Meaning.NEVER_FITS})
 """The cause is in the row, never in the run."""
