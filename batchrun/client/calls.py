@@ -68,7 +68,7 @@ class Calls:
             return await self._tried(_Call("POST", path, stream, sent, None, _LONG))
 
     async def download(self, path: str, to: Path, *, headers: Mapping[str, str] | None = None) -> Exchange:
-        """With status 200 the file is in `to`."""
+        """Get a file; with status 200 it is in `to` instead of the body."""
         return await self._tried(_Call("GET", path, None, dict(headers or {}), to, _LONG))
 
     async def _tried(self, call: _Call) -> Exchange:

@@ -169,11 +169,11 @@ class Client:
 
     @property
     def is_own_server(self) -> bool:
-        """In a private network, or without TLS."""
+        """Whether the provider is in a private network, or without TLS."""
         return trust.is_private(self._url)
 
     def open_calls(self) -> Calls:
-        """To the root of the host, without a key."""
+        """Calls to the root of the host, without a key."""
 
         async def nothing() -> Mapping[str, str]:
             return _NO_HEADERS
@@ -188,7 +188,7 @@ class Client:
         )
 
     def space(self, spaced: Callable[[], bool]) -> None:
-        """Only for senders."""
+        """Only senders keep a distance between requests."""
 
     async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109 # one timer is cheaper than asyncio.timeout by a tenth of a request
         """`timeout` is the total in seconds, from resolving the name to the last byte.

@@ -40,7 +40,7 @@ SMALL = 16 * 1024
 
 
 class Protocol(ResponseHandler):
-    """Without what only web sockets and read time-outs need."""
+    """Parses without what only web sockets and read time-outs need."""
 
     def data_received(self, data: bytes) -> None:
         """Anything unusual is left to aiohttp."""
@@ -78,7 +78,7 @@ class _Failing:
 
 
 class Lane:
-    """Not through a proxy. Raises what `ClientSession.post` raises."""
+    """Posts to one address, not through a proxy. Raises what `ClientSession.post` raises."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class Lane:
             self._sweeping.cancel()
 
     def _take(self) -> Any:
-        """Closes a connection on which data has arrived: it would be taken for the next answer."""
+        """An idle connection. One on which data has arrived is closed: it would be taken for the next answer."""
         now = monotonic()
         while self._idle:
             connection, since = self._idle.popleft()
@@ -205,7 +205,7 @@ async def _write(protocol: Any, transport: Any, body: bytes) -> None:
 
 
 def whole(content: Any, most: int) -> bytes | None:
-    """None until all has arrived. Raises TooLargeError."""
+    """The body if all has arrived. Raises TooLargeError."""
     if content is EMPTY_PAYLOAD or not content._eof or content._exception is not None:
         return None
     chunks: deque[bytes] = content._buffer  # what has come
@@ -251,7 +251,7 @@ def _is_complete(body: bytes) -> bool:
 
 
 def _head(request: aiohttp.ClientRequest) -> bytes:
-    """Up to the value of Content-Length."""
+    """The head of a request up to the value of Content-Length."""
     headers = CIMultiDict(request.headers)
     del headers["content-length"]
     lines = [f"POST {request.url.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]

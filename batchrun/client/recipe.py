@@ -31,7 +31,7 @@ _AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.
 
 
 def recipe(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Recipe:
-    """By the SDK if it is not known."""
+    """The known recipe, else the SDK's."""
     if (found := known(base_url, api_key, headers)) is not None:
         return found
     from batchrun.client import sdk  # noqa: PLC0415 # imports the SDK
@@ -40,7 +40,7 @@ def recipe(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Re
 
 
 def known(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Recipe | None:
-    """None for another version, an unusual address, or headers from the environment."""
+    """The recipe, unless the version, the address or the environment is unusual."""
     number = version("openai")
     if not number.startswith(TRIED) or "OPENAI_CUSTOM_HEADERS" in os.environ or not _PLAIN.fullmatch(base_url):
         return None
@@ -60,7 +60,7 @@ def sdk_path(endpoint: Endpoint) -> str:
 
 
 def lasting(sent: CIMultiDict[str], host: str, api_key: str | None, chosen: Mapping[str, str]) -> Mapping[str, str]:
-    """Azure's hosts get a key in `api-key`, as a bearer is a token there; `chosen` are the user's headers."""
+    """Headers of every request; Azure's hosts get a key in `api-key`. `chosen` are the user's."""
     kept = CIMultiDict((name, value) for name, value in sent.items() if belongs(name.lower(), host))
     own = {name.lower() for name in chosen}
     if "authorization" not in own:
@@ -76,7 +76,7 @@ def lasting(sent: CIMultiDict[str], host: str, api_key: str | None, chosen: Mapp
 
 
 def belongs(name: str, host: str) -> bool:
-    """Not a header of one message, of this machine, or of OpenAI for another host."""
+    """Whether to send a header of the SDK: none of one message, of this machine, or of OpenAI at another host."""
     if name in _OF_OPENAI_ONLY:
         return host == "openai.com" or host.endswith(".openai.com")
     return name not in _PER_MESSAGE and not name.startswith("x-stainless-")

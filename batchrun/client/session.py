@@ -18,14 +18,14 @@ from batchrun.client.wire import MAX_REPLY_BYTES, UNSENT, Answer, Recipe, TooLar
 from batchrun.models import Endpoint
 
 CONNECT_SECONDS = 20.0
-"""TLS included."""
+"""Seconds for one address, TLS included."""
 
 _BYTES = 256 * 1024
 _LARGE_BODY_BYTES = 1024 * 1024
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Idle connections with data would be taken for the next answer."""
+    """Hands out no idle connection with data on it, which would be taken for the next answer."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] - aiohttp leaves a type open

@@ -71,9 +71,7 @@ def check_plain_http(url: URL, *, secret: bool, allowed: bool) -> None:
 
 
 def proxy_for(url: URL, environ: Mapping[str, str]) -> URL | None:
-    """By HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; lower case wins, as in curl. None for loopback. Raises
-    RefusedError.
-    """
+    """The proxy by HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; lower case wins, as in curl. Raises RefusedError."""
     host = url.host or ""
     if is_loopback(host):
         return None
@@ -121,7 +119,7 @@ _PROXY_HINT = "Set HTTPS_PROXY to http://host:port, or name the provider's host 
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """Of the system, or of SSL_CERT_FILE and SSL_CERT_DIR, and of `ca_file`. Raises RefusedError."""
+    """Certificates of the system, or of SSL_CERT_FILE and SSL_CERT_DIR, and of `ca_file`. Raises RefusedError."""
     context = ssl.create_default_context()
     if ca_file is not None:
         try:
@@ -155,6 +153,6 @@ _SECRET_NAMES = ("auth", "cookie", "key", "secret", "token")
 
 
 def secret_values(headers: Iterable[tuple[str, str]]) -> list[str]:
-    """With and without their scheme."""
+    """The values of secret headers, with and without their scheme."""
     values = [value for name, value in headers if any(word in name.lower() for word in _SECRET_NAMES)]
     return [part for value in values for part in {value, value.rpartition(" ")[2]}]

@@ -11,7 +11,7 @@ from yarl import URL
 from batchrun.models import Endpoint, Fault
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-"""Decompressed."""
+"""The largest reply that is read, decompressed."""
 
 UNSENT = "there was no connection yet"
 """Message of a cancellation before anything was sent."""
@@ -55,7 +55,7 @@ class Wire(Protocol):
 
 
 WIRE_ERRORS = (aiohttp.ClientError, OSError, HttpProcessingError, TooLargeError)
-"""Apart from cancellation."""
+"""All that an exchange may raise, apart from cancellation."""
 
 _LONGEST_DETAIL = 500
 
@@ -89,7 +89,7 @@ class Verdict(NamedTuple):
 
 
 def explain(error: BaseException) -> Verdict:
-    """Not masked: the detail may quote the server."""
+    """The detail may quote the server and is not masked."""
     fault = _fault(error)
     detail = " ".join(str(error).split()) or type(error).__name__
     return Verdict(fault, detail[:_LONGEST_DETAIL], fault not in _BEFORE_SENDING)

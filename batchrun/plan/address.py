@@ -8,7 +8,7 @@ from batchrun.models import Endpoint
 
 
 def check_base_url(text: str, where: str = "base URL") -> str:
-    """Without its last slash. Raises RefusedError."""
+    """The base URL without its last slash. Raises RefusedError."""
     url = text.strip().rstrip("/")
     parts = _split(url, where)
     if parts.scheme not in ("http", "https"):

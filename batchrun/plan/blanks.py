@@ -56,5 +56,5 @@ def blanks_of(plan: Plan, prompt: Prompt | None) -> Blanks:
 
 
 def copied(plan: Plan) -> Blanks:
-    """Those answered without a request; otherwise no columns."""
+    """The columns of rows that are answered without a request."""
     return blanks_of(plan, prompt_of(plan)) if plan.blank is Blank.COPY else Blanks((), plan.blank)

@@ -15,7 +15,7 @@ _LONGEST = 10 * 365 * _UNITS["d"]
 
 
 def parse_duration(value: object) -> float:
-    """Seconds. Raises ValueError."""
+    """Returns seconds. Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(_expected(value))
     seconds = _parse(value.strip().lower()) if isinstance(value, str) else float(value)
@@ -27,7 +27,7 @@ def parse_duration(value: object) -> float:
 
 
 def parse_time(value: object) -> float:
-    """Unix seconds of `07:00`, an ISO time, or `8h` from now. Raises ValueError."""
+    """Returns Unix seconds for `07:00`, an ISO time, or `8h` from now. Raises ValueError."""
     text, now = str(value).strip(), datetime.datetime.now().astimezone()
     if _CLOCK.fullmatch(text):
         hour, minute = map(int, text.split(":"))
@@ -57,7 +57,7 @@ def _expected(value: object) -> str:
 
 
 def parse_size(value: object) -> int:
-    """Bytes, at least one. Raises ValueError."""
+    """Returns bytes. Raises ValueError."""
     found = _SIZE.fullmatch(str(value).strip().lower()) if isinstance(value, int | float | str) else None
     unit = None if found is None or isinstance(value, bool) else _BYTES.get(found[2])
     size = 0 if found is None or unit is None else int(float(found[1]) * unit)

@@ -205,7 +205,7 @@ class DocumentInput(Input):
 
 
 def open_documents(settings: Settings) -> DocumentInput | None:
-    """None for rows. Raises RefusedError, InputError."""
+    """The documents, or None for rows. Raises RefusedError, InputError."""
     source = settings.input
     if source is None or source == STREAM or settings.path is not None or settings.sheet is not None or settings.reduce:
         return None
@@ -255,7 +255,7 @@ def _format_of(path: Path, settings: Settings) -> str | None:
 
 
 def _has_rows(path: Path) -> bool:
-    """Also true for invalid JSON, which the reader of rows reports."""
+    """Whether there is a list of rows; also for invalid JSON, which the reader of rows reports."""
     try:
         value: Any = json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, RecursionError):
@@ -311,7 +311,7 @@ def halves(text: str) -> list[str]:
 
 
 def join_halves(fields: Mapping[str, Any], values: Sequence[str]) -> str:
-    """With the original blanks between them."""
+    """The text, with the original blanks between its halves."""
     return "".join(f"{value}{piece.gap}" for value, piece in zip(values, _split_in_two(fields), strict=True))
 
 

@@ -43,7 +43,7 @@ def pooled(plan: Plan, gathered: Gathered, model_of: Callable[[Profile], str | N
 
 
 def lanes_of(gathered: Gathered, model_of: Callable[[Profile], str | None]) -> tuple[dict[str, Any], ...]:
-    """None for one endpoint. Raises RefusedError."""
+    """The lanes of several endpoints. Raises RefusedError."""
     addresses, last = gathered.settings.base_url, gathered.fallback
     if gathered.members:
         endpoints = [(profile.name, profile, _address(profile)) for profile in gathered.members]
@@ -86,7 +86,7 @@ def _address(profile: Profile) -> str:
 
 
 def headers_of(gathered: Gathered, profile: Profile) -> dict[str, str]:
-    """Not another profile's."""
+    """The headers of the run and of this profile, but no other's."""
     given = gathered.settings.headers
     chosen = {name: text for name, text in given.items() if not _of_a_profile(gathered, f"headers.{name}")}
     return {**profile.defaults.get("headers", {}), **chosen}

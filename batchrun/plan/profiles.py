@@ -13,7 +13,7 @@ SIM = "sim"
 DEFAULT = "openai"
 KEY_SOURCES = ("api_key_env", "api_key_file", "api_key_command")
 PRICES = ("input_price", "output_price", "cached_price", "cache_write_price", "request_price", "batch_factor")
-"""As in `pricing.Terms`, beside `tier_factors`."""
+"""The fields of `pricing.Terms`, without `tier_factors`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

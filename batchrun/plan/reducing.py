@@ -23,7 +23,7 @@ from batchrun.prompts.caching import BYTES_PER_TOKEN
 REDUCED = "reduced"
 """The prompt variable with the number of replies combined."""
 DEFAULT_FAN_IN = 8
-"""If no limit of output tokens gives the length of replies."""
+"""Replies combined if no limit of output tokens gives their length."""
 _UNKNOWN = "is a placeholder for a reply that does not exist yet "
 _BETWEEN = "\n\n"
 
@@ -85,7 +85,7 @@ class Reduction:
         )
 
     def pieces(self, row: Row) -> list[str]:
-        """Empty if the text fits into one request."""
+        """The pieces of the text; none if it fits into one request."""
         text = row.fields.get(self.column)
         if self.tokens is None or self._plan.kind is not Kind.ROWS or not isinstance(text, str):
             return []
@@ -99,7 +99,7 @@ class Reduction:
     def rows(
         self, row: Row, pieces: list[str], renderer: Renderer, report: Callable[[int, str], None], kind: str
     ) -> Iterator[IntakeRow]:
-        """Each yielded right after its request was rendered. Raises RenderError before the first; a later failure is
+        """Yields each row right after its request was rendered. Raises RenderError before the first; a later failure is
         reported once, and the rows after it are skipped.
         """
         digests: list[str] = []
@@ -132,7 +132,7 @@ class Reduction:
             report(row.line, failed)
 
     def _expected(self, limit: int | None) -> int:
-        """Tokens: the limit of replies, else an even share."""
+        """Tokens of a reply: the limit, else an even share."""
         tokens = self.tokens or 0
         return max(1, min(limit or tokens // DEFAULT_FAN_IN, tokens // 2))
 
@@ -141,7 +141,7 @@ class Reduction:
         return _BETWEEN.join(f"{digest} {_UNKNOWN}".ljust(tokens * BYTES_PER_TOKEN, ".") for digest in digests)
 
     def expected(self, row: Row, count: int, renderer: Renderer) -> Request:
-        """With placeholders for so many replies."""
+        """The request with placeholders for so many replies."""
         limit = renderer.render(self.reduced(row, "", count)).output_limit
         return renderer.render(self.reduced(row, self.placeholders([""] * count, self._expected(limit)), count))
 

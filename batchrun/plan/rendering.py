@@ -13,7 +13,7 @@ from batchrun.prompts import Prompt, Renderer
 
 
 def plain_renderer(plan: Plan, prompt: Prompt | None) -> Renderer:
-    """Without what a budget adds."""
+    """The renderer, without what a budget adds."""
     if plan.kind is Kind.BATCH:
         return prompts.batch_renderer()
     if prompt is None:

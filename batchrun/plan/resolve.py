@@ -273,7 +273,7 @@ def _base_url(gathered: Gathered) -> str:
 
 
 def check_provider(gathered: Gathered) -> Access:
-    """Before any input is read. Raises RefusedError."""
+    """Called before any input is read. Raises RefusedError."""
     if gathered.settings.ca_file is not None and not Path(gathered.settings.ca_file).is_file():
         raise RefusedError(f"no such file of certificate authorities: {gathered.settings.ca_file}", "correct --ca-file")
     lanes = lanes_of(gathered, lambda _: None)

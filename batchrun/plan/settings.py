@@ -25,9 +25,9 @@ NO_CHECK = "none"
 RAY = "ray"
 NODE = "node"
 AUTO_SPLIT = 2000
-"""Tokens: the translation fits in 4,096, the smallest output limit in use."""
+"""Tokens of a piece: its translation fits in 4,096, the smallest output limit in use."""
 AUTO_REDUCE = 8000
-"""Tokens: eight such replies fit into a context of 128,000."""
+"""Tokens of a request: eight such replies fit into a context of 128,000."""
 MOST_PROCESSES = 64
 Named = TypeVar("Named", bound=StrEnum)
 _ENDPOINTS = {endpoint.rsplit("/", 1)[1]: endpoint for endpoint in Endpoint} | {"chat": Endpoint.CHAT}
@@ -235,7 +235,7 @@ _SWITCH = {
 
 
 def _switch(value: object) -> bool:
-    """As TOML, an environment variable or a flag has it."""
+    """True or false as TOML, an environment variable or a flag has it."""
     found = _SWITCH.get(str(value).lower())
     if found is None:
         raise ValueError("must be true or false")

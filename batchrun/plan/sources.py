@@ -32,7 +32,7 @@ class Layer:
     values: Mapping[str, Any]
 
     def name_of(self, option: str) -> str:
-        """As the user wrote it in this source."""
+        """The option as the user wrote it."""
         if self.source == FLAGS:
             return FLAG_OF.get(option, "--" + option.replace("_", "-"))
         return PREFIX + option.upper() if self.source == ENVIRONMENT else f"{option} in {self.source}"
@@ -165,7 +165,7 @@ _OFF = frozenset({"", "0", "false", "f", "no", "n", "off"})
 
 
 def settle(layers: Iterable[Layer]) -> list[Layer]:
-    """Without what a stronger layer excludes. Raises RefusedError."""
+    """The layers without what a stronger one excludes. Raises RefusedError."""
     settled: list[Layer] = []
     chosen: set[str] = set()
     named_profile = False

@@ -21,7 +21,7 @@ _COLUMNS = ("chunk", "rows", "state", "status", "counts", "since", "expires", "c
 
 
 def batches(reader: Reader, plan: Plan) -> list[dict[str, Any]]:
-    """In order; `worst_cost` is the most that open rows may cost."""
+    """JSON values; `worst_cost` is the most that open rows may cost."""
     tickets = reader.tickets
     if not tickets:
         return []
@@ -58,7 +58,6 @@ def _values(ticket: Ticket, worst: int | None, shape: "OpenAIShape") -> dict[str
 
 
 def lines(found: Sequence[dict[str, Any]], now: float) -> list[str]:
-    """Empty without batches."""
     if not found:
         return []
     table = [_COLUMNS, *(_cells(values, now) for values in found)]

@@ -189,7 +189,6 @@ def _cost(found: Estimate) -> str:
 
 
 def _cache(saving: Saving | None) -> str:
-    """Empty if unknown."""
     if saving is None:
         return ""
     part = f"the fixed part of the prompt, about {words.count(saving.tokens)} tokens,"
@@ -280,7 +279,7 @@ def _shortened(value: Any) -> Any:
 
 
 def verdict(found: Prediction) -> str:
-    """Empty if nothing can be compared."""
+    """The error of the prediction; empty if nothing can be compared."""
     parts: list[str] = []
     if found.cost is not None:
         low, expected, high = (words.money(int(amount * 1e12)) for amount in found.cost)

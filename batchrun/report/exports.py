@@ -181,7 +181,7 @@ def export_readable(error: DamagedError, output: str | None) -> ExitCode:
 
 class _Readable(Reader):
     def export_rows(self, after: int = 0) -> Iterator[Record]:
-        """By number: their order is lost."""
+        """Rows by number: their order is lost."""
         return filter(_sound, self.recover_rows())
 
     def exchanges(self, after: int = 0) -> Iterator[Record]:

@@ -51,11 +51,11 @@ class Chart(NamedTuple):
 
 
 Series = Sequence[tuple[float, float | None]]
-"""Unix times; None breaks the line."""
+"""Points of Unix time and value; None breaks the line."""
 
 
 def chart(title: str, series: dict[str, Series], span: tuple[float, float] | None = None) -> Chart | None:
-    """None if there is nothing to draw."""
+    """The chart, or None if there is nothing to draw."""
     drawn = {name: points for name, points in series.items() if any(value is not None for _, value in points)}
     times = [at for points in drawn.values() for at, _ in points]
     if len(set(times)) < 2:
@@ -117,7 +117,7 @@ _GAP = 60.0
 
 
 def report_values(run: RunFile) -> dict[str, Any]:
-    """Those of `show --json`, and chart lines as [Unix time, value]."""
+    """The values of `show --json`, and chart lines as [Unix time, value]."""
     values = pages.run_values(run)
     with Reader.open(run.path) as reader:
         samples = [(sample.at, sample.state) for sample in reader.samples()]
@@ -240,7 +240,6 @@ def _rate(samples: list[tuple[float, dict[str, Any]]], name: str) -> Series:
 
 
 def _latency(timings: list[tuple[float, float, int]]) -> dict[str, Series]:
-    """Of the exchanges that ended in each interval."""
     answered = sorted((ended, seconds) for ended, seconds, status in timings if status == 200)
     if not answered:
         return {}

@@ -92,7 +92,7 @@ async def _within(limit: float, work: Coroutine[Any, Any, str | None], interrupt
 
 
 async def _command(words: list[str], body: bytes, environ: Mapping[str, str]) -> str | None:
-    """In a process group of its own that is killed on cancellation."""
+    """Runs in a process group of its own, which is killed on cancellation."""
     with tempfile.TemporaryFile() as errors:
         try:
             process = await asyncio.create_subprocess_exec(
@@ -151,7 +151,7 @@ class Observers:
         self._error: str | None = None
 
     def handle(self, event: Event) -> None:
-        """From RunStarted on in the loop."""
+        """Called in the loop from RunStarted on."""
         if self._telemetry is not None:
             for each in single(event):
                 self._telemetry.handle(each)
@@ -229,7 +229,7 @@ def check_metrics_file(path: Path) -> None:
 
 
 def write_metrics(path: Path, text: str) -> None:
-    """By renaming, as the collector reads whole files. Raises OSError."""
+    """Replaces the file by renaming, as the collector reads whole files. Raises OSError."""
     building = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         building.write_text(text, encoding="utf-8")

@@ -158,7 +158,7 @@ class Bar:
             bar.set_postfix_str(postfix(progress, self._room(bar)), refresh=True)
 
     def _room(self, bar: "tqdm[Any]") -> float:
-        """Infinite for an unknown width."""
+        """Columns after the bar; infinite if the width is unknown."""
         columns: int | None = bar.format_dict["ncols"]
         counts, times = 2 * len(str(bar.total)) + 1, 2 * len("0:00:00") + 1
         return math.inf if columns is None else columns - (BAR + counts + times + len("100%|| [, ]"))

@@ -49,7 +49,7 @@ def account(totals: Totals, *, running: bool = False) -> str:
 
 
 def resume_command(totals: Totals, reference: str, runs_dir: str | None = None) -> str | None:
-    """None if nothing is left."""
+    """The command, or None if nothing is left."""
     command = f"batchrun resume {_quoted(reference)}"
     if runs_dir is not None:
         command += f" --runs-dir {_quoted(runs_dir)}"
@@ -77,7 +77,7 @@ def outcome(totals: Totals, code: ExitCode) -> tuple[str, str]:
 
 
 def retry_cost(rows: int, totals: Totals, *, simulated: bool) -> str:
-    """By the cost so far; empty without a price."""
+    """The estimate by the cost so far; empty without a price."""
     finished = totals.done + totals.failed
     if simulated or not totals.cost or not finished:
         return ""
@@ -159,7 +159,7 @@ def spending(progress: Progress) -> str:
 
 
 def bill(totals: Totals, *, simulated: bool = False) -> str:
-    """Empty without a price."""
+    """The cost; empty without a price."""
     cost = totals.cost + totals.cost_reserved
     unpriced = f"{totals.unpriced:,} attempts of unknown price" if totals.unpriced else ""
     if not cost:
@@ -179,7 +179,6 @@ _BATCH_NEWS = frozenset({"submitted", "unsure", "refused", "settled", "duplicate
 
 
 def batch(event: BatchChanged) -> str | None:
-    """None for uninteresting states."""
     if event.state not in _BATCH_NEWS or (event.state == "submitted" and event.status not in ("validating", None)):
         return None
     named = f" ({printable(event.remote, 80)})" if event.remote else ""
@@ -313,7 +312,7 @@ def status(progress: Progress) -> str:
 
 
 class NamedShare(NamedTuple):
-    """Under its address if the lane was removed."""
+    """A lane's share, under its address if the lane was removed."""
 
     name: str
     share: "LaneShare"

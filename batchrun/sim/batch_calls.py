@@ -72,7 +72,7 @@ class BatchCalls:
         self._host = ""
 
     def kind(self, call: Call) -> str | None:
-        """As faults name it; None for other calls."""
+        """The kind of a call as faults name it."""
         path = urlsplit(call.path).path.rstrip("/")
         steps = path.removeprefix("/v1/").removeprefix("messages/").split("/")
         if not path.startswith("/v1/") or steps[0] not in ("files", "batches") or len(steps) > 3:
@@ -294,7 +294,7 @@ class BatchCalls:
         return [(str(line["custom_id"]), line["body"]) for line in map(orjson.loads, lines)]
 
     def _made(self, batch: Batch, what: str, lines: list[bytes]) -> str | None:
-        """Without lines the placeholder of `empty_files`."""
+        """The id of a result file; without lines the placeholder of `empty_files`."""
         if not lines and (self.settings.empty_files != "file" or batch.errors):
             return "" if self.settings.empty_files == "text" else None
         file = File(id=self._store.new_id("file-"), owner=batch.owner, name=f"{batch.id}_{what}.jsonl",

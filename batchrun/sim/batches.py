@@ -84,7 +84,7 @@ class Batch:
         return self.started if self.errors else self.ends
 
     def status(self, now: float) -> str:
-        """In OpenAI's terms."""
+        """The status in OpenAI's terms."""
         if self.cancel is not None and self.cancel < self.ends:
             return "cancelled" if now >= self.end() else "cancelling"
         if now < self.started:
@@ -244,7 +244,6 @@ def openai_batch(batch: Batch, now: float) -> dict[str, Any]:
 
 
 def openai_lines(name: str, row: Row | None, status: str) -> list[bytes]:
-    """None for a row that a cancelled batch did not reach."""
     line: dict[str, Any] = {"id": f"batch_req_{digest(name)}", "custom_id": name, "response": None, "error": None}
     if row is None:
         if status == "cancelled":

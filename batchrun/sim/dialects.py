@@ -28,14 +28,14 @@ class Bucket:
         self._at = now
 
     def level(self, now: float) -> float:
-        """Below 0 is debt."""
+        """The level; below 0 it is debt."""
         if now > self._at:
             self._level = min(self.depth, self._level + (now - self._at) * self.rate)
             self._at = now
         return self._level
 
     def wait(self, need: float, now: float) -> float:
-        """Seconds."""
+        """Seconds until `need` is met."""
         short = min(need, self.depth) - self.level(now)
         # The sum of many small refills is off by some 1e-13.
         return short / self.rate if short > 1e-9 else 0.0
@@ -68,7 +68,7 @@ class Window:
         return self.depth - self._used
 
     def wait(self, need: float, now: float) -> float:
-        """Seconds."""
+        """Seconds until `need` is met."""
         return 0.0 if min(need, self.depth) <= self.level(now) + 1e-9 else self._end - now
 
     def take(self, need: float, now: float) -> None:

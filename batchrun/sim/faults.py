@@ -125,7 +125,7 @@ def parse_fault(text: str) -> Fault:
 
 
 def fraction(seed: int, digest: bytes, number: int, what: bytes) -> float:
-    """In 0..1; depends only on the arguments."""
+    """A number in 0..1 that depends only on the arguments."""
     drawn = blake2b(b"%d %d %b" % (seed, number, digest), digest_size=7, person=what).digest()
     return int.from_bytes(drawn, "big") / (1 << 56)
 

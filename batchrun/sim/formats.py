@@ -35,12 +35,12 @@ def go_duration(seconds: float) -> str:
 
 
 def rounded_up(number: float) -> int:
-    """With tolerance: 100.0000001 is 100."""
+    """Tolerant: 100.0000001 is 100."""
     return math.ceil(number - 1e-6)
 
 
 def plain(number: float) -> str:
-    """Without an exponent: `0.00001`, where `str` writes `1e-05`."""
+    """`0.00001`, where `str` writes `1e-05`."""
     return f"{number:.9f}".rstrip("0").rstrip(".")
 
 

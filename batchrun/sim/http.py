@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
 
 
 def take_head(buffer: bytearray) -> _Head | None:
-    """None until it is whole. Raises MalformedError."""
+    """The head, once it is whole. Raises MalformedError."""
     end = buffer.find(b"\r\n\r\n")
     if end < 0:
         if len(buffer) > _LARGEST_HEAD:
@@ -184,7 +184,7 @@ def take_head(buffer: bytearray) -> _Head | None:
 
 
 def take_sized(buffer: bytearray, size: int) -> bytes | None:
-    """None until it is whole."""
+    """The body, once it is whole."""
     if len(buffer) < size:
         return None
     if len(buffer) == size:
@@ -197,7 +197,7 @@ def take_sized(buffer: bytearray, size: int) -> bytes | None:
 
 
 def take_chunks(buffer: bytearray) -> bytes | None:
-    """None until it is whole. Raises MalformedError."""
+    """The body, once it is whole. Raises MalformedError."""
     chunks: list[bytes] = []
     at = 0
     while (line := buffer.find(b"\r\n", at)) >= 0:

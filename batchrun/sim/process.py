@@ -39,22 +39,22 @@ def spawn(settings: Settings) -> Generator[str, None, None]:
 
 
 def run(settings: Settings, *, as_json: bool = False) -> None:
-    """Until SIGINT or SIGTERM. Raises RefusedError."""
+    """Serve until SIGINT or SIGTERM. Raises RefusedError."""
     asyncio.run(_serve_until_stopped(settings, as_json=as_json, child=False))
 
 
 def run_as_child(settings: Settings) -> None:
-    """Until stdin is closed or the parent has ended."""
+    """Serve until stdin is closed or the parent has ended."""
     asyncio.run(_serve_until_stopped(settings, as_json=True, child=True))
 
 
 def stats(base_url: str, *, prompts: bool = True) -> dict[str, Any]:
-    """Without `prompts` only sums. Raises OSError."""
+    """The counters; without `prompts` only sums. Raises OSError."""
     return _call(base_url, "GET", "/_sim/stats" if prompts else "/_sim/stats?summary")
 
 
 def log(base_url: str) -> list[dict[str, Any]]:
-    """Empty unless `record` is set. Raises OSError."""
+    """The ended calls; empty unless `record` is set. Raises OSError."""
     return _call(base_url, "GET", "/_sim/log")
 
 
@@ -64,7 +64,7 @@ def change(base_url: str, **values: Any) -> None:
 
 
 def down(base_url: str, seconds: float) -> None:
-    """Seconds. Raises OSError."""
+    """Refuse connections for some seconds. Raises OSError."""
     _call(base_url, "POST", "/_sim/down", {"seconds": seconds})
 
 

@@ -60,7 +60,7 @@ def make(request: Request, digest: str, settings: Settings, found: Lookup = UNCA
 
 
 def dump(value: Any) -> bytes:
-    """Also of lone surrogates."""
+    """JSON text, also of lone surrogates."""
     try:
         return orjson.dumps(value)
     except TypeError:
@@ -90,7 +90,7 @@ def _text_of(request: Request, text: str, settings: Settings, mode: str, seed: i
 
 
 def _other_form(text: str) -> str:
-    """Of an object of plural forms; else the text."""
+    """The form `other` of an object of plural forms; else the text."""
     try:
         forms = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -195,7 +195,7 @@ _Schema = Mapping[str, Any]
 
 
 def example(schema: Any, text: str) -> Any:
-    """As far as the depth allows; strings are the text."""
+    """A value that satisfies a schema as far as the depth allows; strings are the text."""
     return _value(schema, text, schema, 0)
 
 

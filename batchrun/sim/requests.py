@@ -201,7 +201,7 @@ def _dialogue(messages: Iterable[Any]) -> tuple[str, int, str]:
 
 
 def _content(content: Any) -> tuple[str, int]:
-    """And the files' tokens."""
+    """The text of a message, and the tokens of its files."""
     if isinstance(content, str):
         return content, 0
     parts: list[dict[str, Any]] = content or []

@@ -71,7 +71,7 @@ class Stats:
         self.batch_cache_write_tokens += cache.write
 
     def view(self, *, prompts: bool = True) -> dict[str, Any]:
-        """As in docs/sim.md."""
+        """The values of docs/sim.md."""
         values: dict[str, Any] = {
             "calls": self.calls,
             "answered": self.answered,
@@ -107,7 +107,7 @@ class Stats:
 
 
 def most_within(times: Sequence[float], span: float) -> int:
-    """Of ascending `times` in any half-open span."""
+    """The most of the ascending `times` in any half-open span."""
     most = start = 0
     for end, time in enumerate(times):
         while times[start] <= time - span:

@@ -68,7 +68,7 @@ LIGHT = Theme(
 )
 """Text has a contrast of 4.5:1 (WCAG 2.2 AA)."""
 UNSENT_TIMEOUT = 2.0
-"""Seconds; the input may be a pipe without data."""
+"""Seconds to wait for a run without a request; its input may be a pipe without data."""
 
 
 class BatchrunApp(LifecycleApp):
@@ -140,7 +140,7 @@ class BatchrunApp(LifecycleApp):
         return {"LinuxDriver": terminal.Terminal, "WebDriver": terminal.Browser}.get(chosen.__name__, chosen)
 
     def terminal_gone(self) -> None:
-        """May come without a signal."""
+        """A terminal may close without a signal."""
         shutdown.within(shutdown.HASTY_DRAIN + shutdown.GRACE, ExitCode.HANGUP)
         self.quit_on_signal(ExitCode.HANGUP)
 
@@ -184,7 +184,7 @@ class BatchrunApp(LifecycleApp):
         return await self._written(_imported("batchrun.tui.session").exported_rows, journal, wanted)
 
     async def _written(self, write: Callable[..., str], *what: object) -> str:
-        """In a thread that the app's end waits for."""
+        """Writes in a thread that the app's end waits for."""
         writing = asyncio.create_task(asyncio.to_thread(write, *what))
         self._exports.add(writing)
         writing.add_done_callback(self._exports.discard)

@@ -100,7 +100,7 @@ class Draft:
 
     @property
     def shown_path(self) -> str:
-        """Only the name if outside the current directory."""
+        """The path, or only the name outside the current directory."""
         path = self._source.path or Path()
         if path.is_absolute():
             return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
@@ -210,7 +210,7 @@ def plan_of(journal: Path) -> Plan:
 
 
 def answers(journal: Path, positions: tuple[int, ...] | None) -> list[tuple[Record, str]]:
-    """Without positions the first done rows. Raises StorageError."""
+    """The rows at these positions, else the first done ones. Raises StorageError."""
     with Reader.open(journal) as reader:
         if positions is None:
             done = (position for page in reader.positions(Wanted(state=State.DONE)) for position in page)

@@ -15,7 +15,7 @@ from batchrun.tui import draft
 
 RUNS, PROMPTS, INPUTS = 5, 8, 12
 COUNTED = 50_000_000
-"""Bytes."""
+"""Bytes of an input whose rows are counted."""
 
 
 class Item(NamedTuple):
@@ -71,7 +71,7 @@ def _inputs(folder: Path, outputs: set[Path]) -> list[Item]:
 
 
 def rows_of(path: Path, form: str) -> int | None:
-    """None if counting takes more than reading lines."""
+    """The rows of a file, if counting only takes reading its lines."""
     if path.stat().st_size > COUNTED or form not in ("jsonl", "text", "csv"):
         return None
     with path.open(encoding="utf-8", errors="replace", newline="") as file:

@@ -9,7 +9,7 @@ LINE = 4000  # characters
 
 
 def shown(text: str, limit: int) -> Content:
-    """With message headings highlighted."""
+    """Highlights the headings of messages."""
     lines: list[Content] = []
     for line in text[:limit].split("\n"):
         safe = printable(line, LINE)
@@ -20,7 +20,7 @@ def shown(text: str, limit: int) -> Content:
 
 
 def one_for_one(line: str) -> str:
-    """One character for each, so that cursor positions stay right."""
+    """Keeps the number of characters, so that cursor positions stay right."""
     if line.isprintable():
         return line
     chars = ("\t" if char == "\t" else printable(char) for char in line)

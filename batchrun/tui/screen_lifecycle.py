@@ -1,4 +1,4 @@
-"""Closes apps and screens without work on widgets that no longer exist; screens of panes.
+"""Closes apps and screens without work on widgets that no longer exist; makes screens of panes.
 
 Textual stops mounting when the app ends, takes hidden screens apart while they handle messages, and cancels workers
 after their widgets; whatever queries a widget meanwhile fails. Here
@@ -30,7 +30,7 @@ MOUNT_TIMEOUT = 10.0
 
 class LifecycleApp(App[int]):
     def exit(self, result: int | None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
-        """After the queued messages."""
+        """Ends after the queued messages."""
         super().exit(result, return_code, message)
         self._exit = False  # which would stop all mounting at once
 
@@ -70,7 +70,7 @@ class LifecycleScreen(Screen[None]):
         self.loaded = asyncio.Event()
 
     def once_loaded(self, act: Callable[[], None]) -> None:
-        """Now or later, in the order of the keys."""
+        """Acts now or later, in the order of the keys."""
         if self.loaded.is_set():
             act()
             return

@@ -50,7 +50,7 @@ class EstimateText(NamedTuple):
 
 
 class Point(NamedTuple):
-    """For sparklines; seconds."""
+    """A point of a sparkline, in seconds."""
 
     at: float
     rows: int
@@ -88,7 +88,7 @@ class Watched(Protocol):
         ...
 
     def read_again(self) -> bool:
-        """In a thread; returns whether the run may change."""
+        """Runs in a thread; returns whether the run may change."""
         ...
 
 
@@ -135,7 +135,7 @@ Task = NewRun | ResumedRun
 class Services(Protocol):
     @property
     def steered(self) -> Steered | None:
-        """Also after its end."""
+        """The run of this process, also after its end."""
         ...
 
     @property
@@ -162,11 +162,11 @@ class Services(Protocol):
         ...
 
     async def refusal(self, flags: Mapping[str, Any]) -> BatchrunError | None:
-        """By settings and key."""
+        """Checks the settings and the key."""
         ...
 
     async def estimate(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> EstimateText | None:
-        """None once not `wanted`. Raises BatchrunError."""
+        """None once it is not `wanted`. Raises BatchrunError."""
         ...
 
     def edit_again(self, path: Path, position: int) -> None: ...

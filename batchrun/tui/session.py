@@ -1,4 +1,4 @@
-"""One run of this process, prepared in a thread, executed on the app's loop. Alone here uses the engine."""
+"""One run of this process, prepared in a thread, executed on the app's loop. Only this module uses the engine."""
 
 import asyncio
 import contextlib

@@ -50,7 +50,7 @@ class Output:
             self._change.notify()
 
     def close(self) -> None:
-        """At most CLOSE_TIMEOUT."""
+        """Waits at most CLOSE_TIMEOUT."""
         with self._change:
             self._closed = True
             self._change.notify()
@@ -66,7 +66,7 @@ class Output:
             self._gone()
 
     def _next(self) -> bytes:
-        """Empty at the end. Raises OSError."""
+        """All waiting output; empty at the end. Raises OSError."""
         with self._change:
             while not self._pieces and not self._closed:
                 if not self._change.wait(CHECK_EVERY) and not self._is_there():

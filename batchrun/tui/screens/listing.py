@@ -286,7 +286,7 @@ class ListingScreen(LifecycleScreen):
 
 
 def _columns(reader: Reader) -> tuple[Plan, Sequence[str]]:
-    """And the fields of the first row that the prompt reads."""
+    """The plan, and the fields of the first row that the prompt reads."""
     plan = plan_from_json(reader.meta.plan)
     first = next(iter(reader.lines(0, 1)), None)
     record = None if first is None else reader.row(seq=first.seq)

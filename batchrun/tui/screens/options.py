@@ -122,7 +122,7 @@ class OptionLine(Horizontal):
 
 
 class OptionsScreen(ModalScreen[dict[str, Any] | None]):
-    """Invalid flags too: the setup reports them."""
+    """Returns invalid flags too: the setup reports them."""
 
     CSS_PATH = "options.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012  Textual declares it so

@@ -122,7 +122,7 @@ class RunScreen(ListingScreen):
         return ("run.retry",) if self._snapshot.steerable else STEERING
 
     def _reread_later(self) -> None:
-        """So that a slow disk does not cancel every reading."""
+        """A slow disk must not cancel every reading."""
         if self._rereading is None or self._rereading.is_finished:
             self._reread()
 
@@ -146,7 +146,7 @@ class RunScreen(ListingScreen):
         self.refresh_rows(ended=progress.ended is not None)
 
     def _steer(self) -> Steered | None:
-        """None, with a notification, if it cannot be steered."""
+        """The run, or a notification why it cannot be steered."""
         steered, watched = services(self).steered, self._watched
         if steered is not None and steered is watched:
             if services(self).busy:

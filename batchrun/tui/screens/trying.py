@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 INPUT_TIMEOUT = 2.0
-"""Seconds; a pipe may send nothing."""
+"""Seconds to wait for an input: a pipe may send nothing."""
 
 
 class TryingScreen(PanedScreen):
@@ -39,11 +39,10 @@ class TryingScreen(PanedScreen):
         """Show what is wrong, if anything."""
 
     async def read(self, *, begins: bool = False) -> None:
-        """If a run `begins`, not for a silent input."""
+        """Waits for prompt and input; if a run `begins`, not for a silent input."""
 
     @property
     def input_timeout(self) -> float | None:
-        """None for a file."""
         name = self.form.typed("input")
         path = Path(name)
         return INPUT_TIMEOUT if name == "-" or (path.exists() and not path.is_file()) else None
@@ -228,7 +227,7 @@ class TryingScreen(PanedScreen):
 
 
 def drafts() -> ModuleType:
-    """Not loaded before the first frame."""
+    """The module, which is loaded after the first frame."""
     from batchrun.tui import draft  # noqa: PLC0415  as above
 
     return draft

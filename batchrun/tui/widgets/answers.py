@@ -74,7 +74,7 @@ class HeadTable(RowTable):
 
     @property
     def current(self) -> Row | None:
-        """None for an invalid line."""
+        """The row, unless the line is invalid."""
         head = self._head
         if head is None or not 0 <= self.cursor_row < len(head.rows):
             return None

@@ -34,7 +34,7 @@ class Column(NamedTuple):
 
 
 def columns_of(plan: Plan | None, sources: Sequence[str] = ()) -> tuple[Column, ...]:
-    """Without a plan those that fit any run. Ids made from content are not shown."""
+    """The columns of a plan, or those that fit any run. Ids made from content are not shown."""
     outputs = () if plan is None or plan.post or len(plan.output_fields) > MOST_OUTPUTS else plan.output_fields
     keyed = plan is None or (plan.id_column is not None and plan.id_column not in sources)
     return (
@@ -50,7 +50,7 @@ def columns_of(plan: Plan | None, sources: Sequence[str] = ()) -> tuple[Column, 
 
 
 def source_fields(plan: Plan, text: str) -> tuple[str, ...]:
-    """That the prompt reads; empty if too many."""
+    """The fields that the prompt reads; empty if too many."""
     if plan.kind is not Kind.ROWS or plan.prompt_source is None:
         return ()
     try:
@@ -79,14 +79,14 @@ def _output(name: str) -> Column:
 
 
 def trouble(line: Line) -> str | None:
-    """None if a row has a reply or may get one."""
+    """Why a row has no reply and gets none."""
     if line.state not in (State.FAILED, State.SKIPPED):
         return None
     return f"{line.cause}: {line.message}" if line.message and line.message != line.cause else line.cause or ""
 
 
 def fitted(columns: Sequence[Column], width: int, order: Order = Order.ROW) -> list[tuple[Column, int]]:
-    """With their widths; that of the `order` is always visible."""
+    """Columns and widths; the column of the `order` is always visible."""
     shown = [column for column in columns if width >= column.least or column.order is order]
     left = max(8, width - sum(column.width for column in shown) - len(shown) + 1)
     shares = sum(column.share for column in shown)
@@ -98,13 +98,13 @@ def fitted(columns: Sequence[Column], width: int, order: Order = Order.ROW) -> l
 
 
 def values(text: str) -> str:
-    """Of a flat JSON object; other texts unchanged."""
+    """The values of a flat JSON object; other texts unchanged."""
     found = [value for _, value in members(text)]
     return text if not found or any(value[:1] in "{[" for value in found if value) else " · ".join(found)
 
 
 def field(text: str, name: str) -> str:
-    """… if the text was cut before it."""
+    """One member; … if the text was cut before it."""
     for found, value in members(text):
         if found == name:
             return value

@@ -75,7 +75,7 @@ class Editor(TextArea):
         self.move_cursor(self.document.end)
 
     def get_line(self, line_index: int) -> Text:
-        """With as many characters as the document has."""
+        """The line has as many characters as in the document."""
         return Text(safe_text.one_for_one(self.document.get_line(line_index)), end="", no_wrap=True)
 
     def _build_highlight_map(self) -> None:

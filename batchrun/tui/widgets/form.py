@@ -254,7 +254,7 @@ class Origins(Static, can_focus=True):
 
 
 _BESIDE = 14 + 18 + 1
-"""Cells, as in the style."""
+"""Cells of name and origin, as in the style."""
 
 
 class VariableField(Horizontal):

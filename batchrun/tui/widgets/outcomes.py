@@ -126,7 +126,7 @@ class Outcomes(ScrollView, can_focus=True):
         self._changed = asyncio.Event()
 
     def reread(self) -> None:
-        """Old lines stay until then."""
+        """Old lines stay until new ones are read."""
         if self._journal_rows is not None and self._journal_rows.listed != self._listed:
             self._listed = self._journal_rows.listed
             self.forget()
@@ -145,11 +145,11 @@ class Outcomes(ScrollView, can_focus=True):
 
     @property
     def current(self) -> Line | None:
-        """None until it has been read."""
+        """The row under the cursor, once it has been read."""
         return self._at(self.cursor)
 
     async def reached(self) -> Line | None:
-        """Once the list and the row have been read."""
+        """Waits until the list and the row have been read."""
         rows = self._journal_rows
         while rows is not None and rows is self._journal_rows:
             if rows.counted and ((line := self.current) is not None or not self._reading):

@@ -95,14 +95,14 @@ def counts(progress: Progress) -> dict[str, int]:
 
 
 def bar(progress: Progress, width: int) -> Content:
-    """At least one block for each state with rows."""
+    """Each state with rows has at least one block."""
     found = counts(progress)
     shares = widths([found[name] for name, _, _ in STATES], width)
     return joined((_BAR[name] * share, colour) for (name, _, colour), share in zip(STATES, shares, strict=True))
 
 
 def widths(values: Sequence[int], width: int) -> list[int]:
-    """With the sum `width`; at least 1 for each value above 0."""
+    """The sum is `width`; each value above 0 has at least 1."""
     total = sum(values)
     if total <= 0 or width <= 0:
         return [0] * (len(values) - 1) + [max(0, width)]
@@ -134,7 +134,7 @@ def account(progress: Progress, *, narrow: bool) -> Content:
 
 
 def spark(history: Sequence[Point], width: int, field: str) -> str:
-    """Newest at the right."""
+    """The newest is at the right."""
     rates = rates_of(history, field)[-width:]
     top = max(rates, default=0.0)
     if top <= 0:
@@ -222,7 +222,7 @@ def _pair(name: str, value: str, other: str, second: str) -> Content:
 
 
 def eta(snapshot: RunSnapshot) -> str:
-    """From ten minutes on in whole minutes."""
+    """The time; from ten minutes on in whole minutes."""
     left = snapshot.progress.eta
     if snapshot.phase in (Phase.STOPPING, Phase.ENDED, Phase.REFUSED):
         return "–"
@@ -251,7 +251,7 @@ def limit_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content]
 
 
 def _limit(name: str, rate: float | None, pace: float, room: int, mine: float | None) -> Content:
-    """The rate is per second."""
+    """`pace` is per second, `rate` per minute."""
     if rate is None:
         return joined([(f"{name:<10}", DIM), (f"{'no limit':>9} ", DIM), ("·" * room, DIM)])
     used = 60 * pace / rate if rate > 0 else 1.0
@@ -296,7 +296,7 @@ def status_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content
 
 
 def folded(lines: Sequence[Content], width: int, height: int) -> list[Content]:
-    """The first ones wrapped if there is room."""
+    """Wraps the first lines if there is room."""
     spare = height - len(lines)
     found: list[Content] = []
     for line in lines:
