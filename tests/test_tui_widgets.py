@@ -55,7 +55,7 @@ class Bench(App[None]):
 def test_every_state_of_a_row_has_its_place_its_sign_and_its_filter() -> None:
     progress = Progress(causes={}, now=1.0, rows=10, in_batches=4)
     assert set(State) <= set(counts(progress)) == {name for name, _, _ in paint.STATES}
-    assert set(outcomes._SIGNS) == set(State)
+    assert set(outcomes._CLASSES) == set(State) <= set(paint.SIGNS)
     assert len({sign for _, sign, _ in paint.STATES}) == len(paint.STATES)
     assert sum(counts(progress).values()) == 10
 

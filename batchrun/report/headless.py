@@ -91,24 +91,19 @@ def resume(  # noqa: PLR0913  what is to be sent again, each by name
     """`admit` finds the key."""
     prepared, gathered = prepare_resume(reference, flags, failed=failed, cause=cause, chosen=chosen, done=done)
     prepared.batch_mode = batch_mode
-    try:
-        access = admit(prepared.plan, gathered)
-        headless = Headless(gathered.settings)
-    except BaseException:
-        prepared.close()
-        raise
-    with headless:
-        return headless.finish(prepared, access)
+    return _finish(prepared, gathered, lambda: admit(prepared.plan, gathered))
 
 
 def post(reference: str, flags: dict[str, Any], prepare_log: Callable[[Gathered], None]) -> ExitCode:
-    return _without_calls(*prepare_post(reference, flags), prepare_log)
+    prepared, gathered = prepare_post(reference, flags)
+    return _finish(prepared, gathered, lambda: prepare_log(gathered))
 
 
 def import_results(
     reference: str, flags: dict[str, Any], files: Sequence[str], prepare_log: Callable[[Gathered], None]
 ) -> ExitCode:
-    return _without_calls(*prepare_import(reference, flags, files), prepare_log)
+    prepared, gathered = prepare_import(reference, flags, files)
+    return _finish(prepared, gathered, lambda: prepare_log(gathered))
 
 
 def forget_chunk(run: RunFile, chunk: str) -> ExitCode:
@@ -131,21 +126,21 @@ def adopt_batch(ref: str, flags: dict[str, Any], remote: str, *, admit: Callable
     finally:
         prepared.close()
     print(
-        f"batchrun: {printable(remote, 80)} is chunk {ticket.chunk}; resume with: batchrun resume {prepared.run.reference}",
+        f"batchrun: {printable(remote, 80)} now belongs to chunk {ticket.chunk}; resume with: batchrun resume {prepared.run.reference}",
         file=sys.stderr,
     )
     return ExitCode.OK
 
 
-def _without_calls(prepared: Prepared, gathered: Gathered, prepare_log: Callable[[Gathered], None]) -> ExitCode:
+def _finish(prepared: Prepared, gathered: Gathered, admit: Callable[[], Access | None]) -> ExitCode:
     try:
-        prepare_log(gathered)
+        access = admit()
         headless = Headless(gathered.settings)
     except BaseException:
         prepared.close()
         raise
     with headless:
-        return headless.finish(prepared, None)
+        return headless.finish(prepared, access)
 
 
 class Headless:

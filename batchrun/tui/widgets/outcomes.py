@@ -30,19 +30,20 @@ from batchrun.report import row_text
 from batchrun.report.words import MARK
 from batchrun.tui import safe_text
 from batchrun.tui.journal_rows import JournalRows
+from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import answer_heading
 from batchrun.tui.widgets.columns import Column, columns_of, fitted, trouble
 
 PAGE = 200  # rows read at a time
 PAGES = 16  # kept
-_SIGNS = {
-    State.DONE: ("●", "outcomes--done"),
-    State.FAILED: ("✗", "outcomes--failed"),
-    State.SKIPPED: ("⊘", "outcomes--odd"),
-    State.UNKNOWN: ("?", "outcomes--odd"),
-    State.IN_FLIGHT: ("◌", "outcomes--flying"),
-    State.IN_BATCH: ("◎", "outcomes--flying"),
-    State.PENDING: ("·", "outcomes--dim"),
+_CLASSES = {
+    State.DONE: "done",
+    State.FAILED: "failed",
+    State.SKIPPED: "odd",
+    State.UNKNOWN: "odd",
+    State.IN_FLIGHT: "flying",
+    State.IN_BATCH: "flying",
+    State.PENDING: "dim",
 }
 
 
@@ -228,7 +229,7 @@ class Outcomes(ScrollView, can_focus=True):
     def _strip(self, line: Line, columns: list[tuple[Column, int]], style: Style, width: int) -> Strip:
         if line.state is State.UNKNOWN and self.live:
             line = line._replace(state=State.IN_FLIGHT)
-        sign, name = _SIGNS[line.state]
+        sign, name = paint.SIGNS[line.state][0], f"outcomes--{_CLASSES[line.state]}"
         colour = Style(color=self.get_component_rich_style(name, partial=True).color)
         dim = Style(color=self.get_component_rich_style("outcomes--dim", partial=True).color)
         (_, first), *rest = columns
