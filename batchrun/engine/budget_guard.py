@@ -136,9 +136,10 @@ class Prices:
         self, requests: Sequence[Request], served: Served, tier: str | None = BATCH
     ) -> list[tuple[int | None, int]]:
         """Worst-case (cost, tokens) of each request."""
-        expected, found = self._expected(), list[tuple[int | None, int]]()
-        for request in requests:
-            price = self.tariff.of(self.named(request).model)
+        expected, found, price = self._expected(), list[tuple[int | None, int]](), None
+        for place, request in enumerate(requests):
+            if not (place and self._one_model):
+                price = self.tariff.of(self.named(request).model)
             size = len(request.body) + request.file_tokens
             limit = expected if request.output_limit is None else request.output_limit
             found.append((self.worst(price, size, limit, tier, served), size + limit))

@@ -17,7 +17,7 @@ import orjson
 from batchrun import replies
 from batchrun.lanes.results import Results
 from batchrun.lanes.shapes import SHAPES, vendor
-from batchrun.models import Defect, Endpoint, Usage
+from batchrun.models import Defect, Endpoint
 from batchrun.pricing import STANDARD, Rates, billed
 from batchrun.replies import ReplyChecker
 
@@ -51,7 +51,8 @@ class ReplyReader:
         """Returns None where more is to decide."""
         try:
             reply = replies.read(self.endpoint, body, self.limit, self.inputs, data)
-            if isinstance(reply, Defect) or reply.flags or (self.standard and not _is_standard(reply.usage)):
+            usage = reply.usage
+            if isinstance(reply, Defect) or reply.flags or (self.standard and (usage or ())[5:] not in _STANDARD):
                 return None
             complaint, value = None, None
             if self.checker is not None:
@@ -60,7 +61,6 @@ class ReplyReader:
             return None
         if complaint is not None or (self.checker is not None and self.checker.flags):
             return None
-        usage = reply.usage
         if usage is None:
             return (seq, number, value, *_UNKNOWN, body.decode())
         bill = billed(self.rates, usage, self.extra)
@@ -83,10 +83,6 @@ class ReplyReader:
     def of(cls, work: dict[str, Any]) -> "ReplyReader":
         rates = None if work["rates"] is None else Rates.from_json(work["rates"])
         return cls(Endpoint(work["endpoint"]), work["limit"], work["inputs"], None, rates, work["extra"])
-
-
-def _is_standard(usage: Usage | None) -> bool:
-    return usage is not None and usage[5:] in _STANDARD
 
 
 def write_pages(work: dict[str, Any]) -> None:

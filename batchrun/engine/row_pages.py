@@ -35,7 +35,7 @@ from batchrun.errors import StorageError
 from batchrun.events import AttemptsStarted, AttemptStarted, Emit, LaneState, RowLost
 from batchrun.journal import Answers, Exchanges, Sum, columns
 from batchrun.limits import PageGate, PagePermit
-from batchrun.models import Exchange, Kind, Pending, Request
+from batchrun.models import Exchange, History, Kind, Pending, Request
 from batchrun.plan import Plan
 from batchrun.retry import BUDGET_PER_SUCCESS, GiveUp
 
@@ -43,8 +43,9 @@ log = logging.getLogger(__name__)
 
 LARGEST = 16_384  # Characters of a row, as larger ones cost too much by themselves to gain from it
 TOGETHER = 128  # Rows rendered at once, so that the loop goes on after a millisecond or two
+_UNLINKED = Pending(0, 0, 0, "", "", History(0, 0, 0, 0, False, None))[6:]  # From `reused`: nothing else
 READY = 1 / 2  # Share of the number in flight that is journaled ahead of its slots
-_seq, _flight = attrgetter("row.seq"), attrgetter("flight")
+_flight, _size, _held = map(attrgetter, ("flight", "size", "held"))
 
 
 class _Flight:
@@ -57,9 +58,9 @@ class _Flight:
 
 
 class RowLease(Lease):
-    """The first attempt of a row: its worst case, and the size of its body."""
+    """The first attempt of a row: its worst case, and the sizes of its body, and of that and the row's text."""
 
-    __slots__ = ("cost", "flight", "row", "size", "tokens")
+    __slots__ = ("cost", "flight", "held", "row", "size", "tokens")
 
     flight: _Flight
 
@@ -67,14 +68,18 @@ class RowLease(Lease):
         self, row: Pending, request: Request, place: int, timeout: float, worst: tuple[int | None, int]
     ) -> None:
         super().__init__(place, request.endpoint, request.body, timeout)
-        self.row, (self.cost, self.tokens), self.size = row, worst, len(request.body)
+        self.row, self.size = row, (size := len(request.body))
+        self.cost, self.tokens = worst
+        self.held = size + len(row.text)
+
+
+_Reply = tuple[RowLease, float, float, int, list[str], list[str], bytes]
+"""`Came` of a `RowLease`."""
 
 
 def is_plain(row: Pending) -> bool:
     """Whether a row needs a request and nothing else."""
-    _, _, _, _, text, history, reused, awaited, target, parts, files = row
-    linked = reused is not None or awaited or target is not None or parts is not None or files
-    return not linked and not history.number and len(text) <= LARGEST
+    return row[6:] == _UNLINKED and not row.history.number and len(row.text) <= LARGEST
 
 
 class RowPages:
@@ -204,7 +209,7 @@ class RowPages:
         place, timeout = self._client.place, self._plan.timeout
         parts = zip(rows, requests, repeat(place), repeat(timeout), worst, strict=False)
         leases = list(starmap(RowLease, parts))
-        self._queue.bytes.count_page(sum(lease.size for lease in leases))
+        self._queue.bytes.count_page(sum(map(_size, leases)))
         costs, tokens = zip(*worst, strict=True)
         begun = self._journal.begin_page([row.seq for row in rows], costs, tokens, self._lane.id)
         self._beginning += len(leases)
@@ -221,8 +226,11 @@ class RowPages:
         request = None if found is None else self._lane.sending.sent_in_page(self._lane.spelled(found))
         if request is None or request.files or b";base64," in request.body:
             return None
-        self._alike = self._alike or request
-        return None if self._lane.prices.named(request).tier is not None else request
+        if self._alike is None:
+            if self._lane.prices.named(request).tier is not None:
+                return None
+            self._alike = request
+        return request
 
     def _begun(self, leases: list[RowLease], begun: asyncio.Future[None]) -> None:
         self._beginning -= len(leases)
@@ -262,7 +270,7 @@ class RowPages:
         states = list[RowState]()
         for lease in ready:
             self._journal.end(lease.row.seq, 1, NEVER_LEFT)
-            self._queue.bytes.count_page(-len(lease.row.text) - lease.size)
+            self._queue.bytes.count_page(-lease.held)
             state = RowState.of(lease.row)
             state.number = 1
             states.append(state)
@@ -276,14 +284,14 @@ class RowPages:
 
     def came(self, replies: list[Came], frame: Completions) -> None:
         """Settle and journal accepted replies; the others continue by themselves."""
-        self._safely(self._came, replies, frame)
+        self._safely(self._came, cast("list[_Reply]", replies), frame)
 
-    def _came(self, replies: list[Came], frame: Completions) -> None:
+    def _came(self, replies: list[_Reply], frame: Completions) -> None:
         leases, lines, ended = list[RowLease](), list[Line](), list[float]()
         exchanges, latest, reader = Exchanges([], []), 0.0, self._reader()
+        seconds, ids = exchanges
         for reply in replies:
-            given, left, end, id_at, _, values, body = reply
-            lease = cast("RowLease", given)
+            lease, left, end, id_at, _, values, body = reply
             line = reader(lease.row.seq, 1, body, None)
             if line is None:
                 self._continue(lease, _exchange(reply, frame))
@@ -291,8 +299,8 @@ class RowPages:
             leases.append(lease)
             lines.append(line)
             ended.append(end)
-            exchanges.seconds.append(end - left)
-            exchanges.request_ids.append(values[id_at] if id_at >= 0 else None)
+            seconds.append(end - left)
+            ids.append(values[id_at] if id_at >= 0 else None)
             latest = max(latest, left)
         if leases:
             answers = columns(Answers, lines)
@@ -338,7 +346,7 @@ class RowPages:
         self._storing += len(leases)
         stored = self._journal.answer_page(answers, found, exchanges)
         event = rows_answered(answers, found, self._loop.time(), places, exchanges)
-        size = sum(len(lease.row.text) + lease.size for lease in leases)
+        size = sum(map(_held, leases))
 
         def committed(stored: asyncio.Future[None]) -> None:
             self._storing -= len(leases)
@@ -379,7 +387,7 @@ class RowPages:
         state = RowState.of(row)
         state.lane, state.number = lane, 1
         held.over_page(1, lease.flight.reserved, None)
-        held.count_page(-len(row.text) - lease.size)
+        held.count_page(-lease.held)
         held.count(state, state.size)
         state.request = self._runner.rendered(row)
         assert state.request is not None, "it was sent"
@@ -431,8 +439,8 @@ def _places(rows: Sequence[Pending]) -> list[tuple[int, int, str]]:
     return [(row.position, row.line, row.key) for row in rows]
 
 
-def _exchange(reply: Came, frame: Completions) -> Exchange:
-    headers = dict(zip(reply.names, reply.values, strict=True))
-    exchange = Kept(200, headers, reply.body, reply.left, reply.ended, None, "", True)
+def _exchange(reply: _Reply, frame: Completions) -> Exchange:
+    _, left, ended, _, names, values, body = reply
+    exchange = Kept(200, dict(zip(names, values, strict=True)), body, left, ended, None, "", True)
     exchange.stored = frame.stored
     return exchange

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from itertools import repeat
+from operator import attrgetter
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -45,6 +46,9 @@ class OpenAttempt(NamedTuple):
     number: int
     cost: int | None
     tokens: int
+
+
+_opened, _cost = partial(made, OpenAttempt), attrgetter("cost")
 
 
 class Writer:
@@ -111,9 +115,8 @@ class Writer:
 
         def apply(group: Group) -> None:
             group.begun += zip(rows, repeat(1), repeat(self._session), repeat(now), costs, tokens, repeat(lane))
-            self._open.update(
-                zip(rows, map(OpenAttempt._make, zip(repeat(1), costs, tokens, strict=False)), strict=True)
-            )
+            opened = map(_opened, zip(repeat(1), costs, tokens, strict=False))
+            self._open.update(zip(rows, opened, strict=True))
 
         return self._put(apply)
 
@@ -196,9 +199,8 @@ class Writer:
         def apply(group: Group) -> None:
             group.answer_page(now, self._session, self._reply, answers, exchanges)
             self._reply += count
-            opened = map(self._open.pop, answers.rows)
             self.sums.unknown -= count
-            self.sums.cost_reserved -= sum(cost or 0 for _, cost, _ in opened)
+            self.sums.cost_reserved -= sum(filter(None, map(_cost, map(self._open.pop, answers.rows))))
             _count_answered(self.sums, count, found)
 
         return self._put(apply)
