@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.limits import Stated
-from batchrun.limits.inference import Inference, Meaning, Sent, refill_if_full
-from batchrun.limits.stated import StatedLimit
+from batchrun.limits.stated import Inference, Meaning, Sent, StatedLimit, refill_if_full
 
 Rounding = tuple[Callable[[float], float], float]
 """How a provider writes a reset, and how much of it that may be."""

@@ -1,7 +1,6 @@
-"""Continuous buckets: how much may be sent now, and when the next. Pure arithmetic on given times.
+"""Shallow continuous buckets that space requests. Pure.
 
-A bucket as deep as a minute's quota allows twice the quota in its first minute; these are shallow, so that requests are
-*spaced*.
+One as deep as a minute's quota would allow twice the quota in its first minute.
 """
 
 import math
@@ -21,10 +20,9 @@ _REFUND_DEPTH = 0.5  # Seconds of the rate to which refunds may fill the bucket
 
 
 class Spacing:
-    """One request at a time at `rate` per second (inf: unlimited), charged on departure.
+    """Requests at `rate` per second (inf: unlimited), charged on departure.
 
-    Admission runs ahead by the recent duration of journal commits; requests that a slow commit releases together wait
-    their turn. Lost time is made up for up to the depth, within `stated` per second.
+    Lost time is made up for up to the depth, within `stated` per second.
     """
 
     __slots__ = (
@@ -52,7 +50,6 @@ class Spacing:
         self._last_second: deque[float] = deque()
 
     def set_rate(self, rate: float, now: float) -> None:
-        """Change the rate from now on."""
         if rate == self.rate:
             return
         self.refill(now)
@@ -63,7 +60,7 @@ class Spacing:
         self.level = min(self.level, self.depth)
 
     def refill(self, now: float) -> None:
-        """Update the level; a clock that leaps adds at most one depth."""
+        """A clock that leaps adds at most one depth."""
         elapsed = now - self._at
         self._at = now
         if elapsed > 0:
@@ -71,15 +68,14 @@ class Spacing:
 
     @property
     def pending(self) -> int:
-        """Requests that are admitted and not sent yet."""
+        """Admitted and not sent yet."""
         return self.admitted - self.sent
 
     def wait(self) -> float:
-        """Seconds from the last `refill` until one more may be admitted."""
+        """Seconds from the last `refill`."""
         return self._until(self.level + self._ahead * self.rate - self.pending)
 
     def take(self) -> None:
-        """Admit one."""
         self.admitted += 1
 
     def release(self) -> None:
@@ -87,7 +83,7 @@ class Spacing:
         self.admitted -= 1
 
     def ready(self, admitted: float, now: float) -> float:
-        """Seconds until one admitted then may be sent, after those held already."""
+        """Seconds until one admitted then may be sent."""
         if self.rate == math.inf:
             return 0.0
         self._ahead += (min(now - admitted, _LONGEST_AHEAD) - self._ahead) / max(4.0, self.rate)
@@ -95,7 +91,6 @@ class Spacing:
         return max(self._until(self.level + self._clump - self.held), self._until_fewer(now))
 
     def left(self, now: float, count: int = 1) -> None:
-        """`count` requests are sent now."""
         self.sent += count
         if self.rate != math.inf:
             self.refill(now)
@@ -114,7 +109,7 @@ class Spacing:
         return short / self.rate if short > self.rate * _NOW else 0.0
 
     def _until_fewer(self, now: float) -> float:
-        """Seconds until one more keeps the stated limit within any second."""
+        """To keep the stated limit within any second."""
         if self.stated == math.inf:
             return 0.0
         gone = self._last_second
@@ -125,7 +120,7 @@ class Spacing:
 
 
 class TokenBucket:
-    """Tokens at `rate` per second (inf: unlimited), reserved at admission and settled with the usage."""
+    """Tokens at `rate` per second (inf: unlimited), reserved at admission."""
 
     __slots__ = ("_at", "depth", "level", "rate")
 
@@ -135,7 +130,6 @@ class TokenBucket:
         self._at = now
 
     def set_rate(self, rate: float, now: float) -> None:
-        """Change the rate from now on."""
         if rate == self.rate:
             return
         self.refill(now)
@@ -144,26 +138,25 @@ class TokenBucket:
         self.level = self.depth if first else min(self.level, self.depth)
 
     def refill(self, now: float) -> None:
-        """Update the level, at most to one depth."""
         elapsed = now - self._at
         self._at = now
         if elapsed > 0 and self.level < self.depth:
             self.level = min(self.depth, self.level + elapsed * self.rate)
 
     def wait(self, tokens: float) -> float:
-        """Seconds from the last `refill` until that many tokens may be admitted."""
+        """Seconds from the last `refill`."""
         if self.rate == math.inf:
             return 0.0
         short = min(tokens, self.depth) - self.level
         return short / self.rate if short > self.rate * _NOW else 0.0
 
     def take(self, tokens: float) -> None:
-        """Reserve, if necessary into debt."""
+        """If necessary into debt."""
         if self.rate != math.inf:
             self.level -= tokens
 
     def give(self, tokens: float) -> None:
-        """Refund (or, below 0, charge) the difference between reservation and usage."""
+        """The difference between reservation and usage, maybe below 0."""
         if self.rate != math.inf:
             self.level = (
                 max(self.level, min(self.level + tokens, self.rate * _REFUND_DEPTH))

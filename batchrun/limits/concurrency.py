@@ -1,17 +1,4 @@
-"""How many requests may be in flight at once.
-
-*Slow start* from 16 doubles the limit per round until a round completes no more per second than the last; Little's law
-then gives a sufficient size. Later it *climbs*, measured over whole rounds: a smaller size that completes as much is
-better (the rest only queued at the provider), a larger one must complete more. A failed try is repeated after a
-doubling rest.
-
-A 429 about concurrency cuts the limit to the number let through beside it (`refusals`); one of unknown cause at a full
-limit to 0.8, once per burst. Then it grows by some per cent per round, resting longer after each refusal; clearly
-beyond the refused size slow start begins again. Random 429s cut nothing. Failures freeze growth.
-
-If a server reports its queue (`queue`) and requests wait there at two polls, the limit is what it runs plus a few; if
-none waits and the limit is full, it grows, and the cap with it up to `most`.
-"""
+"""How many requests may be in flight at once."""
 
 import math
 from enum import Enum
@@ -55,8 +42,6 @@ class _Stage(Enum):
 
 
 class ConcurrencyLimiter:
-    """The limit of one gate; `size` is in force. Times are the gate's clock."""
-
     __slots__ = (
         "_alone", "_at_cap_pays", "_best", "_bound", "_count", "_cut_at", "_frozen", "_good", "_hold", "_least",
         "_most", "_queued", "_random_429s", "_rate", "_refused", "_rest_for", "_since", "_skip", "_stage", "_suspected",
@@ -89,7 +74,6 @@ class ConcurrencyLimiter:
         self._begin(-1.0, skip=False)
 
     def change(self, cap: int, fixed: bool, now: float, most: int | None = None) -> None:
-        """Apply a new cap or mode."""
         self.fixed = fixed
         self._most = most or cap
         if fixed:
@@ -102,7 +86,6 @@ class ConcurrencyLimiter:
         self.cap = cap
 
     def restore(self, size: float, now: float) -> None:
-        """Start with the size of an earlier session."""
         if not self.fixed:
             self._start(min(float(self.cap), max(1.0, size)), now)
 
@@ -114,10 +97,7 @@ class ConcurrencyLimiter:
     def answered(  # noqa: PLR0913  what shows how many are enough
         self, permit: Permit, together: int, now: float, waited: WaitReason | None, flying: int, *, count: int = 1
     ) -> None:
-        """`count` requests were answered; at least `together` were let through at once.
-
-        Beside them `flying` are in flight, and the next request `waited` for that reason (None: no request).
-        """
+        """`waited`: why the next request waits, beside `flying` in flight."""
         self._random_429s.answered(permit.flying, permit.left, count)
         self._random_429s.proves(together)
         if not self.fixed:
@@ -153,7 +133,7 @@ class ConcurrencyLimiter:
             self._alone.append(took)
 
     def apply_queue(self, queue: Queue | None, flying: int, now: float) -> None:
-        """Apply the server's queue (None: no longer reported), with `flying` requests of ours."""
+        """None: no longer reported; `flying` are ours."""
         if self.fixed or self._stage is _Stage.REFUSED:
             return
         if queue is None:
@@ -173,12 +153,12 @@ class ConcurrencyLimiter:
         self._queued = waits
 
     def failed(self, now: float) -> None:
-        """A 5xx, lost connection or deadline: no growth for a round."""
+        """No growth for a round."""
         self._frozen = int(self.size)
         self._void(now)
 
     def at_random(self, flying: int, left: float, now: float) -> bool:
-        """Whether a 429 to a request sent then, with `flying` in flight, is random."""
+        """Whether a 429 is random."""
         known = self._random_429s.share
         random = self._random_429s.refused(flying, left)
         if self._random_429s.share and not known:
@@ -186,12 +166,12 @@ class ConcurrencyLimiter:
         return random
 
     def start_again(self, now: float) -> None:
-        """Slow start again: random 429s have held the limit back."""
+        """Random 429s have held the limit back."""
         if not self.fixed:
             self._start(min(self.cap, max(self._refused, self.size, START)), now)
 
     def suspect(self, beside: int) -> None:
-        """Refused beside that many: send a few more as a test, until `clear`."""
+        """Send a few more as a test, until `clear`."""
         if not self._suspected:
             self._suspected = self.size
         self.size = min(self.size, beside + max(1.0, _FEW_MORE * beside))
@@ -203,7 +183,7 @@ class ConcurrencyLimiter:
             self._suspected = 0.0
 
     def refused(self, beside: int, left: float, now: float) -> None:
-        """Refused for concurrency; `beside` that many let through. A later refusal of the burst may lower that."""
+        """For concurrency; a later refusal of the burst may lower the size."""
         if self.fixed:
             return
         if left <= self._cut_at:
@@ -214,7 +194,7 @@ class ConcurrencyLimiter:
         self._give_way(beside + 1, beside, now)
 
     def cut(self, left: float, now: float) -> None:
-        """A 429 to a request sent then that the limit may have caused."""
+        """A 429 that the limit may have caused."""
         if not self.fixed and left > self._cut_at:
             self._give_way(self.size, self.size * _CUT, now)
 

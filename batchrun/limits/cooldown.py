@@ -17,7 +17,7 @@ _RECOVERY = 2.0  # Seconds in which the rate recovers
 
 
 class CoolDown:
-    """Until when nothing is sent, and how far the rate has recovered. Times are the gate's clock."""
+    """`left` is when a request was sent."""
 
     __slots__ = (
         "_announced", "_began", "_first", "_named", "_overstated", "_random", "_refused", "_reopens", "bursts", "refusal_seconds", "since", "until",
@@ -34,18 +34,18 @@ class CoolDown:
         self.refusal_seconds = _REFUSAL_SECONDS  # Seconds after which a request would have been refused
 
     def again(self, left: float) -> bool:
-        """Whether a 429 to a request sent then shows a too short cool-down."""
+        """Whether a 429 shows a too short cool-down."""
         return self.bursts > 0 and left > self._began
 
     def new(self, left: float) -> bool:
-        """Whether a 429 to a request sent then begins a burst."""
+        """Whether a 429 begins a burst."""
         return left > self._began
 
     def refused(self, left: float, announced: float | None, now: float) -> None:
-        """A 429 to a request sent then.
+        """The back-off grows with each burst that only 429s separate from the last.
 
-        An announced wait is kept; but if a long one was far too long (a later request was let through), the next is
-        tried earlier, once. Else the back-off grows with each burst that only 429s separate from the last.
+        After a long announced wait that was far too long (a later request was let through), the next is tried earlier,
+        once.
         """
         new, again = self.new(left), self.again(left)
         self.refusal_seconds = max(self.refusal_seconds, _REFUSAL_FACTOR * (now - left))
@@ -64,14 +64,13 @@ class CoolDown:
         self._reopens = self.until
 
     def next(self, last: float) -> float:
-        """When the next may be sent after one granted at `last`; the first after an unannounced cool-down is alone."""
+        """The first after an unannounced cool-down is alone."""
         alone = min(self.refusal_seconds, _ALONE_AT_MOST)
         if last < self.until or self._named:
             return self.until
         return (last if self.bursts > 1 else self._first) + alone
 
     def granted(self, now: float) -> None:
-        """A request may be sent now."""
         if self.bursts > 1 or self._first < self.until:
             self._first = now
 
@@ -81,14 +80,14 @@ class CoolDown:
             self.since = now
 
     def answered(self, left: float) -> None:
-        """Something other than a 429 answered a request sent then."""
+        """By something other than a 429."""
         if self.bursts and self._refused < left <= self._began:
             self._overstated = self._announced >= _LONG
         self.bursts = 0
         self.since = None
 
     def share(self, now: float) -> float:
-        """The share of the rate to use, from a half to 1."""
+        """Of the rate, from a half to 1."""
         open_for = now - self._reopens
         if open_for >= _RECOVERY:
             return 1.0

@@ -23,14 +23,14 @@ _SCARCE = frozenset({WaitReason.CONCURRENCY, WaitReason.REQUESTS, WaitReason.TOK
 _CONCURRENCY = WaitReason.CONCURRENCY
 _FULL = Wait(_CONCURRENCY, None)
 _LOOK_AGAIN = 1.0  # Seconds after which a slow rate is read again: it may have grown
+# Share of the limit that prepares without a slot: covers a commit's time, and little is uncertain after a kill. The
+# latter for senders at a high rate, which return replies in pages.
 _READY, _READY_FOR_SENDERS = 1 / 32, 1 / 2
-"""Share of the limit that prepares without a slot: covers a commit's time, and little is uncertain after a kill; the latter
-for senders at a high rate, which return replies in pages."""
 _HURRIED = 1_500.0  # Replies per second above which the loop has no idle slots and works better in groups; senders have idle ones
 
 
 class Gate:
-    """Admits requests, first in first out, as fast as the provider allows. One event loop, no threads."""
+    """One event loop, no threads."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Gate:
         random: Random | None = None,
         senders: bool = False,
     ) -> None:
-        """`clock` gives monotonic seconds; `random` draws the jitter; with `senders` others make the exchanges."""
+        """`clock` gives monotonic seconds; with `senders` others make the exchanges."""
         self._limits, self._senders = limits, senders
         self._clock = clock or asyncio.get_running_loop().time
         now = self._clock()
@@ -67,7 +67,7 @@ class Gate:
         self._tune(now)
 
     async def admit(self, demand: Demand, *, ready: Callable[[], object] | None = None, first: bool = False) -> Permit:
-        """Wait in order for a slot, a request and `demand` tokens; with `first` before all others.
+        """Wait for a slot, a request and `demand` tokens; with `first` before all others.
 
         `ready` prepares the request, once, when only a slot is missing. Raises NeverFits, GateClosed.
         """
@@ -85,7 +85,7 @@ class Gate:
         return await self._waited(self._queue.join(demand, ready))
 
     def leaves(self, permit: Permit) -> bool:
-        """Whether the request is sent now: nothing spaces requests and no 429 closed the gate."""
+        """Whether the request is sent now, unspaced and without a cool-down."""
         now, rates = self._clock(), self._rates
         if rates.spacing.rate != math.inf or self._recalled or now < self._cooldown.until:
             return False
@@ -94,7 +94,7 @@ class Gate:
         return True
 
     async def leave(self, permit: Permit) -> Permit:
-        """Wait after the journal's commit until the request may be sent; returns its permit.
+        """Wait until the request may be sent; returns its permit.
 
         If the gate has closed meanwhile, it waits again, first in the queue. Raises GateClosed, after `cancel`.
         """
@@ -117,7 +117,7 @@ class Gate:
             permit = await self._waited(self._queue.join_first(permit.tokens))
 
     def settle(self, permit: Permit, feedback: Feedback) -> float:
-        """Free the slot and learn. Returns the Retry-After seconds of a random 429, for this request only."""
+        """Returns the Retry-After seconds of a random 429, for this request only."""
         if not permit.open:
             return 0.0
         hints, throttle, failed, usage, size = feedback
@@ -149,7 +149,7 @@ class Gate:
         return alone
 
     def cancel(self, permit: Permit) -> None:
-        """The request was not sent: give all back; if it was abandoned, only its slot."""
+        """Not sent: give all back; abandoned: only the slot."""
         if not permit.open:
             return
         now = self._clock()
@@ -159,7 +159,7 @@ class Gate:
         self._pump(now)
 
     def set_half_open(self, every: float | None, reason: WaitReason | None = WaitReason.DOWN) -> None:
-        """Half-open: one request per `every` seconds, for that reason; None ends it."""
+        """One request per `every` seconds; None ends it."""
         now, down = self._clock(), every is not None and reason is WaitReason.DOWN
         if down and not self.down:
             self.set_aside()
@@ -171,18 +171,17 @@ class Gate:
         self._pump(now)
 
     def set_aside(self) -> None:
-        """Requests in flight count no longer: they were sent before an outage."""
+        """Requests in flight no longer count: they were sent before an outage."""
         self._in_flight -= self.flights.set_aside(self._clock())
 
     def set_first_only(self, only: bool) -> None:
-        """Whether to admit only requests that come `first`; those admitted before are sent."""
+        """Admit only requests that come `first`."""
         if only is not self._first_only:
             self._first_only = only
             self._note_plain()
             self._pump(self._clock())
 
     def pause(self) -> None:
-        """Admit nothing until `resume`."""
         self._paused = True
         self._note_plain()
         now = self._clock()
@@ -190,7 +189,6 @@ class Gate:
         self._pump(now)
 
     def resume(self) -> None:
-        """Admit again."""
         self._paused = False
         self._note_plain()
         now = self._clock()
@@ -198,7 +196,7 @@ class Gate:
         self._pump(now)
 
     def change(self, limits: Limits) -> None:
-        """Apply other limits; requests in flight stay."""
+        """Requests in flight stay."""
         now = self._clock()
         self._window.change(limits.cap, limits.fixed, now, limits.most)
         self._limits = limits
@@ -207,7 +205,7 @@ class Gate:
         self._pump(now)
 
     def apply_queue(self, queue: Queue | None) -> None:
-        """Apply the server's queue; None: no longer reported."""
+        """None: no longer reported."""
         self._window.apply_queue(queue, self._in_flight, self._clock())
         self._pump(self._clock())
 
@@ -217,7 +215,7 @@ class Gate:
         return self._window.cap
 
     def close(self, *, recall: bool = True) -> None:
-        """Admit nothing more: raise GateClosed in waiting requests, with `recall` also in admitted ones."""
+        """Raise GateClosed in waiting requests, with `recall` also in admitted ones."""
         self._closed = True
         self._recalled |= recall
         self._queue.dissolve(GateClosed)
@@ -229,15 +227,15 @@ class Gate:
 
     @property
     def stated(self) -> tuple[float | None, float | None]:
-        """Stated requests and tokens per minute, None where none is."""
+        """Requests and tokens per minute."""
         return self._rates.stated
 
     def learned(self) -> dict[str, Any]:
-        """What a later session can start with, as JSON values."""
+        """As JSON values for `restore`."""
         return {"window": self._window.size, "tokens": self._estimate.kept(), **self._rates.learned()}
 
     def restore(self, learned: dict[str, Any]) -> None:
-        """Start with what an earlier session `learned`. Raises KeyError, TypeError or ValueError."""
+        """Raises KeyError, TypeError or ValueError."""
         now = self._clock()
         self._estimate.restore(*learned["tokens"])
         self._rates.restore(learned, now)
@@ -245,7 +243,6 @@ class Gate:
         self._tune(now)
 
     def view(self) -> GateView:
-        """The present state."""
         rates, waiting = self._rates, self._queue.waiting
         size, cap = self._in_flight, self._window.cap
         allowed = cap if self._half_open_every is not None else int(self._window.size)
@@ -320,7 +317,7 @@ class Gate:
         return Permit(tokens, rate / rates.share, rate, full, now)
 
     def _may_leave(self, now: float, demand: Demand, first: bool) -> int | Wait:
-        """The tokens of a request that may be sent, or its wait. Raises NeverFits."""
+        """Its tokens, or why it waits. Raises NeverFits."""
         rates, tokens = self._rates, 0
         wait = _FULL if self._in_flight + 1 > self._window.size else None
         if not self._plain:
@@ -415,8 +412,7 @@ class Gate:
         return alone
 
     def _tested(self, permit: Permit, beside: int, now: float) -> tuple[Throttle, bool]:
-        """The cause of an unnamed 429 so far, and whether the test caused it; the rate learns from the first burst
-        only."""
+        """The cause so far, and whether the test made the 429."""
         cause = self._unnamed.refused(permit, beside, self.flights.oldest, now)
         if cause is Cause.OPEN:
             self._window.suspect(beside)

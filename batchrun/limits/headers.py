@@ -1,6 +1,6 @@
-"""Reads limits from headers, and from the text of refusals. Pure; nonsensical values are ignored.
+"""Limits from headers, and from the text of refusals; nonsensical values are ignored. Pure.
 
-Header names and sentences are data with sources (`providers/limits.toml`), matched once per set of names.
+Names and sentences are data with sources (`providers/limits.toml`).
 """
 
 import math
@@ -32,38 +32,33 @@ _TEXT = 4000  # Bytes read of a refusal's body
 
 
 class Stated(NamedTuple):
-    """One limit as one answer states it.
+    """By one answer; times in seconds."""
 
-    `kind`: "requests", "tokens" (input and output), "input" or "output". `reset` in seconds from the answer, rounded by
-    up to `quantum`; `window` in seconds. `key` distinguishes a provider's limits.
-    """
-
-    key: str
-    kind: str
+    key: str  # distinguishes a provider's limits
+    kind: str  # "requests", "tokens" (input and output), "input" or "output"
     limit: float
     remaining: float | None = None
-    reset: float | None = None
+    reset: float | None = None  # from the answer
     window: float | None = None
-    quantum: float = 0.0
+    quantum: float = 0.0  # to which `reset` is rounded
 
 
 class Hints(NamedTuple):
-    """What one answer states; `retry_after` in seconds.
+    """What one answer states."""
 
-    `named` limits, of a refusal's text, often do not bind: they only supply windows for those of headers.
-    """
-
-    retry_after: float | None = None
+    retry_after: float | None = None  # seconds
     limits: tuple[Stated, ...] = ()
     looks_like_429: bool = False
-    named: tuple[Stated, ...] = ()
+    named: tuple[
+        Stated, ...
+    ] = ()  # by a refusal's text: often not binding, they only supply windows for those of headers
 
 
 NO_HINTS = Hints()
 
 
 def hints(headers: Mapping[str, str], status: int, body: bytes = b"", *, now: float | None = None) -> Hints:
-    """Read an answer; `now` replaces a missing Date header."""
+    """`now` replaces a missing Date header."""
     named = _named(tuple(headers))
     if 200 <= status < 300:
         return Hints(None, _stated(named, headers, now)) if named else NO_HINTS
@@ -79,20 +74,20 @@ def hints(headers: Mapping[str, str], status: int, body: bytes = b"", *, now: fl
 
 
 def _longest(waits: list[float]) -> float | None:
-    """The longest, unless it is another one rounded up."""
+    """Unless it is another one rounded up."""
     longest = max(waits, default=None)
     return min((wait for wait in waits if wait and math.ceil(wait) == longest), default=longest)
 
 
 def parse_number(text: str | None) -> float | None:
-    """A plain decimal number ≥ 0, else None."""
+    """A plain decimal number ≥ 0."""
     if text is None or not _NUMBER.fullmatch(text := text.strip()):
         return None
     return float(text)
 
 
 def parse_duration(text: str | None) -> float | None:
-    """Seconds of a Go duration (`6m0s`, `12ms`) or a plain number, else None."""
+    """Seconds of a Go duration (`6m0s`) or a plain number."""
     if text is None:
         return None
     text = text.strip()
@@ -104,7 +99,7 @@ def parse_duration(text: str | None) -> float | None:
 
 
 def parse_reset(text: str | None, at: float) -> float | None:
-    """Seconds from `at` (Unix) of a duration, RFC 3339 or Unix time, else None."""
+    """Seconds from `at` of a duration, RFC 3339 or Unix time."""
     if text is None:
         return None
     number = parse_number(text)
@@ -119,7 +114,7 @@ def parse_reset(text: str | None, at: float) -> float | None:
 
 
 def parse_retry_after(text: str | None, at: float) -> float | None:
-    """Seconds from `at` (Unix) of a Retry-After: seconds, duration or HTTP-date (RFC 9110), else None."""
+    """Seconds from `at` of seconds, a duration or an HTTP-date (RFC 9110)."""
     if text is None:
         return None
     seconds = parse_duration(text)
@@ -130,7 +125,7 @@ def parse_retry_after(text: str | None, at: float) -> float | None:
 
 
 def sent_at(headers: Mapping[str, str], now: float | None = None) -> float:
-    """The reply's Unix time: its Date header, else `now`, else this clock."""
+    """By the Date header, else `now`, else this clock."""
     moment = _http_date(headers["date"]) if "date" in headers else None
     if moment is not None:
         return moment
@@ -177,7 +172,7 @@ def _named(names: tuple[str, ...]) -> tuple[_Named, ...]:
 
 
 def _words(of: str, unit: str | None) -> tuple[str, float | None, list[str]]:
-    """The kind, the window in seconds and the other words of a name."""
+    """The kind, the window in seconds and the other words."""
     kinds: list[str] = []
     window: float | None = None
     others: list[str] = []
@@ -249,7 +244,7 @@ def _quantum(reset: str) -> float:
 
 
 def _items(limit: _Named, text: str, policy: str | None) -> list[Stated]:
-    """RateLimit as one field: `"name";r=50;t=30, …` with policies, or `limit=300, remaining=297, reset=42`."""
+    """`"name";r=50;t=30, …` with policies, or `limit=300, remaining=297, reset=42`."""
     members: dict[str, str] = dict(_MEMBER.findall(text))
     if "limit" in members:
         return _listed(limit, members | ({"policy": policy} if policy else {}))
@@ -272,7 +267,7 @@ def _item_name(item: str) -> str:
 
 
 def _listed(limit: _Named, members: dict[str, str]) -> list[Stated]:
-    """Several limits in one header, or one with policies: `10, 10;w=60`, or `1, 15000`."""
+    """`10, 10;w=60`, or `1, 15000`."""
     entries = [entry.strip() for entry in members["limit"].split(",")]
     policies = [entry for entry in entries if ";" in entry] + members.get("policy", "").split(",")
     windows = [(parse_number(entry.split(";")[0]), dict(_MEMBER.findall(entry)).get("w")) for entry in policies]
@@ -319,7 +314,7 @@ def _waits_of(text: str, headers: Mapping[str, str], now: float | None) -> list[
 
 
 def _worded(text: str) -> float | None:
-    """Seconds of a duration in a sentence: `2.5s`, `7m12s`, `20 seconds`."""
+    """Seconds of `2.5s`, `7m12s`, `20 seconds`."""
     short = {"mil": "ms", "sec": "s", "min": "m", "hou": "h"}
     return parse_duration(_WORDS.sub(lambda match: short[match[1][:3]], text).replace(" ", ""))
 

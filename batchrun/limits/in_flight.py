@@ -15,7 +15,7 @@ _STALE = 3.0  # The same as a factor on the time of a slow reply
 
 
 class ReplyTimes:
-    """Times of the latest replies. Times are the gate's clock."""
+    """Seconds; None without replies."""
 
     __slots__ = ("_average", "_last", "_recent")
 
@@ -25,35 +25,31 @@ class ReplyTimes:
         self._recent: deque[float] = deque(maxlen=_REMEMBERED)
 
     def replied(self, took: float, now: float) -> None:
-        """A reply took that many seconds."""
         self._average = took if not self._recent else self._average + _WEIGHT * (took - self._average)
         self._recent.append(took)
         self._last = now
 
     def average(self, now: float) -> float | None:
-        """The recent average; None if none has come for long."""
+        """None if none has come for long."""
         return self._average if self._recent and now - self._last <= self.overdue else None
 
     @property
     def usual(self) -> float | None:
-        """Average seconds of a reply; None if there was none."""
         return self._average if self._recent else None
 
     @property
     def slow(self) -> float | None:
-        """The 99th percentile in seconds; None if there was none."""
+        """The 99th percentile."""
         ordered = sorted(self._recent)
         return ordered[int(0.99 * (len(ordered) - 1))] if ordered else None
 
     @property
     def overdue(self) -> float:
-        """Seconds after which an attempt takes too long: 10, or 3 times a slow reply."""
+        """When an attempt takes too long."""
         return max(_STALE_LEAST, _STALE * (self.slow or 0.0))
 
 
 class InFlight:
-    """The requests in flight of one gate. Times are the gate's clock."""
-
     __slots__ = ("_flights", "_in_pages", "_replies", "last_ended", "refusals", "times")
 
     def __init__(self) -> None:
@@ -64,25 +60,23 @@ class InFlight:
         self.last_ended = -math.inf  # when the last of them ended
 
     def left(self, permit: Permit) -> None:
-        """A request is sent now."""
         self._flights[permit] = None
         flying = len(self._flights) + self._in_pages
         permit.flying, permit.replies, permit.refusals = flying, self._replies, self.refusals
 
     def ended(self, permit: Permit, now: float) -> None:
-        """Its exchange is over, or it was not sent."""
+        """Or not sent."""
         if self._flights.pop(permit, permit) is None:
             self.last_ended = now
         elif isinstance(page := permit.flight, PagePermit):
             self.ended_in_page(page, 1, now)
 
     def left_together(self, page: PagePermit) -> None:
-        """A page is sent now."""
         self._in_pages += page.count - 1
         self.left(page)
 
     def ended_in_page(self, page: PagePermit, count: int, now: float) -> None:
-        """As `ended`, for `count` requests of a page."""
+        """`count` requests of a page."""
         page.count -= count
         self.last_ended = now
         if not page.count:
@@ -91,44 +85,43 @@ class InFlight:
         self._in_pages -= count
 
     def replied(self, permit: Permit, now: float, count: int = 1) -> int:
-        """`count` requests were answered; returns how many were let through together, at least."""
+        """Returns how many were let through together, at least."""
         self._replies += count
         self.times.replied(now - permit.left, now)
         together = permit.flying - (self.refusals - permit.refusals)
         return together if together > 1 else 1
 
     def set_aside(self, before: float) -> int:
-        """Requests sent before then no longer count; returns their number."""
+        """Requests sent `before` no longer count; returns their number."""
         aside = [flight for flight in self._flights if flight.left < before and not flight.aside]
         for flight in aside:
             flight.aside = True
         return sum(flight.count for flight in aside)
 
     def refused(self) -> None:
-        """A request was refused."""
         self.refusals += 1
 
     def beside(self, permit: Permit) -> int:
-        """How many were at the provider with a refused request: in flight or answered since."""
+        """How many were at the provider with it."""
         own = permit.flight
         earlier = itertools.takewhile(lambda flight: flight is not own, self._flights)
         return sum(flight.count for flight in earlier) + self._replies - permit.replies
 
     def standing(self, since: float) -> int:
-        """How many in flight were sent until then, and so were not refused."""
+        """How many were sent until then."""
         return sum(flight.count for flight in self._flights if flight.left <= since)
 
     @property
     def oldest(self) -> float:
-        """When the first request in flight was sent."""
+        """Its departure."""
         return min((flight.left for flight in self._flights), default=math.inf)
 
     def quiet_for(self, now: float) -> float:
-        """Seconds since any answer, or since the oldest request was sent."""
+        """Seconds since any answer, or the oldest departure."""
         return max(0.0, now - max(self.last_ended, self.oldest))
 
     def turned_away(self, permit: Permit, status: int, hints: Hints, overloaded: bool, now: float) -> bool:
-        """Whether an answer is a refusal; `overloaded`: its body says so."""
+        """Whether an answer is a refusal."""
         if permit.flight not in self._flights:
             return False
         seconds, took = self.times.average(now), now - permit.left

@@ -1,23 +1,4 @@
-"""Learns a rate from refusals alone, and a request's tokens from earlier usage.
-
-*Start*: the rate doubles every quarter second, or in the time of eight exchanges if less, until the first 429. *Search*: from just below what was admitted then, it
-grows by some per cent per second, ever faster. *Hold*: the pace of a refused request is the level; the rate falls below
-it and returns along a cubic (as RFC 9438 does with a window). A burst of 429s is one fall.
-
-Random 429s (`random_429s`) teach nothing; once detected, the rate doubles from the level again.
-
-A 429 soon after a fall, clearly below the level, deepens the next fall. If they continue after four falls, a large
-share (of all, or at the slowest refused pace) means a lower limit, a small one is random, unless single requests in
-succession were refused with pauses (a used-up window).
-
-A limit that holds a burst is exceeded by far before it refuses; what it admits then bounds its rate (`rates.Refill`).
-
-The search begins again when headers show room for some seconds, or when, after frequent 429s, so many answers had none
-that this would be chance in 1 of 20 cases; each doubles its threshold.
-
-The rate grows only while it holds requests back. Figures without a source were tuned over all cells of
-benchmarks/limits_lab.py.
-"""
+"""The rate learned from refusals alone, and the estimate of a request's tokens."""
 
 import math
 from collections import deque
@@ -53,8 +34,8 @@ _REMEMBERED_SECONDS = 10.0  # Before a 429, over which answers give the rate
 _COUNTED_FROM = 2  # The fall from which on the share of 429s is counted
 _FREQUENT = 0.4  # Share of bursts in recent outcomes that is frequent
 _RECENT = 1 / 8  # Weight of one outcome
+# Answers, times that share, without a 429 that have a probability of 5 % (Hanley and Lippman-Hand, JAMA 1983).
 _RULE_OF_THREE = 3.0
-"""Answers, times that share, without a 429 that have a probability of 5 % (Hanley and Lippman-Hand, JAMA 1983)."""
 _CHANCE_AT_MOST = 0.3  # A larger share of 429s that falls do not cure is a limit
 _CLEARLY = 0.98  # Share of a proven rate below which no limit explains a 429
 _STRAYS_AT_MOST = 0.1  # Share of requests that may be refused at random
@@ -65,7 +46,7 @@ _LARGEST_RATIO = 100.0  # Of tokens to bytes, times `Estimate.BYTES_PER_TOKEN`
 
 
 class LearnedRate:
-    """The learned rate in requests per second. Times are the gate's clock."""
+    """Requests per second."""
 
     __slots__ = (
         "_admitted", "_anchor", "_answered", "_answered_at", "_answered_before", "_at", "_clean", "_cut_at", "_falls",
@@ -105,7 +86,7 @@ class LearnedRate:
         return self._random_429s.share > 0
 
     def refresh(self, now: float, binding: bool, took: float = math.inf) -> float:
-        """The rate now; `binding`: it held requests back since the last call; an exchange takes `took` seconds."""
+        """`binding`: it held requests back since; `took` seconds: an exchange."""
         if self._first < 0:
             self._first = self._at = now
         elapsed, self._at = max(0.0, now - self._at), now
@@ -119,7 +100,6 @@ class LearnedRate:
         return self.rate
 
     def answered(self, permit: Permit, count: int = 1) -> None:
-        """`count` requests were not refused."""
         self._in_a_row = 0
         left, spaced, leaving = permit.left, permit.spaced, permit.leaving
         self._random_429s.answered(spaced if spaced < leaving else leaving, left, count)
@@ -138,7 +118,7 @@ class LearnedRate:
                 self._frequent -= _RECENT * self._frequent
 
     def restore(self, rate: float, now: float, *, learnt: bool) -> None:
-        """Start with an earlier rate: the level if `learnt`, else the first rate."""
+        """The level if `learnt`, else the first rate."""
         self._first = self._at = now
         if learnt:
             self._new_level(rate, now)
@@ -148,14 +128,14 @@ class LearnedRate:
         self.refresh(now, binding=False)
 
     def search_from(self, rate: float, now: float) -> None:
-        """Search from this rate on, for want of other information."""
+        """For want of other information."""
         self._stage = "search"
         self._anchor = self.rate = max(_SLOWEST, rate)
         self._time = 0.0
         self._cut_at = now
 
     def note_room(self, room: bool, now: float) -> None:
-        """Headers showed `room` for one more request, or not."""
+        """For one more request, by headers."""
         if not room:
             self._roomy_since = now
         elif self._stage == "hold" and now - max(self._roomy_since, self._cut_at) > self._roomy:
@@ -165,7 +145,7 @@ class LearnedRate:
             self._time = 0.0
 
     def at_random(self, left: float, pace: float, rate: float, now: float, *, again: bool) -> bool:
-        """Whether the refusal of a request sent then, at `rate`, is random."""
+        """Whether a refusal is random."""
         known = self._random_429s.share
         if self._random_429s.calm or not known:
             self._onset, self._onset_left = pace, left
@@ -175,7 +155,7 @@ class LearnedRate:
         return random
 
     def refused(self, left: float, pace: float, spaced: float, now: float, most: float = math.inf) -> bool:
-        """A request sent then was refused for its rate; whether that begins a burst.
+        """Whether a refusal for the rate begins a burst.
 
         `pace` was in force, `spaced` used of it; the limit admits at most `most`.
         """
@@ -200,7 +180,7 @@ class LearnedRate:
         return True
 
     def slow_down(self, now: float) -> None:
-        """Refused again before any answer: a deeper fall."""
+        """Refused again before any answer."""
         if not self._in_a_row:
             self._stalled_since = now
         self._cut_at = now
@@ -302,7 +282,7 @@ class LearnedRate:
 
 
 class Estimate:
-    """Estimates a request's tokens by moving averages of earlier usage."""
+    """A request's tokens, by moving averages."""
 
     __slots__ = ("_count", "_input", "_output", "_ratio")
 
@@ -316,40 +296,38 @@ class Estimate:
 
     @property
     def settled(self) -> bool:
-        """Whether there were enough replies for the averages."""
+        """Enough replies for the averages."""
         return self._count >= _SETTLED
 
     @property
     def tokens(self) -> float:
-        """Average tokens of a request, input and output."""
+        """Average of input and output."""
         return self._input + self._output
 
     def share(self, kind: str) -> float:
-        """The "input" or "output" share of these; 1 while unknown."""
+        """Of "input" or "output"; 1 while unknown."""
         part = self._input if kind == "input" else self._output
         return part / self.tokens if self._count and part else 1.0
 
     def kept(self) -> list[float]:
-        """The averages, for `restore` in a later session."""
+        """For `restore` in a later session."""
         return [self._ratio, self._input, self._output]
 
     def restore(self, ratio: float, input_tokens: float, output_tokens: float) -> None:
-        """Start with an earlier session's averages."""
         self._ratio, self._input, self._output, self._count = ratio, input_tokens, output_tokens, _SETTLED
 
     def expected_output(self) -> int:
-        """Output tokens of a request without a limit."""
+        """Of a request without a limit."""
         return math.ceil(self._output)
 
     def of(self, body_bytes: int, output_limit: int | None) -> int:
-        """Input by bytes and observed ratio; output as observed, within the request's limit."""
+        """Input by bytes and observed ratio; output as observed."""
         output = self._output
         if output_limit is not None and (self._count == 0 or output_limit < output):
             output = output_limit
         return math.ceil(body_bytes / self.BYTES_PER_TOKEN * self._ratio + output)
 
     def learn(self, body_bytes: int, input_tokens: int, output_tokens: int) -> None:
-        """Add one reply's usage."""
         if self._count < _WEIGHED:
             self._count += 1
         weight = 1 / self._count

@@ -9,12 +9,11 @@ from batchrun.limits.records import PagePermit
 
 
 class PageGate(Gate):
-    """As `Gate`. A page costs as much as one request; single requests come first."""
+    """A page costs as much as one request; single requests come first."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.room: Callable[[], object] = lambda: None
-        """Called where single requests leave room."""
+        self.room: Callable[[], object] = lambda: None  # called where single requests leave room
         self._more = False  # whether a page was larger than the slots that were free
 
     @property
@@ -33,7 +32,7 @@ class PageGate(Gate):
         return int(self._window.size)
 
     def admit_page(self, most: int) -> PagePermit | None:
-        """Admit as many of `most` requests as have slots, which leave now; None where none has, or others wait."""
+        """At most `most`, sent now; None without slots, or where others wait."""
         free = int(self._window.size) - self._in_flight
         self._more = most > free
         count = min(most, free)
@@ -52,10 +51,7 @@ class PageGate(Gate):
         return permit
 
     def settle_page(self, permit: PagePermit, count: int, seconds: float, usage: tuple[int, int, int]) -> None:
-        """`count` of them were accepted: free their slots, and learn.
-
-        `seconds` of an exchange, and the bytes, input and output tokens of one (`usage`) are averages.
-        """
+        """`count` requests were accepted; `seconds` and `usage` (bytes, input and output tokens) are averages."""
         now = self._clock()
         if not permit.aside:
             self._in_flight -= count

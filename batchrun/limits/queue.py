@@ -1,4 +1,4 @@
-"""Reads an inference server's queue gauges; their names are data (`providers/queues.toml`).
+"""An inference server's queue gauges, whose names are data (`providers/queues.toml`).
 
 The format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -15,7 +15,7 @@ _LABELS = r'(?:\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?'
 
 
 class Queue(NamedTuple):
-    """Requests running and waiting at a server, of all its clients."""
+    """Of all clients."""
 
     server: str
     running: float
@@ -23,7 +23,7 @@ class Queue(NamedTuple):
 
 
 def read(text: str) -> Queue | None:
-    """The queue from the text of a server's metrics; None without known gauges."""
+    """None without known gauges."""
     if text.startswith('"'):
         try:
             text = str(json.loads(text))

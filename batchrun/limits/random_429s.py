@@ -1,18 +1,7 @@
 """Distinguishes random 429s from those of a limit.
 
-A limit refuses nothing below it, and more the further it is exceeded. Two measures use the *size* at which requests
-were sent (requests per second, or number in flight):
-
-* The *score* is Page's CUSUM [1]: a 429 adds, an answer subtracts, the log likelihood ratio of twice the usual share
-plus 5 %. At the usual share it alarms once in e^7 / share requests.
-* *Proven* is the largest size that every limit admits: of a block of answered requests, less a bucket's depth; of those
-beside a refused one, times the share answered; or as many as were let through together. No limit explains a 429 to a
-clearly smaller request.
-
-Three such *strays*, at most about a tenth of the requests meanwhile, are random, and their share is the usual one from
-then on. An alarm always counts as a limit and resets what was proven.
-
-[1] E. S. Page, Continuous Inspection Schemes, Biometrika 41, 1954.
+Proven is the size of a block of answered requests, less a bucket's depth; of those beside a refused one, times the
+share answered; or as many as were let through together.
 """
 
 import math
@@ -33,8 +22,6 @@ _REMEMBERED = 16
 
 
 class Random429Detector:
-    """What is known of random 429s of one kind."""
-
     __slots__ = (
         "_adds", "_alarmed", "_before", "_believed", "_beside", "_block", "_certain", "_clear", "_depth", "_lasts", "_met", "_most",
         "_proven", "_refused", "_refused_beside", "_refused_of_block", "_score", "_since", "_sizes", "_strays",
@@ -44,8 +31,7 @@ class Random429Detector:
     def __init__(self, *, certain: float, clear: float, depth: tuple[float, float], strays_at_most: float) -> None:
         """Every limit admits `certain`; below `clear` times the proven size is clearly smaller.
 
-        `depth`: what a bucket may admit beyond its limit, as number and share. Strays are random up to
-        `strays_at_most`.
+        `depth`: what a bucket may admit beyond its limit, as number and share.
         """
         self._certain = certain
         self._clear = clear
@@ -63,15 +49,14 @@ class Random429Detector:
 
     @property
     def calm(self) -> bool:
-        """Whether 429s were no more frequent than usual lately."""
+        """No more 429s than usual lately."""
         return self._score == 0.0
 
     def explains(self, size: float) -> bool:
-        """Whether a limit may have refused a request of that size."""
+        """Whether a limit may have refused that size."""
         return size >= self._clear * self._proven
 
     def answered(self, size: float, left: float, count: int = 1) -> None:
-        """`count` requests of that size, sent then, were not refused."""
         if self._met:
             self._score = max(0.0, self._score - count * self._subtracts)
             if self.share:
@@ -85,7 +70,7 @@ class Random429Detector:
             self._prove_block()
 
     def refused(self, size: float, left: float, *, again: bool = False) -> bool:
-        """Whether the refusal is random; `again`: nothing was answered since the last."""
+        """Whether it is random; `again`: nothing was answered since the last."""
         self._met = True
         self._score += self._adds
         self._before += 1
@@ -103,7 +88,7 @@ class Random429Detector:
         return self.share > 0 or not explained
 
     def proves(self, size: float) -> None:
-        """Every limit admits this size; 429s to clearly smaller ones were random."""
+        """Every limit admits this size."""
         if size <= self._proven:
             return
         self._proven = size
@@ -113,7 +98,7 @@ class Random429Detector:
             self._believed = deque(explained, _REMEMBERED)
 
     def known(self, share: float, *, sure: bool) -> None:
-        """Set the random share; unless `sure`, an alarm with many more revokes it."""
+        """Unless `sure`, an alarm with many more revokes the share."""
         self.share = min(_MOST, max(_LEAST, share))
         self._most = _MOST if sure else self.share
         self._met, self._score = True, 0.0

@@ -1,9 +1,4 @@
-"""The rates in force: the lowest of the user's, the stated and the learned ones, for requests and tokens.
-
-A bucket that holds seconds of its rate refuses only when empty, and then admits its refill: requests let through from a
-refusal to the next, over that time, bound its rate (`Refill`). Shallow buckets lose what is unused, so this counts only
-after a much larger first burst, at a higher pace.
-"""
+"""The lowest of the user's, the stated and the learned rates, for requests and tokens."""
 
 import math
 from typing import Any
@@ -11,10 +6,9 @@ from typing import Any
 from batchrun.events import WaitReason
 from batchrun.limits.buckets import MINUTE, Spacing, TokenBucket
 from batchrun.limits.headers import Hints, Stated
-from batchrun.limits.inference import Meaning, Sent
 from batchrun.limits.learning import Estimate, LearnedRate
 from batchrun.limits.records import Limits, Permit, Quota, Throttle
-from batchrun.limits.stated import MARGIN, StatedLimit
+from batchrun.limits.stated import MARGIN, Meaning, Sent, StatedLimit
 from batchrun.limits.wait_reporter import Wait
 
 _FEWEST = 4  # Requests let through; with fewer, one more or less matters too much.
@@ -22,7 +16,10 @@ _DEEP = 1.0  # Seconds of its rate that a bucket must have held at first.
 
 
 class Refill:
-    """What was let through since the last refusal. Rates in requests per second."""
+    """What was let through since the last refusal, at requests per second.
+
+    It counts only after a much larger first burst: shallow buckets lose what is unused.
+    """
 
     __slots__ = ("_burst", "_let_through", "_pace", "_since", "closed")
 
@@ -32,11 +29,11 @@ class Refill:
         self._burst: tuple[int, float] | None = None  # until the first refusal: requests, and seconds
 
     def opened(self, let_through: int, pace: float, now: float) -> None:
-        """The first request after a refusal is sent; `let_through` counts all before."""
+        """After a refusal; `let_through` counts all before."""
         self.closed, self._let_through, self._pace, self._since = False, let_through, pace, now
 
     def refused(self, let_through: int, left: float) -> float:
-        """The most that the rate can be; inf if unknown."""
+        """The most that the rate can be."""
         count, seconds, self.closed = let_through - self._let_through, left - self._since, True
         if self._burst is None:
             self._burst = count, seconds
@@ -64,8 +61,6 @@ STATED, LEARNED = "stated", "learned"
 
 
 class Rates:
-    """The buckets, the stated limits, and the rates they set. Times are the gate's clock."""
-
     def __init__(self, limits: Limits, estimate: Estimate, now: float) -> None:
         self.spacing = Spacing(now)
         self.bucket = TokenBucket(now)
@@ -93,12 +88,11 @@ class Rates:
 
     @property
     def known(self) -> bool:
-        """Whether a rate of requests is stated or learned."""
+        """Whether a rate of requests is."""
         return self.pace.learnt or self._request_pace < math.inf
 
     @property
     def limited(self) -> bool:
-        """Whether any rate is in force."""
         return self.spacing.rate < math.inf or self.bucket.rate < math.inf
 
     @property
@@ -108,7 +102,7 @@ class Rates:
 
     @property
     def stated(self) -> tuple[float | None, float | None]:
-        """Requests and tokens per minute stated by the user or the provider."""
+        """Requests and tokens per minute."""
         own, refill = self._own, {True: math.inf, False: math.inf}
         for limit in self._stated.values():
             if limit.inference.rate and not limit.inference.budget:
@@ -120,15 +114,14 @@ class Rates:
         return requests if requests < math.inf else None, tokens if tokens < math.inf else None
 
     def change(self, limits: Limits) -> None:
-        """Set the user's limits; `tune` applies them."""
+        """`tune` applies them."""
         self._own = limits
 
     def due(self, now: float) -> bool:
-        """Whether it is time to `tune`."""
         return now - self._tuned >= _TUNED_EVERY or now < self._tuned
 
     def tune(self, now: float, share: float) -> None:
-        """Recompute the rates; `share` of the request rate is used."""
+        """`share` of the request rate is used."""
         own = self._own
         requests = math.inf if own.rpm is None else own.rpm / MINUTE * MARGIN
         tokens = math.inf if own.tpm is None else own.tpm / MINUTE * MARGIN
@@ -158,18 +151,18 @@ class Rates:
         self._tuned, self.free = now, not (self.limited or self._stated)
 
     def test(self, rate: float | None, now: float) -> None:
-        """Allow that rate, to test for another cause; None ends it."""
+        """Allow that rate, to test for another cause."""
         if (rate is None) != (self.testing is None):
             self.testing = rate
             self.tune(now, self.share)
 
     def forget(self, now: float) -> None:
-        """Discard the learned rate: something else had refused."""
+        """Something else had refused."""
         self.pace = LearnedRate(start=False)
         self.tune(now, self.share)
 
     def wait(self, tokens: int, now: float) -> Wait | None:
-        """What holds a request back, if a rate does. Only refills buckets."""
+        """Only refills buckets."""
         if self.spacing.rate < math.inf:
             self.spacing.refill(now)
             wait = self.spacing.wait()
@@ -188,7 +181,7 @@ class Rates:
         return None
 
     def held(self, wait: Wait, now: float) -> None:
-        """The next request waits for what `wait` returned."""
+        """`wait` is the result of `Rates.wait`."""
         self._binding |= wait.spaced
         if wait.of_tokens:
             self._short_of_tokens = now
@@ -196,7 +189,6 @@ class Rates:
             self.basis = wait.basis
 
     def take(self, tokens: int, now: float) -> None:
-        """A request of that many tokens is admitted."""
         self.spacing.admitted += 1
         if self.free:
             return
@@ -206,7 +198,7 @@ class Rates:
             limit.take(1.0 if kind == "requests" else tokens * self._share_of(kind), now)
 
     def release(self, tokens: int, now: float) -> None:
-        """It will not be sent."""
+        """An admitted request will not be sent."""
         self.spacing.release()
         self.bucket.give(tokens)
         for limit in self._stated.values():
@@ -214,7 +206,6 @@ class Rates:
             limit.take(-1.0 if kind == "requests" else -tokens * self._share_of(kind), now)
 
     def left(self, permit: Permit, now: float) -> None:
-        """The request is sent now."""
         spacing, leaving = self.spacing, self._leaving
         if now > self._left_at:
             leaving *= math.exp((self._left_at - now) / _METERED)
@@ -227,7 +218,7 @@ class Rates:
         spacing.left(now, permit.count)
 
     def apply(self, permit: Permit, hints: Hints, now: float) -> None:
-        """Apply the headers of the newest request, less what was sent since."""
+        """Only for the newest request."""
         for named in hints.named:
             for limit in self._stated.values():
                 if (limit.inference.stated.kind, limit.inference.stated.limit) == (named.kind, named.limit):
@@ -267,7 +258,7 @@ class Rates:
         self.pace.note_room(all(not _used_up(stated) for stated in hints.limits), now)
 
     def settle(self, permit: Permit, tokens: int | None, took: float) -> None:
-        """The exchange is over, after `took` seconds, and has used that many tokens (None: unknown)."""
+        """`tokens` used, None where unknown."""
         if self._timed < _TIMED:  # the first to end of many is the shortest, so it counts little
             self._timed += 1
             if self._timed == 1:
@@ -281,7 +272,7 @@ class Rates:
                 self._sent_tokens -= unused
 
     def kind(self, throttle: Throttle | None, hints: Hints, now: float) -> Throttle:
-        """What a 429 is about: as it says, else by its headers, else tokens if they were short."""
+        """As the 429 says, else by its headers, else tokens if they were short."""
         if throttle not in (None, Throttle.UNKNOWN):
             return throttle
         for stated in hints.limits:
@@ -291,7 +282,7 @@ class Rates:
         return Throttle.TOKENS if recently and not self.pace.learnt else Throttle.UNKNOWN
 
     def answered(self, permit: Permit, count: int = 1) -> None:
-        """Something other than a 429 came back to `count` of its requests."""
+        """By something other than a 429."""
         if self._unconfirmed:
             self._answers += count
             if self._answers >= _UNCONFIRMED:
@@ -304,7 +295,7 @@ class Rates:
             self._token_pace.answered(permit, count)
 
     def refused(self, permit: Permit, throttle: Throttle, again: bool, now: float) -> bool:
-        """Slow down, unless a stated limit explains it; whether it was random. `again`: only 429s since."""
+        """Whether it was random; else slow down. `again`: only 429s since."""
         self._refused += 1
         explained = self._explained(permit, throttle, now)
         pace, at = self.pace, permit.pace
@@ -330,7 +321,7 @@ class Rates:
         return False
 
     def fills(self) -> tuple[float | None, float | None]:
-        """The remaining requests and tokens, 0..1, None where no limit is known."""
+        """The remaining requests and tokens, 0..1."""
         requests, tokens = self._fill(of_requests=True), self._fill(of_requests=False)
         if requests is None and self.known:
             requests = min(1.0, max(0.0, self.spacing.level / self.spacing.depth))
@@ -339,7 +330,7 @@ class Rates:
         return requests, tokens
 
     def per_minute(self) -> tuple[float | None, float | None]:
-        """The request and token rates in force, None where unknown."""
+        """The request and token rates in force."""
         requests, tokens = self.stated
         if self.known and self.spacing.rate < math.inf:
             requests = self.spacing.rate * MINUTE
@@ -352,7 +343,7 @@ class Rates:
         return tuple(quota for limit in self._stated.values() if (quota := limit.quota) is not None)
 
     def learned(self) -> dict[str, Any]:
-        """What another session can start with, as JSON values for `restore`."""
+        """As JSON values for `restore`."""
         limits: list[dict[str, Any]] = []
         for limit in self._stated.values():
             stated = limit.inference.stated._replace(remaining=None, reset=None)._asdict()
@@ -362,7 +353,6 @@ class Rates:
         return {"pace": pace, "learnt": self.pace.learnt, "limits": limits}
 
     def restore(self, learned: dict[str, Any], now: float) -> None:
-        """Start with what an earlier session learned."""
         for kept in learned["limits"]:
             limit = self._stated[kept["stated"]["key"]] = StatedLimit(Stated(**kept["stated"]), now)
             limit.inference.restore(Meaning(kept["meaning"]), kept["rate"])
@@ -373,7 +363,7 @@ class Rates:
         self._tuned = -math.inf
 
     def _explained(self, permit: Permit, throttle: Throttle, now: float) -> bool:
-        """Whether a stated limit has no room for the refused request; one with room is stricter than it shows."""
+        """Whether a stated limit has no room; one with room is stricter than it shows."""
         explained = False
         for limit in self._stated.values():
             requests = limit.inference.stated.kind == "requests"

@@ -12,16 +12,13 @@ from batchrun.models import Usage
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The user's limits; `rpm` and `tpm` per minute.
+    """The user's limits."""
 
-    `cap` may grow to `most` while the server reports an empty queue.
-    """
-
-    cap: int = 256
+    cap: int = 256  # in flight
     fixed: bool = False
-    rpm: float | None = None
-    tpm: float | None = None
-    most: int | None = None
+    rpm: float | None = None  # requests per minute
+    tpm: float | None = None  # tokens per minute
+    most: int | None = None  # to which `cap` may grow while the server reports an empty queue
 
 
 class Throttle(StrEnum):
@@ -34,44 +31,38 @@ class Throttle(StrEnum):
 
 
 class Feedback(NamedTuple):
-    """How an exchange ended. `throttle` marks a 429; `failed`: 5xx, lost connection or deadline; `usage` of a request of
-    `body_bytes` (0: unknown)."""
+    """How an exchange ended."""
 
     hints: Hints = NO_HINTS
-    throttle: Throttle | None = None
-    failed: bool = False
-    usage: Usage | None = None
-    body_bytes: int = 0
+    throttle: Throttle | None = None  # of a 429
+    failed: bool = False  # 5xx, lost connection or deadline
+    usage: Usage | None = None  # of a request of `body_bytes`
+    body_bytes: int = 0  # 0: unknown
 
 
 class Permit:
-    """One request from `Gate.admit` until `Gate.settle` or `Gate.cancel`.
-
-    `left`: admission, then departure. Requests per second: `pace` in force at admission, `spaced` the part used after a
-    429, `leaving` at departure. `full`: concurrency held requests back. `sent_before` (-1: not sent). `aside`: sent before
-    an outage. Of the departure only: `flying` with it; `replies`, `refusals` and `tokens_before`. `count`: requests.
-    """
+    """From `Gate.admit` until `Gate.settle` or `Gate.cancel`."""
 
     count = 1
     __slots__ = (
         "aside", "flying", "full", "leaving", "left", "open", "pace", "refusals", "replies", "sent_before", "spaced", "tokens",
         "tokens_before",
     )  # fmt: skip
-    flying: int
-    leaving: float
-    replies: int
+    flying: int  # in flight at its departure, with it
+    leaving: float  # requests per second at departure
+    replies: int  # until its departure, as the next two
     refusals: int
     tokens_before: float
 
     def __init__(self, tokens: int, pace: float, spaced: float, full: bool, now: float) -> None:
         self.tokens = tokens
-        self.pace = pace
-        self.spaced = spaced
-        self.full = full
-        self.left = now
-        self.sent_before = -1
+        self.pace = pace  # requests per second in force at admission
+        self.spaced = spaced  # the part used after a 429
+        self.full = full  # concurrency held requests back
+        self.left = now  # admission, then departure
+        self.sent_before = -1  # requests; -1: not sent
         self.open = True
-        self.aside = False
+        self.aside = False  # sent before an outage
 
     @property
     def most(self) -> float:
@@ -80,7 +71,7 @@ class Permit:
 
     @property
     def flight(self) -> "Permit":
-        """What is in flight: itself, or the page that it was taken out of."""
+        """Itself, or the page that it was taken out of."""
         return self
 
 
@@ -94,7 +85,7 @@ class PagePermit(Permit):
         self.count = count
 
     def taken_out(self) -> Permit:
-        """A permit for one of them, which is in flight with the page."""
+        """For one of them, in flight with the page."""
         one = _OneOfPage(0, self.pace, self.spaced, self.full, self.left)
         one.page, one.leaving, one.flying, one.aside = self, self.leaving, self.flying, self.aside
         one.replies, one.refusals = self.replies, self.refusals
@@ -131,11 +122,7 @@ class Quota(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GateView:
-    """The gate's state. Rates per minute, None if unknown; fills 0..1.
-
-    `reason` and `until` of the next request's wait; `refused_since` the series of 429s began; `basis` of the rate:
-    "stated", "inferred" or "learned".
-    """
+    """Rates per minute, None if unknown; fills 0..1."""
 
     in_flight: int
     allowed: int
@@ -144,24 +131,24 @@ class GateView:
     tpm: float | None
     requests_fill: float | None
     tokens_fill: float | None
-    reason: WaitReason | None
+    reason: WaitReason | None  # this and `until`: of the next request's wait
     until: float | None
-    refused_since: float | None
+    refused_since: float | None  # start of the series of 429s
     waiting: int
-    basis: str = ""
+    basis: str = ""  # of the rate: "stated", "inferred" or "learned"
     quotas: tuple[Quota, ...] = ()
 
 
 class HandedBack(Exception):  # noqa: N818  # a state that waiters are notified of, not a fault
-    """The request must not wait at this gate; another one may admit it."""
+    """Another gate may admit the request."""
 
 
 class GateClosed(Exception):  # noqa: N818  # a state that waiters are notified of, not a fault
-    """The gate was closed; nothing more is admitted."""
+    """No more requests are admitted."""
 
 
 class NeverFits(Exception):  # noqa: N818  # a verdict about one request
-    """The request is larger than the tokens-per-minute limit."""
+    """Larger than the tokens-per-minute limit."""
 
     def __init__(self, limit: float, tokens: int) -> None:
         super().__init__(f"about {tokens:,} tokens, but the limit is {limit:,.0f} tokens per minute")

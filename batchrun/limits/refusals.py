@@ -1,10 +1,7 @@
-"""Decides which answers are refusals, and the cause of unnamed ones.
+"""Which answers are refusals, and the cause of unnamed ones.
 
 A *refusal* turns a request away because a healthy server is busy. Every 429 is one; a status in
 `providers/refusals.toml` is one if a wait is announced, no requests remain, or it came far sooner than replies do.
-
-A server with N slots refuses exactly while N requests are there; a rate limit at any number. So the same number beside
-the refused one in three bursts, with never more let through, shows a limit of concurrency.
 """
 
 import math
@@ -16,23 +13,20 @@ from batchrun.limits.records import Permit
 from batchrun.providers import table
 
 SOONER = 0.5  # Share of the reply time within which an answer is far sooner
+# other statuses than 429 with which busy servers refuse
 BUSY = frozenset(int(line["status"]) for line in table("refusals")["busy"])
-"""Other statuses than 429 with which busy servers refuse."""
 _BURSTS = 3  # Bursts at the same number that show a limit of concurrency
 _SLACK = 0.1  # Share by which counts may differ: replies and refusals cross on their way
 
 
 class Facts(NamedTuple):
-    """Seconds the answer took, recent seconds of a reply (None: no reply), and requests sent before it that are still
-    at the server."""
-
-    took: float
-    reply_seconds: float | None
-    beside: int
+    took: float  # seconds
+    reply_seconds: float | None  # recent average; None: no reply
+    beside: int  # requests sent before it that are still at the server
 
 
 def is_refusal(status: int, hints: Hints, facts: Facts, *, overloaded: bool = False) -> bool:
-    """Whether an answer refuses its request; `overloaded`: its body says so."""
+    """`overloaded`: the body says so."""
     if status == 429 or hints.looks_like_429:
         return True
     if status not in BUSY and not overloaded:
@@ -46,7 +40,7 @@ def is_refusal(status: int, hints: Hints, facts: Facts, *, overloaded: bool = Fa
 
 
 class Cause(Enum):
-    """The cause of refusals that do not name it."""
+    """Of refusals that do not name it."""
 
     OPEN = "not known yet"
     RATE = "a rate"
@@ -54,7 +48,7 @@ class Cause(Enum):
 
 
 class Unnamed:
-    """The counts beside such refusals, and the cause they show. Times are the gate's clock."""
+    """The counts beside such refusals."""
 
     __slots__ = ("_next", "_since", "_until", "bursts", "cause")
 
@@ -65,14 +59,11 @@ class Unnamed:
 
     @property
     def suspected(self) -> int | None:
-        """The number that may be the limit, if any."""
+        """The number that may be the limit."""
         return self.bursts[0] if self.bursts and self.cause is Cause.OPEN else None
 
     def refused(self, permit: Permit, beside: int, oldest: float, now: float) -> Cause:
-        """Refused beside that many, the oldest of which was sent at `oldest`.
-
-        A burst is new once a rate would have admitted two more than the slack since the last.
-        """
+        """A burst is new once a rate would have admitted two more than the slack since the last."""
         if self.cause is Cause.RATE:
             return self.cause
         if self.cause is Cause.CONCURRENCY:

@@ -13,16 +13,15 @@ Demand = int | Callable[[], int]  # Tokens that a request wants; a function is c
 
 
 def tokens_of(demand: Demand) -> int:
-    """The tokens that a request wants now."""
     return demand if isinstance(demand, int) else demand()
 
 
+# Seconds; shorter timers could fire early by the clock's resolution (uvloop: 1 ms).
 _SHORTEST, _SHORTEST_OF_UVLOOP = 1e-4, 1e-3
-"""Seconds; shorter timers could fire early by the clock's resolution (uvloop: 1 ms)."""
 
 
 class Alarm:
-    """One timer for the queue: calls `wake` at the earliest time set."""
+    """One timer: calls `wake` at the earliest time set."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -40,7 +39,6 @@ class Alarm:
         self.timer = loop.call_later(max(shortest, at - now), self._call)
 
     def cancel(self) -> None:
-        """Cancel the call."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -51,7 +49,7 @@ class Alarm:
 
 
 class Waiter(NamedTuple):
-    """A waiting request; `ready` prepares it; `first`: before all others."""
+    """`ready` prepares it; `first`: before all others."""
 
     future: asyncio.Future[Permit]
     demand: Demand
@@ -60,7 +58,7 @@ class Waiter(NamedTuple):
 
 
 class WaitQueue:
-    """The waiting requests. One event loop, no threads."""
+    """One event loop, no threads."""
 
     def __init__(self) -> None:
         self.waiters: deque[Waiter] = deque()
@@ -69,11 +67,10 @@ class WaitQueue:
 
     @property
     def waiting(self) -> int:
-        """The number of requests that were not cancelled."""
+        """Without cancelled requests."""
         return sum(not waiter.future.done() for waiter in self.waiters)
 
     def join(self, demand: Demand, ready: Callable[[], object] | None) -> asyncio.Future[Permit]:
-        """Wait behind all others."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         future = self._loop.create_future()
@@ -81,7 +78,7 @@ class WaitQueue:
         return future
 
     def join_first(self, tokens: int) -> asyncio.Future[Permit]:
-        """Wait again, before all others and already prepared."""
+        """Before all others and already prepared."""
         future = asyncio.get_running_loop().create_future()
         self.waiters.appendleft(Waiter(future, tokens, None, True))
         self._ready += 1

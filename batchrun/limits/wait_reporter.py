@@ -1,4 +1,4 @@
-"""When a wait is worth an event: on a change of reason, after a second or longer without a departure."""
+"""When a wait is worth an event: on a change of reason, after a second without a departure."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,21 +11,14 @@ _AT_ONCE = frozenset({WaitReason.PAUSED, WaitReason.DOWN, WaitReason.LOADING, Wa
 
 
 class Wait(NamedTuple):
-    """Why the next request must wait, and until when if known.
-
-    `basis` is the source of the rate; `spaced`: requests are spaced; `of_tokens`: tokens are short.
-    """
-
     reason: WaitReason
-    until: float | None
-    basis: str | None = None
-    spaced: bool = False
-    of_tokens: bool = False
+    until: float | None  # None: unknown
+    basis: str | None = None  # the source of the rate
+    spaced: bool = False  # requests are spaced
+    of_tokens: bool = False  # tokens are short
 
 
 class WaitReporter:
-    """Emits `Waiting` and `Resumed`, one per change."""
-
     __slots__ = ("_emit", "_until", "reported")
 
     def __init__(self, emit: Callable[[Waiting | Resumed], None]) -> None:
@@ -40,7 +33,7 @@ class WaitReporter:
             self._emit(Resumed(now))
 
     def held(self, wait: Wait, last: float, now: float) -> float | None:
-        """The next request waits; returns when to check again, if ever."""
+        """Returns when to check again, if ever."""
         reason, until = wait.reason, wait.until
         known = until is not None and reason not in _AT_ONCE
         if known and until is not None and until - now < WORTH_REPORTING and now - last < WORTH_REPORTING:
