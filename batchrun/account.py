@@ -1,8 +1,8 @@
 """The account of a run: the counters of `models.Totals`, and the rules by which they are counted.
 
-The journal's totals (`Account`), `progress.Progress`, samples, JSON and metrics follow from them. A new counter is a
-field, a line here, a migration with its column, its line in `recount` of queries.sql (a property test compares the
-two), and its words in docs/events.md. The journal's writer counts what it commits, the fold what events report.
+A new counter is a field, a line here, a migration with its column, its line in `recount` of queries.sql (a property
+test compares the two), and its words in docs/events.md. The journal's writer counts what it commits, the fold what
+events report.
 """
 
 from dataclasses import fields
@@ -15,9 +15,9 @@ TOKENS = tuple(name for name in NAMES if name.endswith("_tokens") and name != "s
 MONEY = (*(name for name in NAMES if name.startswith("cost") or name == "saved"), "cost_input", "projected")
 """Counters of picodollars, and derived ones."""
 SHOWN = tuple(name for name in NAMES if name not in ("replies", "without_usage", "cost_reserved"))
-"""Counters in events and pages; the others are the journal's."""
+"""In events and pages; the others are the journal's."""
 OF_ATTEMPTS = ("attempts", "replies", "possibly_billed", *TOKENS, "without_usage")
-"""Counters that a snapshot has of its session only."""
+"""A snapshot has them of its session only."""
 
 
 class Account:

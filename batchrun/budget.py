@@ -4,11 +4,9 @@ Before a request is sent its worst case is reserved; at its end the charge repla
 
     charged + reserved ≤ cap
 
-as long as no charge exceeds its reservation. `raised` increases a reservation whose request proves dearer, even over
-the cap; then nothing is granted until the sum is below it. An attempt without an answer is charged its whole
-reservation, as it may have been billed.
-
-A reservation that does not fit is `Later` while something in flight may release a part, else `Reached`.
+as long as no charge exceeds its reservation. After a reservation is `raised` over the cap, nothing is granted until the
+sum is below it. An attempt without an answer is charged its whole reservation, as it may have been billed. A
+reservation that does not fit is `Later` while something in flight may release a part, else `Reached`.
 """
 
 from dataclasses import dataclass
@@ -44,7 +42,7 @@ class Held(NamedTuple):
 
 
 class Later(NamedTuple):
-    """It may fit once something in flight has ended."""
+    pass
 
 
 class Reached(NamedTuple):

@@ -1,4 +1,4 @@
-"""Events: the engine emits them in order, after their commit; all that shows a run uses them alone.
+"""Events: the engine emits them in order, after their commit.
 
 Times are monotonic seconds of the engine's clock unless stated otherwise, costs picodollars (None: unknown).
 """
@@ -134,7 +134,7 @@ class RowsAnswered(NamedTuple):
 
 
 class RowLost(NamedTuple):
-    """An attempt was abandoned; the row is unknown until the run is resumed."""
+    """An attempt was abandoned; the row is unknown until a resume."""
 
     seq: int
     line: int

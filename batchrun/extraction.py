@@ -69,7 +69,7 @@ def split(text: str) -> Text:
 
 @cache
 def _marks() -> tuple[re.Pattern[str], dict[str, str], re.Pattern[str]]:
-    """An opening mark; the closing one of each; all up to the last closing one that can stand alone."""
+    """An opening mark; the closing one of each; all up to the last that can stand alone."""
     closing = {block["open"]: block["close"] for block in table("thinking")["block"]}
     alone = "|".join(re.escape(block["close"]) for block in table("thinking")["block"] if block.get("lone"))
     lone = rf"(?P<thinking>.*)(?:(?:^|\n)[ \t]*(?:{alone})|(?:{alone})(?=[ \t]*(?:\r?\n|$)))"

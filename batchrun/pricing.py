@@ -1,8 +1,8 @@
 """What a reply costs: by the profile's prices, else by the package `genai-prices`. No network.
 
-The service tier named in the reply decides; a cost stated by the provider comes first. Money is in whole picodollars
-(10⁻¹² USD), so sums are exact; finer prices are rounded up. An unknown price is None: a model is only looked up among
-those of its host.
+The service tier named in the reply decides; a cost stated by the provider comes first. Whole picodollars (10⁻¹² USD)
+make sums exact; finer prices are rounded up. An unknown price is None: a model is only looked up among those of its
+host.
 """
 
 import datetime
@@ -145,7 +145,7 @@ class Price:
         return self.rates[STANDARD]
 
     def bill(self, usage: Usage, requested: str | None = None, at: float | None = None) -> Bill | None:
-        """`requested` is the request's tier; `at` the Unix time, None for the highest price."""
+        """`at`: Unix time, None for the highest price."""
         return billed(self.at(usage.tier or requested or STANDARD, at), usage)
 
     def at(self, tier: str, at: float | None = None) -> Rates | None:
@@ -168,7 +168,7 @@ class Price:
         return most
 
     def tiers(self, requested: str | None, known: "Served") -> Iterable[str]:
-        """The tiers that may serve a request: any, until a reply has shown that the named one is served.
+        """Any may serve a request, until a reply has shown that the named one does.
 
         An account can have a default.
         """

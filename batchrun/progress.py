@@ -135,7 +135,7 @@ class Progress(Totals):
 
     @property
     def goal(self) -> int:
-        """Rows with an outcome at the end of this command."""
+        """With an outcome at the end of this command."""
         return self.rows - self.left_out
 
     @property
@@ -235,7 +235,7 @@ class Fold:
         return counted
 
     def _mark(self, now: float) -> Mark:
-        """Record the progress, and drop marks older than the window, but the last before it."""
+        """Drops marks older than the window, but the last before it."""
         mark = Mark(now, self._finished, self._here.input_tokens + self._here.output_tokens)
         marks = self._marks
         if not marks or now - marks[-1].at >= 0.5:

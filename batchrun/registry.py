@@ -1,7 +1,6 @@
 """The runs of a directory, and which one an output or a user's reference means.
 
-Journals are in `.batchrun/` beside the output (in the current directory for a stream, or in `--runs-dir`). There is no
-index: listing reads each journal's meta.
+Journals are in `.batchrun/` beside the output (in the current directory for a stream, or in `--runs-dir`).
 """
 
 import os
@@ -25,7 +24,7 @@ DIRECTORY = ".batchrun"
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _CHOOSING_SECONDS = 20.0
 _HELD_SECONDS = 0.2
-"""Seconds to wait for a lock: while another process makes a run; and while one checks who holds it."""
+"""For a lock: while another process makes a run; and while one checks who holds it."""
 
 
 class RunFile(NamedTuple):

@@ -1,11 +1,9 @@
 """Steering a run from another process: a Unix socket beside the journal, for its owner alone.
 
 `RUN.sock` has mode 0600 and exists while the run sends. One JSON object a line each way: a request has a `command` of
-COMMANDS, for `limits` with any of `concurrency`, `rpm`, `tpm`; the answer has `error` (null or a sentence) and
-`status`. The holder of the run's lock replaces the file of a killed process.
-
-`sun_path` has 108 bytes on Linux and 104 elsewhere, with a zero at the end (unix(7)); a longer path is relative to the
-current directory, else through `/proc/self/fd` of its directory.
+COMMANDS, for `limits` with any of LIMITS; the answer has `error` (null or a sentence) and `status`. The holder of the
+run's lock replaces the file of a killed process. `sun_path` has 108 bytes on Linux and 104 elsewhere, with a zero at
+the end (unix(7)); a longer path is relative to the current directory, else through `/proc/self/fd` of its directory.
 """
 
 import asyncio
@@ -57,10 +55,7 @@ def _address(path: Path) -> Generator[str]:
 
 
 def send(journal: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Perform a request; returns the run's status. Blocks for up to ten seconds.
-
-    Raises RefusedError if no process answers or the request is refused.
-    """
+    """Returns the run's status. Blocks for up to ten seconds. Raises RefusedError."""
     run = journal.stem
     if not SUPPORTED:
         raise RefusedError("runs cannot be steered on this system: it has no Unix sockets")

@@ -20,7 +20,7 @@ _LEFT_OUT = ("__pycache__", "node_modules", "site-packages", "batchrun.toml")
 
 
 def fill(folder: Path, specs: Sequence[str], hidden: Sequence[str] = ()) -> tuple[str, ...]:
-    """Copy what these functions need, without installed packages; returns the functions' names there.
+    """Without installed packages; returns the functions' names there.
 
     Raises RefusedError for files that are too many or too large, or hold a value of `hidden`.
     """

@@ -1,7 +1,7 @@
 """The process that is Ray's driver. Only this module imports Ray.
 
-A process of its own, since Ray takes over signals, changes the environment, writes to standard output, and ends the
-process if it loses the cluster. Its environment holds no secret.
+Ray takes over signals, changes the environment, writes to standard output, and ends the process if it loses the
+cluster. The environment holds no secret.
 
 Messages (number, operation, arguments) on standard input, answers (number, None or the name of an error, value) on what
 was standard output. It ends when its input does.

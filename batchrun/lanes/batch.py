@@ -359,7 +359,7 @@ class BatchExecutor:
     async def listed(self, tickets: list[Ticket]) -> dict[int, Stepped]:
         """A step of submitted tickets by one page of the list, with other batches that are theirs.
 
-        If the list cannot be read, all wait; if it is not offered, none is stepped.
+        If it cannot be read, all wait; if it is not offered, none is stepped.
         """
         answer = await self._call(self.shape.listing(None))
         if answer.status in _NO_LIST or answer.status in _NOT_THIS_KEY:

@@ -1,7 +1,6 @@
 """Files of a batch: the lines of its results, and the rows of its requests. Blocks.
 
-Results that a user imports are of OpenAI's shape (also vLLM's and Mistral's) or Anthropic's, whose lines have a
-`result`.
+Results that a user imports are of OpenAI's shape (also vLLM's and Mistral's) or Anthropic's, with a `result`.
 """
 
 import hashlib

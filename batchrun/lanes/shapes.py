@@ -198,7 +198,7 @@ class OpenAIShape:
         )
 
     def reply(self, line: bytes) -> tuple[str, bytes, Any] | None:
-        """(custom_id, exact body, its JSON) of a reply in the usual spelling; else use `completion`.
+        """(custom_id, exact body, its JSON) of a reply in the usual spelling.
 
         Parses only the body: the regular expressions match all around it.
         """
@@ -221,7 +221,7 @@ class OpenAIShape:
         return (str(named, "utf-8"), body, json_object(data)) if isinstance(data, dict) else None
 
     def completion(self, line: Mapping[str, Any], seq: int, number: int) -> Completion:
-        """Parses one line of a results or error file."""
+        """Of any line."""
         response = json_object(line.get("response"))
         code, body = response.get("status_code"), response.get("body")
         if isinstance(code, int) and 100 <= code < 600:
@@ -300,7 +300,7 @@ class MistralShape(OpenAIShape):
 
 
 class AnthropicShape(OpenAIShape):
-    """No file, no label; requests and replies of its own API."""
+    """No file, no label; its own API."""
 
     headers: Mapping[str, str] = {"anthropic-version": "2023-06-01"}
     inline = True

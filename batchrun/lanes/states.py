@@ -38,15 +38,8 @@ class State(StrEnum):
 
 OPEN = frozenset(
     {
-        State.PLANNED,
-        State.UPLOADED,
-        State.CREATING,
-        State.UNSURE,
-        State.REFUSED,
-        State.SUBMITTED,
-        State.DUPLICATE,
-        State.ENDED,
-        State.FETCHED,
+        *(State.PLANNED, State.UPLOADED, State.CREATING, State.UNSURE, State.REFUSED, State.SUBMITTED),
+        *(State.DUPLICATE, State.ENDED, State.FETCHED),
     }
 )
 """Their rows are not sent otherwise."""

@@ -1,7 +1,7 @@
 """Pictures, audio and documents of requests: identified by digest at intake, read when they are sent.
 
-A request names a file by its SHA-256, so its hash, drift and `--dedupe` depend on contents, not paths, and no journal
-has a file's bytes. Types and limits: `providers/media.toml`.
+Hash, drift and `--dedupe` of a request depend on contents, not paths, and no journal has a file's bytes. Types and
+limits: `providers/media.toml`.
 """
 
 from batchrun.filetypes import is_known, known_types

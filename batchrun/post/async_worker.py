@@ -1,7 +1,6 @@
-"""The rows on the event loop of one worker.
+"""The rows on the event loop of one worker: as many as have places, and as many ahead as ended in two turns.
 
-A worker gets rows for its free places, and as many ahead as ended in two turns. Rows of a lost worker are run again,
-each alone, so that only the row at fault fails.
+Rows of a lost worker are run again, each alone, so that only the row at fault fails.
 """
 
 import asyncio

@@ -17,7 +17,7 @@ def json(reply: Reply) -> Any:
     """Find the JSON in the text, inside or outside a code block, repair it if it is broken, and return its value.
 
     Tries the text, the text after the model's thinking, the last code block, the last complete value. A broken value is
-    repaired only if it is the only one, because it is unknown which of several is meant. Raises ValueError.
+    repaired only if it is the only one. Raises ValueError.
     """
     text = reply.text
     answer = extraction.split(text).answer

@@ -1,7 +1,6 @@
 """Replies through the functions of a chain, in a thread and in worker processes.
 
-A dict is merged into the output row, another JSON value replaces the reply, None changes nothing. An exception fails
-its row only.
+A dict is merged into the output row, another JSON value replaces the reply, None changes nothing.
 """
 
 import json
@@ -39,7 +38,7 @@ class ClashError(ValueError):
 
 
 class EndedError(BaseException):
-    """A function would have ended the process from a thread."""
+    """A function called `os._exit` in a thread."""
 
 
 class _OutputRow:
@@ -190,7 +189,7 @@ def _each_timed(each: Iterator[Result], stop_after: float) -> Done:
 
 
 class _Timed:
-    """Reports how long each step blocks the event loop, and its CPU time."""
+    """Reports how long each step blocks the event loop."""
 
     def __init__(self, awaited: Awaitable[Any], name: str, note: Callable[[str, float, float], None]) -> None:
         self._awaited = awaited

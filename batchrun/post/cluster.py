@@ -1,9 +1,9 @@
 """Shards in actors of a Ray cluster: a backend of the queue.
 
-Each processor of each node is a slot for an actor that has imported the functions. An actor gets one shard at a time,
-as all that are queued at it die with it, and none before it has answered, as an actor that cannot be placed waits
-forever. Ray does not report whether an actor died of a row, was killed, or lost its machine. So a row alone in its
-shard is at fault only when lost twice, and a shard whose node is gone is run once more.
+Each processor of each node is a slot for an actor. An actor gets one shard at a time, as all that are queued at it die
+with it, and none before it has answered, as an actor that cannot be placed waits forever. Ray does not report whether
+an actor died of a row, was killed, or lost its machine. So a row alone in its shard is at fault only when lost twice,
+and a shard whose node is gone is run once more.
 """
 
 import asyncio
@@ -44,8 +44,6 @@ _ACTOR = "batchrun.post.actor:Actor"
 
 
 class Driver(Protocol):
-    """A member of a cluster whose actors are workers."""
-
     async def join(self, address: str) -> None:
         """Raises OSError, or RuntimeError with Ray's message."""
         ...
@@ -83,7 +81,7 @@ def prepared(
     environ: Mapping[str, str],
     loop: asyncio.AbstractEventLoop,
 ) -> tuple[PostDriver, Setup]:
-    """A driver with a folder of these functions, and its actors' setup. Raises RefusedError."""
+    """With a folder of these functions. Raises RefusedError."""
     folder = Path(tempfile.mkdtemp(prefix="batchrun-ray-"))
     try:
         return PostDriver(folder, environ, loop), setup._replace(specs=bundle.fill(folder, specs, hidden))
@@ -115,7 +113,7 @@ class _Order:
 
 
 class OneActor:
-    """A backend for rows that stay in flight. Once lost it stays so."""
+    """For rows that stay in flight. Once lost it stays so."""
 
     def __init__(self) -> None:
         self.orders: asyncio.Queue[_Order] = asyncio.Queue()
@@ -174,7 +172,7 @@ class Cluster:
         self.actors: dict[int, OneActor] = {}  # by number, once they have answered
 
     async def join(self) -> None:
-        """Raises RefusedError if it cannot be joined, or its first actor cannot import the functions."""
+        """Raises RefusedError, also if the first actor cannot import the functions."""
         joining = self._loop.create_task(self._join())
         leaving = self._loop.create_task(self._left.wait())
         await asyncio.wait({joining, leaving}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,6 @@
 """Shards in one thread of this process, for work that is shorter than sending it.
 
-A thread that hangs is abandoned, and another takes its shards. The loop is notified once a shard, as each notification
-contends for the interpreter.
+A thread that hangs is abandoned, and another takes its shards.
 """
 
 import asyncio
@@ -43,7 +42,7 @@ class Inline:
         thread.start()
 
     async def run(self, shard: Shard, seconds: float, grace: float = 0.0) -> Done:
-        """As `Pool.run`; the time begins after the shard before it."""
+        """The time begins after the shard before it."""
         before = self._under_way[-1][1] if self._under_way else None
         done: asyncio.Future[Done] = self._loop.create_future()
         order = shard, done

@@ -1,7 +1,7 @@
 """Shards in worker processes by pebble: a worker that dies or hangs costs one shard, and is replaced.
 
 `multiprocessing` starts a spawned process with its parent's whole environment and terminal; `Launcher` starts it
-without secrets, and with its output in the log. On Windows only the process itself can drop secrets.
+without secrets (on Windows only the process itself can drop them), and with its output in the log.
 """
 
 import asyncio

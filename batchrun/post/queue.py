@@ -1,9 +1,8 @@
 """The queue between a paid reply and its outcome: rows come in singly, and go through the functions in shards.
 
-Sending a row to a process costs about 100 µs alone and 5 µs in a shard of 64. Work too short for a process is done in a
-thread: with `auto` the first rows are timed there, and the queue moves to a pool if they are slower. Coroutine
-functions have async workers instead. A lost shard is run again row by row, so that only the row at fault fails; a
-function may be called twice for a row.
+Sending a row to a process costs about 100 µs alone and 5 µs in a shard of 64. With `auto` the first rows are timed in a
+thread, and the queue moves to a pool if they are slower. Coroutine functions have async workers instead. A lost shard
+is run again row by row, so that only the row at fault fails; a function may be called twice for a row.
 """
 
 import asyncio
@@ -58,9 +57,9 @@ Deliver = Callable[[list[tuple[Any, Result]]], Awaitable[None]]
 
 
 class PostQueue:
-    """Raises RefusedError if the functions cannot be loaded.
+    """`deliver` is awaited with results and raises nothing; `busy` is called when `put` begins and ends to wait.
 
-    `deliver` is awaited with results and raises nothing; `busy` is called when `put` begins and ends to wait.
+    Raises RefusedError if the functions cannot be loaded.
     """
 
     def __init__(

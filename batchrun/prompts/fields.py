@@ -11,39 +11,14 @@ if TYPE_CHECKING:
     from yaml.nodes import Node
 
 _INPUT_KEYS = [
-    "name",
-    "kind",
-    "type",
-    "description",
-    "required",
-    "default",
-    "example",
-    "sample",
-    "enumValues",
-    "enum",
-    "items",
-    "properties",
-    "is_required",
-    "json_schema",
+    *("name", "kind", "type", "description", "required", "default", "example", "sample", "enumValues", "enum"),
+    *("items", "properties", "is_required", "json_schema"),
 ]
 FILE_KINDS = frozenset({"image", "audio", "file"})
 _TYPES = frozenset(
     [
-        "string",
-        "str",
-        "text",
-        "integer",
-        "int",
-        "number",
-        "float",
-        "double",
-        "boolean",
-        "bool",
-        "array",
-        "list",
-        "object",
-        "dict",
-        "any",
+        *("string", "str", "text", "integer", "int", "number", "float", "double", "boolean", "bool", "array"),
+        *("list", "object", "dict", "any"),
     ]
 )
 

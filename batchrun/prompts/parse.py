@@ -25,24 +25,8 @@ _MISPLACED = re.compile(r"^(?:name|model|inputs):", re.MULTILINE)
 _ROLE = re.compile(r"[ \t]*+#?[ \t]*+(system|developer|user|assistant)[ \t]*+(\[.*\])?[ \t]*+:[ \t]*", re.IGNORECASE)
 
 _KEYS = [
-    "$schema",
-    "name",
-    "displayName",
-    "title",
-    "description",
-    "version",
-    "authors",
-    "tags",
-    "metadata",
-    "sample",
-    "model",
-    "inputs",
-    "outputs",
-    "checks",
-    "template",
-    "tools",
-    "parameters",
-    "environment",
+    *("$schema", "name", "displayName", "title", "description", "version", "authors", "tags", "metadata", "sample"),
+    *("model", "inputs", "outputs", "checks", "template", "tools", "parameters", "environment"),
 ]
 _MODEL_KEYS = ["id", "provider", "apiType", "connection", "options", "api", "configuration", "parameters", "response"]
 

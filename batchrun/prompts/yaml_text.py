@@ -31,16 +31,8 @@ _CORE: list[tuple[str, str, list[str]]] = [
     ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?", list("-+0123456789.")),
 ]
 _KEYS = [
-    "name",
-    "description",
-    "model",
-    "modelParameters",
-    "responseFormat",
-    "jsonSchema",
-    "messages",
-    "testData",
-    "evaluators",
-    "inputs",
+    *("name", "description", "model", "modelParameters", "responseFormat", "jsonSchema", "messages", "testData"),
+    *("evaluators", "inputs"),
 ]
 _ROLES = ("system", "developer", "user", "assistant")
 
