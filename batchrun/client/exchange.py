@@ -139,14 +139,12 @@ class Client:
             self._wire.renew()
 
     def end(self, *, before: float) -> int:
-        """End exchanges sent before that time; returns how many."""
         old = [deadline for deadline in self._deadlines.under_way if deadline.left < before]
         for deadline in old:
             deadline.fire(Fault.OUTAGE)
         return len(old)
 
     def calls(self, key_header: str | None = None) -> Calls:
-        """The key is sent in `key_header`, else as a bearer."""
         token = None if self._token is None else self._masked(self._token)
         common = recipe(str(self._url), self._api_key, self._headers).headers
         lasting = {name: value for name, value in common.items() if name.lower() != "content-type"}
@@ -173,8 +171,6 @@ class Client:
         return trust.is_private(self._url)
 
     def open_calls(self) -> Calls:
-        """Calls to the root of the host, without a key."""
-
         async def nothing() -> Mapping[str, str]:
             return _NO_HEADERS
 
@@ -187,8 +183,7 @@ class Client:
             clock=self._clock,
         )
 
-    def space(self, spaced: Callable[[], bool]) -> None:
-        """Only senders keep a distance between requests."""
+    def space(self, spaced: Callable[[], bool]) -> None: ...
 
     async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109 # one timer is cheaper than asyncio.timeout by a tenth of a request
         """`timeout` is the total in seconds, from resolving the name to the last byte.

@@ -34,7 +34,6 @@ _SWITCHING = 101
 KEEP_ALIVE_SECONDS = 4.0
 
 PIECE = 256 * 1024
-"""Bytes that are written at once."""
 SMALL = 16 * 1024
 """Bytes that are copied behind the head, cheaper than two writes."""
 

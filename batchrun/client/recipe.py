@@ -31,7 +31,6 @@ _AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.
 
 
 def recipe(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Recipe:
-    """The known recipe, else the SDK's."""
     if (found := known(base_url, api_key, headers)) is not None:
         return found
     from batchrun.client import sdk  # noqa: PLC0415 # imports the SDK
@@ -55,7 +54,6 @@ def known(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Rec
 
 
 def sdk_path(endpoint: Endpoint) -> str:
-    """The base URL has `/v1`."""
     return endpoint.value.removeprefix("/v1")
 
 

@@ -56,5 +56,4 @@ def blanks_of(plan: Plan, prompt: Prompt | None) -> Blanks:
 
 
 def copied(plan: Plan) -> Blanks:
-    """The columns of rows that are answered without a request."""
     return blanks_of(plan, prompt_of(plan)) if plan.blank is Blank.COPY else Blanks((), plan.blank)

@@ -276,7 +276,6 @@ def _unknown_key(key: str, known: Iterable[str], where: object) -> RefusedError:
 
 
 def profile_tables(files: Iterable[ConfigFile]) -> dict[str, dict[str, Any]]:
-    """The entries of the nearer file win."""
     tables: dict[str, dict[str, Any]] = {}
     for file in files:
         for name, table in file.profiles.items():

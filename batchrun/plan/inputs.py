@@ -84,8 +84,6 @@ class Found(NamedTuple):
 
 
 class DocumentInput(Input):
-    """The segments of documents as rows."""
-
     def __init__(self, name: str, sources: list[Found], settings: Settings) -> None:
         self.kind = InputKind.ROWS
         self.id_column = None
@@ -238,7 +236,6 @@ def _one_of_many(name: str, file: Path) -> Found:
 
 
 def _format_of(path: Path, settings: Settings) -> str | None:
-    """Text and JSON are documents only if the output says so, or the JSON has no rows."""
     head = _head(path)
     format = documents.detect(path.name, head)
     suffix = documents.suffix_of(path.name)
@@ -300,7 +297,6 @@ def _row(
 
 
 def halves(text: str) -> list[str]:
-    """The row of a text as rows of half its length."""
     fields: dict[str, Any] = orjson.loads(text)
     pieces, before = _split_in_two(fields), fields["context"]
     found: list[str] = []
@@ -311,7 +307,6 @@ def halves(text: str) -> list[str]:
 
 
 def join_halves(fields: Mapping[str, Any], values: Sequence[str]) -> str:
-    """The text, with the original blanks between its halves."""
     return "".join(f"{value}{piece.gap}" for value, piece in zip(values, _split_in_two(fields), strict=True))
 
 

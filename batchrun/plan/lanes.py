@@ -86,7 +86,6 @@ def _address(profile: Profile) -> str:
 
 
 def headers_of(gathered: Gathered, profile: Profile) -> dict[str, str]:
-    """The headers of the run and of this profile, but no other's."""
     given = gathered.settings.headers
     chosen = {name: text for name, text in given.items() if not _of_a_profile(gathered, f"headers.{name}")}
     return {**profile.defaults.get("headers", {}), **chosen}

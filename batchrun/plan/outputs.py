@@ -79,7 +79,6 @@ def partial_path(output: Path) -> Path:
 
 
 def written_beside(output: Path) -> tuple[Path, ...]:
-    """Every file that a run with this output may write or remove."""
     return (output,) if is_device(output) else (output, errors_path(output), partial_path(output))
 
 
@@ -148,9 +147,7 @@ def check_clash(added: Iterable[str], columns: Iterable[str]) -> None:
 
 PATH = "{path}"
 MANY = "documents"
-"""Input format of several documents."""
 DOCUMENT = "document"
-"""Output format of documents."""
 
 
 def input_format(format: str) -> str:
@@ -166,7 +163,6 @@ def is_pattern(output: str | Path) -> bool:
 
 
 def one_path(output: str | Path) -> Path:
-    """`de/documents` for the pattern `de/{path}`."""
     return Path(str(output).replace(PATH, MANY))
 
 
@@ -175,7 +171,6 @@ def file_for(output: str | Path, path: str) -> Path:
 
 
 def target_language(chosen: str | None, variables: dict[str, str]) -> str | None:
-    """The chosen code, else that of the variables."""
     from batchrun.documents import code_of  # noqa: PLC0415  its table of languages: not to look at runs
 
     if chosen is not None:

@@ -12,7 +12,6 @@ from batchrun.plan.record import Plan
 
 POLICIES = ("soonest", "cheapest", "primary")
 JOINED = " | "
-"""Separates models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ def members_of(
 
 
 def names_of(addresses: Iterable[str]) -> tuple[str, ...]:
-    """Hosts, or addresses if hosts are equal. Raises RefusedError."""
+    """Raises RefusedError."""
     given = tuple(addresses)
     if len(set(given)) < len(given):
         raise RefusedError("one base URL is given twice", "keep one of them")

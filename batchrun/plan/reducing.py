@@ -21,9 +21,7 @@ from batchrun.prompts import Renderer, RenderError, request_digest
 from batchrun.prompts.caching import BYTES_PER_TOKEN
 
 REDUCED = "reduced"
-"""The prompt variable with the number of replies combined."""
 DEFAULT_FAN_IN = 8
-"""Replies combined if no limit of output tokens gives their length."""
 _UNKNOWN = "is a placeholder for a reply that does not exist yet "
 _BETWEEN = "\n\n"
 
@@ -36,7 +34,6 @@ class Node(NamedTuple):
 
 
 def tree(pieces: int, fan_in: int) -> list[Node]:
-    """The pieces, then levels of at most `fan_in` parts each, last the whole."""
     levels = [pieces]
     while levels[-1] > 1:
         levels.append(-(-levels[-1] // fan_in))
@@ -132,7 +129,6 @@ class Reduction:
             report(row.line, failed)
 
     def _expected(self, limit: int | None) -> int:
-        """Tokens of a reply: the limit, else an even share."""
         tokens = self.tokens or 0
         return max(1, min(limit or tokens // DEFAULT_FAN_IN, tokens // 2))
 
@@ -141,7 +137,6 @@ class Reduction:
         return _BETWEEN.join(f"{digest} {_UNKNOWN}".ljust(tokens * BYTES_PER_TOKEN, ".") for digest in digests)
 
     def expected(self, row: Row, count: int, renderer: Renderer) -> Request:
-        """The request with placeholders for so many replies."""
         limit = renderer.render(self.reduced(row, "", count)).output_limit
         return renderer.render(self.reduced(row, self.placeholders([""] * count, self._expected(limit)), count))
 
@@ -170,7 +165,6 @@ def _json(fields: dict[str, Any]) -> str:
 
 
 def _rendered(renderer: Renderer, row: Row, kind: str) -> tuple[str, str]:
-    """The hash of the request, or the error."""
     try:
         return request_digest(renderer.render(row), kind), ""
     except RenderError as error:

@@ -13,7 +13,6 @@ from batchrun.prompts import Prompt, Renderer
 
 
 def plain_renderer(plan: Plan, prompt: Prompt | None) -> Renderer:
-    """The renderer, without what a budget adds."""
     if plan.kind is Kind.BATCH:
         return prompts.batch_renderer()
     if prompt is None:
@@ -113,7 +112,6 @@ def prompt_of(plan: Plan) -> Prompt | None:
 def sharing_of(
     plan: Plan, prompt: Prompt | None, *, batch: bool = False
 ) -> "tuple[prompts.PromptRenderer, prompts.Caching] | None":
-    """What a prompt's requests share, and the provider's cache."""
     if prompt is None or plan.kind is not Kind.ROWS or plan.cache == "off":
         return None
     return _of_prompt(plan, prompt), prompts.caching_of(

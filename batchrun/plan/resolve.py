@@ -53,8 +53,6 @@ _AUTHENTICATION = {"authorization", "api-key", "x-api-key"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """`stem` begins a default output name."""
-
     source: str
     stem: str
     kind: Kind

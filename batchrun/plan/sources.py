@@ -32,7 +32,6 @@ class Layer:
     values: Mapping[str, Any]
 
     def name_of(self, option: str) -> str:
-        """The option as the user wrote it."""
         if self.source == FLAGS:
             return FLAG_OF.get(option, "--" + option.replace("_", "-"))
         return PREFIX + option.upper() if self.source == ENVIRONMENT else f"{option} in {self.source}"
@@ -52,7 +51,6 @@ class Gathered:
     fallback: Profile | None = None
 
     def typed(self, option: str) -> bool:
-        """Set by a flag or a variable."""
         return self.sources.get(option) in (FLAGS, ENVIRONMENT)
 
 
@@ -196,7 +194,6 @@ def _excluded(pair: tuple[str, str], active: set[str], chosen: set[str], layer: 
 
 
 def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The strongest values, and their sources."""
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for layer in layers:

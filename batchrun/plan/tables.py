@@ -122,7 +122,6 @@ def _lookup(header: str, environ: Mapping[str, str]) -> Callable[[re.Match[str]]
 
 
 def secrets_of(headers: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Values of `${NAME}` references."""
     names = [name for value in headers.values() for name in _REFERENCE.findall(value)]
     return tuple(environ[name].strip() for name in names if environ.get(name, "").strip())
 

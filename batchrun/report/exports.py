@@ -192,7 +192,6 @@ class _Readable(Reader):
 
 
 def _sound(record: Record) -> bool:
-    """Readable pages may still hold wrong data."""
     try:
         json.loads(record.text)
         for text in (record.body, record.value, record.added):

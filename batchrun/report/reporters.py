@@ -62,9 +62,7 @@ class Reporter(Protocol):
 
     def handle(self, event: Event) -> None: ...
 
-    def paint(self, progress: Progress) -> None:
-        """Called a few times a second."""
-        ...
+    def paint(self, progress: Progress) -> None: ...
 
     def close(self) -> None: ...
 
@@ -123,7 +121,6 @@ class Lines:
 
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _BAR_STANDING = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
-"""During a wait of unknown length."""
 
 
 class Bar:
@@ -201,7 +198,6 @@ class Bar:
 
 
 def postfix(progress: Progress, room: float = math.inf) -> str:
-    """The most important parts that fit whole into `room` columns."""
     limits = progress.limits
     allowed = f"/{limits.allowed}" if limits is not None else ""
     parts = [

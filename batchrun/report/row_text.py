@@ -85,7 +85,6 @@ def body_text(body: str) -> str:
 
 
 def tokens(body_bytes: int) -> int:
-    """An estimate: a quarter of the bytes."""
     return (body_bytes + 3) // 4
 
 

@@ -64,7 +64,6 @@ def cause(found: "Cause") -> str:
 
 
 def outcome(totals: Totals, code: ExitCode) -> tuple[str, str]:
-    """A line and its colour."""
     left = totals.pending + totals.unknown + totals.in_batches
     done = f"{totals.done:,} of {counted(totals.rows)} done"
     failed = f", {totals.failed:,} failed" if totals.failed else ""
@@ -77,7 +76,6 @@ def outcome(totals: Totals, code: ExitCode) -> tuple[str, str]:
 
 
 def retry_cost(rows: int, totals: Totals, *, simulated: bool) -> str:
-    """The estimate by the cost so far; empty without a price."""
     finished = totals.done + totals.failed
     if simulated or not totals.cost or not finished:
         return ""
@@ -159,7 +157,6 @@ def spending(progress: Progress) -> str:
 
 
 def bill(totals: Totals, *, simulated: bool = False) -> str:
-    """The cost; empty without a price."""
     cost = totals.cost + totals.cost_reserved
     unpriced = f"{totals.unpriced:,} attempts of unknown price" if totals.unpriced else ""
     if not cost:
@@ -312,8 +309,6 @@ def status(progress: Progress) -> str:
 
 
 class NamedShare(NamedTuple):
-    """A lane's share, under its address if the lane was removed."""
-
     name: str
     share: "LaneShare"
 

@@ -41,7 +41,6 @@ _DAY = 86_400.0
 _NEVER = 1e12
 _ENDPOINTS = {str(endpoint) for endpoint in Endpoint}
 Complete = Callable[[str, dict[str, Any], str], Row]
-"""Endpoint, body, custom id."""
 
 
 class RefusedCallError(Exception):
@@ -72,7 +71,6 @@ class BatchCalls:
         self._host = ""
 
     def kind(self, call: Call) -> str | None:
-        """The kind of a call as faults name it."""
         path = urlsplit(call.path).path.rstrip("/")
         steps = path.removeprefix("/v1/").removeprefix("messages/").split("/")
         if not path.startswith("/v1/") or steps[0] not in ("files", "batches") or len(steps) > 3:
@@ -325,7 +323,7 @@ def _json(body: bytes) -> dict[str, Any]:
 
 
 def _form(call: Call) -> dict[str, tuple[str, bytes]]:
-    """Multipart fields as file name and content (RFC 7578)."""
+    """RFC 7578."""
     kind = Message()
     kind["content-type"] = call.headers.get("content-type", "")
     boundary = kind.get_param("boundary")

@@ -113,12 +113,10 @@ class Store:
         self._number = max((int(name[-8:]) for name in (*self.files, *self.batches)), default=0)
 
     def new_id(self, prefix: str) -> str:
-        """Ids of one kind sort by age."""
         self._number += 1
         return f"{prefix}sim_{self._number:08d}"
 
     def put(self, record: File | Batch, content: bytes | None = None) -> None:
-        """`content`: the bytes of a file, or the requests of a batch."""
         if isinstance(record, File):
             self.files[record.id] = record
         else:
@@ -147,7 +145,6 @@ class Store:
 
 
 def checked(content: bytes, endpoint: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The requests, and OpenAI's validation errors."""
     requests: list[dict[str, Any]] = []
     errors: list[dict[str, Any]] = []
     seen: set[str] = set()
@@ -191,14 +188,12 @@ def checked(content: bytes, endpoint: str) -> tuple[list[dict[str, Any]], list[d
 
 
 def shuffled(rows: Iterable[tuple[str, dict[str, Any]]], seed: str) -> list[tuple[str, dict[str, Any]]]:
-    """Arbitrary, but repeatable."""
     return sorted(
         rows, key=lambda row: blake2b(f"{seed}\0{row[0]}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     )
 
 
 def page(records: Iterator[Batch] | Iterator[File], after: str | None, limit: int) -> tuple[list[Any], bool]:
-    """Newest first, and whether there are more."""
     newest = sorted(records, key=lambda record: record.id, reverse=True)
     rest = [record for record in newest if after is None or record.id < after]
     return rest[:limit], len(rest) > limit

@@ -26,8 +26,6 @@ _MARKERS = ("prompt_cache_breakpoint", "cache_control")
 
 
 class Lookup(NamedTuple):
-    """Input tokens read and written, and the prefixes left."""
-
     read: int = 0
     write: int = 0
     prefixes: tuple[bytes, ...] = ()
@@ -89,7 +87,6 @@ def _seeded(request: Request) -> Any:
 
 
 def _blocks(body: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
-    """Role, text, and whether a breakpoint is marked at its end."""
     if instructions := body.get("instructions"):
         yield "system", instructions, False
     given: Any = body.get("messages") or body.get("input") or ()

@@ -70,7 +70,6 @@ VALUES: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 def defective(name: str, value: dict[str, Any]) -> Answer:
-    """Changes `value`."""
     if change := VALUES.get(name):
         change(value)
     whole = dump(value)

@@ -28,14 +28,13 @@ class Bucket:
         self._at = now
 
     def level(self, now: float) -> float:
-        """The level; below 0 it is debt."""
         if now > self._at:
             self._level = min(self.depth, self._level + (now - self._at) * self.rate)
             self._at = now
         return self._level
 
     def wait(self, need: float, now: float) -> float:
-        """Seconds until `need` is met."""
+        """Seconds."""
         short = min(need, self.depth) - self.level(now)
         # The sum of many small refills is off by some 1e-13.
         return short / self.rate if short > 1e-9 else 0.0
@@ -68,7 +67,7 @@ class Window:
         return self.depth - self._used
 
     def wait(self, need: float, now: float) -> float:
-        """Seconds until `need` is met."""
+        """Seconds."""
         return 0.0 if min(need, self.depth) <= self.level(now) + 1e-9 else self._end - now
 
     def take(self, need: float, now: float) -> None:
@@ -196,7 +195,6 @@ class Limiter:
         return "".join(lines) + self._constant if lines else self._constant
 
     def keep(self, older: "Limiter") -> None:
-        """Take over the state of unchanged limits."""
         if older.dialect == self.dialect:
             self.limits = [next((old for old in older.limits if old.same(new)), new) for new in self.limits]
 

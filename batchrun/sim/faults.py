@@ -125,13 +125,11 @@ def parse_fault(text: str) -> Fault:
 
 
 def fraction(seed: int, digest: bytes, number: int, what: bytes) -> float:
-    """A number in 0..1 that depends only on the arguments."""
     drawn = blake2b(b"%d %d %b" % (seed, number, digest), digest_size=7, person=what).digest()
     return int.from_bytes(drawn, "big") / (1 << 56)
 
 
 def draw(faults: Sequence[Fault], lot: float, number: int, body: bytes, at: float) -> Fault | None:
-    """`lot` is the draw in 0..1."""
     reach = 0.0
     for fault in faults:
         reach += fault.share
@@ -141,7 +139,6 @@ def draw(faults: Sequence[Fault], lot: float, number: int, body: bytes, at: floa
 
 
 def of_call(faults: Sequence[Fault], call: str) -> tuple[Fault, ...]:
-    """`call` is one of CALLS; "" for completions."""
     return tuple(fault for fault in faults if fault.call == call)
 
 

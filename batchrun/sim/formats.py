@@ -35,7 +35,6 @@ def go_duration(seconds: float) -> str:
 
 
 def rounded_up(number: float) -> int:
-    """Tolerant: 100.0000001 is 100."""
     return math.ceil(number - 1e-6)
 
 
@@ -50,7 +49,6 @@ def http_date(epoch: float) -> str:
 
 
 def filled(value: Any, context: Mapping[str, Any]) -> Any:
-    """A JSON value with its texts filled in by `str.format`."""
     if isinstance(value, str):
         return value.format_map(context) if "{" in value else value
     if isinstance(value, list):

@@ -89,7 +89,6 @@ class Connection(asyncio.Protocol):
         asyncio.get_running_loop().call_later(0.02, self.reset)
 
     def send_slowly(self, answer: Answer, pause: float, pieces: int = 20) -> None:
-        """Pieces are `pause` seconds apart."""
         everything = whole(answer)
         start = len(everything) - len(answer.body)
         self._write(everything[:start])
@@ -165,7 +164,7 @@ class Connection(asyncio.Protocol):
 
 
 def take_head(buffer: bytearray) -> _Head | None:
-    """The head, once it is whole. Raises MalformedError."""
+    """Raises MalformedError."""
     end = buffer.find(b"\r\n\r\n")
     if end < 0:
         if len(buffer) > _LARGEST_HEAD:
@@ -184,7 +183,6 @@ def take_head(buffer: bytearray) -> _Head | None:
 
 
 def take_sized(buffer: bytearray, size: int) -> bytes | None:
-    """The body, once it is whole."""
     if len(buffer) < size:
         return None
     if len(buffer) == size:
@@ -197,7 +195,7 @@ def take_sized(buffer: bytearray, size: int) -> bytes | None:
 
 
 def take_chunks(buffer: bytearray) -> bytes | None:
-    """The body, once it is whole. Raises MalformedError."""
+    """Raises MalformedError."""
     chunks: list[bytes] = []
     at = 0
     while (line := buffer.find(b"\r\n", at)) >= 0:

@@ -39,12 +39,11 @@ def spawn(settings: Settings) -> Generator[str, None, None]:
 
 
 def run(settings: Settings, *, as_json: bool = False) -> None:
-    """Serve until SIGINT or SIGTERM. Raises RefusedError."""
+    """Raises RefusedError."""
     asyncio.run(_serve_until_stopped(settings, as_json=as_json, child=False))
 
 
 def run_as_child(settings: Settings) -> None:
-    """Serve until stdin is closed or the parent has ended."""
     asyncio.run(_serve_until_stopped(settings, as_json=True, child=True))
 
 

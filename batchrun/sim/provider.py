@@ -39,8 +39,6 @@ _MODELS = ("sim-small", "sim-large", "sim-embedding")
 
 @dataclass(slots=True, eq=False)
 class _Exchange:
-    """`number` counts the attempts of this request."""
-
     connection: Connection
     endpoint: Endpoint
     call: Call
@@ -55,8 +53,6 @@ class _Exchange:
 
 
 class Provider:
-    """`clock` gives monotonic seconds."""
-
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self.settings = settings
         self.stats = Stats(record=settings.record)

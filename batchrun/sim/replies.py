@@ -32,7 +32,6 @@ class _Texts(NamedTuple):
 
 
 def make(request: Request, digest: str, settings: Settings, found: Lookup = UNCACHED, *, broken: bool = False) -> Reply:
-    """`digest` is 24 hexadecimal digits."""
     if request.endpoint is Endpoint.EMBEDDINGS:
         return _embeddings(request)
     if request.endpoint is Endpoint.TRANSCRIPTIONS:
@@ -68,14 +67,12 @@ def dump(value: Any) -> bytes:
 
 
 def unit_vector(text: str, dimensions: int) -> list[float]:
-    """Depends only on the text."""
     drawn = struct.unpack(f"<{dimensions}h", shake_128(text.encode("utf-8", "surrogatepass")).digest(2 * dimensions))
     length = math.sqrt(sum(each * each for each in drawn)) or 1.0
     return [each / length for each in drawn] if any(drawn) else [1.0] + [0.0] * (dimensions - 1)
 
 
 def _text_of(request: Request, text: str, settings: Settings, mode: str, seed: int) -> tuple[str, bool]:
-    """The text, and whether the request's limit cut it."""
     if mode != "echo":
         text = source(text) or text
     if request.schema is None:

@@ -18,7 +18,7 @@ _SIMULATED = table("media")["simulated"]
 
 
 def description_of(part: dict[str, Any]) -> tuple[str, int] | None:
-    """The file in a message part, and its tokens. Raises ValueError."""
+    """Raises ValueError."""
     kind = _KINDS.get(part.get("type") or "")
     if kind is None:
         return None
@@ -30,7 +30,7 @@ def description_of(part: dict[str, Any]) -> tuple[str, int] | None:
 
 
 def form_of(body: bytes) -> dict[str, Any] | None:
-    """Multipart fields (RFC 7578), a file's as bytes."""
+    """RFC 7578."""
     divider, line, _ = body.partition(b"\r\n")
     if not line or not divider.startswith(b"--"):
         return None
@@ -201,7 +201,6 @@ def _dialogue(messages: Iterable[Any]) -> tuple[str, int, str]:
 
 
 def _content(content: Any) -> tuple[str, int]:
-    """The text of a message, and the tokens of its files."""
     if isinstance(content, str):
         return content, 0
     parts: list[dict[str, Any]] = content or []

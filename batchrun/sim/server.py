@@ -22,8 +22,6 @@ _BACKLOG = 4096
 
 
 class Server:
-    """Start it with `running` or `serve`."""
-
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self.provider = Provider(settings, clock)
         self._connections: set[Connection] = set()

@@ -71,7 +71,6 @@ class Stats:
         self.batch_cache_write_tokens += cache.write
 
     def view(self, *, prompts: bool = True) -> dict[str, Any]:
-        """The values of docs/sim.md."""
         values: dict[str, Any] = {
             "calls": self.calls,
             "answered": self.answered,

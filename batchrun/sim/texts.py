@@ -30,7 +30,6 @@ _OPENING = re.compile(r"(?:\s|#{1,6} |[-*+>] |\d+[.)] |<[^<>]*>)*")
 
 
 def source(text: str) -> str | None:
-    """The text within tags."""
     found = _WRAPPED.match(text)
     return found[2] if found else None
 
@@ -45,7 +44,6 @@ def mode_for(mode: str, instructions: str) -> str:
 
 
 def reply_text(mode: str, text: str, size: int, seed: int) -> str:
-    """An echo or a summary has at most `size` bytes."""
     if mode == "translate":
         return translated(text)
     if mode == "broken":
@@ -76,7 +74,6 @@ def broken(text: str, seed: int) -> str:
 
 
 def leading(text: str, size: int) -> str:
-    """Sentences that fit into `size` bytes, else words, else characters."""
     text = text.strip()
     fits = cut(text, size)
     if fits == text:

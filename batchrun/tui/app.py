@@ -1,6 +1,4 @@
-"""The Textual app: screens, keys, the start of runs, shutdown. However it ends, the engine is stopped and awaited
-first.
-"""
+"""The Textual app. However it ends, the engine is stopped and awaited first."""
 
 import asyncio
 import contextlib
@@ -132,7 +130,6 @@ class BatchrunApp(LifecycleApp):
         await asyncio.to_thread(_imported, "batchrun.tui.session")
 
     def get_driver_class(self) -> type[Driver]:
-        """Terminals that never block the loop."""
         chosen = super().get_driver_class()
         if sys.platform == "win32":
             return chosen
@@ -184,7 +181,6 @@ class BatchrunApp(LifecycleApp):
         return await self._written(_imported("batchrun.tui.session").exported_rows, journal, wanted)
 
     async def _written(self, write: Callable[..., str], *what: object) -> str:
-        """Writes in a thread that the app's end waits for."""
         writing = asyncio.create_task(asyncio.to_thread(write, *what))
         self._exports.add(writing)
         writing.add_done_callback(self._exports.discard)
@@ -325,7 +321,6 @@ class BatchrunApp(LifecycleApp):
             self._go(code, shutdown.HASTY_DRAIN)
 
     def _go(self, code: ExitCode, drain: float | None = None) -> None:
-        """A second call shortens the wait."""
         if self._leaving:
             if self._session is not None:
                 self._session.stop(code, drain)
@@ -342,7 +337,6 @@ class BatchrunApp(LifecycleApp):
         self.exit(int(code), return_code=int(code))
 
     async def settle(self, code: ExitCode, drain: float | None) -> None:
-        """Returns when the journal is closed."""
         session = self._session
         if session is not None and session.active and session.done is not None:
             session.stop(code, drain)
@@ -368,7 +362,6 @@ def _imported(name: str) -> Any:
 
 
 def open_app(flags: Mapping[str, Any], *, settings: Mapping[str, Any], resume: Task | None = None) -> int:
-    """Returns the exit code."""
     app = BatchrunApp(flags, settings=settings)
     if resume is not None:
         app.call_later(app.begin, resume)

@@ -1,6 +1,4 @@
-"""The run that is being set up: prompt, first rows, their requests. Loaded after the first frame; reads files for a
-thread.
-"""
+"""The run that is being set up: prompt, first rows, their requests. Loaded after the first frame."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,13 +24,10 @@ from batchrun.tui.setup_flags import Head
 
 HEAD = 100
 ROOM = 4_000_000
-"""Characters after which no more rows are shown."""
 SHOWN = 5
 STREAM = "-"
 LOOKED_AT = 64
-"""Bytes that identify the type of a file."""
 LONGEST = 1_000_000
-"""Bytes of an invalid prompt file that is opened."""
 
 
 class Source(NamedTuple):
@@ -71,7 +66,6 @@ class Draft:
         self._unsaved: dict[Path, str] = {}
 
     def take_prompt(self, source: Source) -> str:
-        """Returns the text, or the unsaved text."""
         self._source = source
         text = source.text if source.path is None else self._unsaved.get(source.path, source.text)
         self.edit(text)
@@ -112,11 +106,9 @@ class Draft:
 
     @property
     def unsaved(self) -> tuple[Path, ...]:
-        """Where edited prompts would be saved."""
         return tuple(map(place_to_save, self._unsaved))
 
     def save_all(self) -> None:
-        """Raises as `save`."""
         for path, text in tuple(self._unsaved.items()):
             if path == self.path:
                 self.save()
@@ -152,7 +144,7 @@ class Draft:
 
 
 def read_prompt(name: str) -> Source:
-    """An invalid file comes with its text, to be fixed."""
+    """An invalid file comes with its text."""
     try:
         prompt = prompts.load(name)
     except PromptError as error:
@@ -181,7 +173,6 @@ def read_head(source: str, flags: Mapping[str, object], *, has_prompt: bool) -> 
 
 
 def _is_sent(source: str) -> bool:
-    """Pictures and audio are sent whole."""
     path = Path(source).expanduser()
     try:
         first = path if path.is_file() else files_of(source)[0][1]

@@ -39,7 +39,6 @@ class _Thread:
             self._reader.interrupt()
 
     def close(self) -> None:
-        """Close the file after pending queries."""
         self.interrupt()
         self._closed = True
         self._pool.submit(self._close_reader)
@@ -68,7 +67,7 @@ class JournalRows:
         self._query = 0
 
     async def choose(self, wanted: Wanted, changed: Callable[[], None]) -> None:
-        """`changed` is called on the loop. A later query ends an earlier one."""
+        """A later query ends an earlier one."""
         self._query += 1
         self._finder.interrupt()
         self.wanted, self.trouble = wanted, None

@@ -31,7 +31,6 @@ class Overview(NamedTuple):
 
 
 def overview(runs_dir: str | None) -> Overview:
-    """What cannot be read is left out."""
     found = [Item(each.name, each.description) for each in prompts.available() if not each.error]
     runs = registry.listing(registry.directory_for(registry.STREAM, runs_dir))
     outputs = {run.output.resolve() for run in runs if run.output is not None}
@@ -53,7 +52,6 @@ def _runs(runs: Sequence[RunFile]) -> list[Item]:
 
 
 def _inputs(folder: Path, outputs: set[Path]) -> list[Item]:
-    """Tables before texts, without outputs of runs."""
     items: list[Item] = []
     written = outputs | {path.with_name(f"{path.stem}.errors.jsonl") for path in outputs}
     for path in sorted(folder.iterdir(), key=lambda path: (BY_SUFFIX.get(path.suffix) == "text", path.name)):

@@ -1,4 +1,4 @@
-"""A run of another time or process, read from its journal and steered through its socket, in a thread."""
+"""A run of another process, read from its journal and steered through its socket."""
 
 import asyncio
 import time
@@ -52,7 +52,7 @@ class Replay:
         return snapshot.foreign is not None
 
     def _steered(self, snapshot: RunSnapshot, request: dict[str, Any]) -> RunSnapshot:
-        """Blocks. Without a socket the snapshot has no bounds."""
+        """Without a socket the snapshot has no bounds."""
         try:
             status = steering.send(self.run.path, request)
         except RefusedError:

@@ -9,7 +9,6 @@ LINE = 4000  # characters
 
 
 def shown(text: str, limit: int) -> Content:
-    """Highlights the headings of messages."""
     lines: list[Content] = []
     for line in text[:limit].split("\n"):
         safe = printable(line, LINE)

@@ -24,13 +24,11 @@ from textual.widget import Widget
 from textual.widgets import Tab, Tabs
 
 MAIN = 2
-"""Textual's blank screen, and a main one."""
 MOUNT_TIMEOUT = 10.0
 
 
 class LifecycleApp(App[int]):
     def exit(self, result: int | None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
-        """Ends after the queued messages."""
         super().exit(result, return_code, message)
         self._exit = False  # which would stop all mounting at once
 
@@ -70,7 +68,6 @@ class LifecycleScreen(Screen[None]):
         self.loaded = asyncio.Event()
 
     def once_loaded(self, act: Callable[[], None]) -> None:
-        """Acts now or later, in the order of the keys."""
         if self.loaded.is_set():
             act()
             return
@@ -103,8 +100,7 @@ class LifecycleScreen(Screen[None]):
             for key, active in super().active_bindings.items()
         }
 
-    def release(self) -> None:
-        """Called once, before the widgets are removed."""
+    def release(self) -> None: ...
 
 
 MOVING: list[BindingType] = [
@@ -116,9 +112,7 @@ MOVING: list[BindingType] = [
 
 
 class PanedScreen(LifecycleScreen):
-    """Panes side by side, else one at a time behind tabs.
-
-    The pane NAME is the widget with this id, its tab `tab-NAME` in `#tabs`. The chosen pane has the class `-chosen`,
+    """The pane NAME is the widget with this id, its tab `tab-NAME` in `#tabs`. The chosen pane has the class `-chosen`,
     its screen `-at-NAME`.
     """
 

@@ -50,8 +50,6 @@ class EstimateText(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A point of a sparkline, in seconds."""
-
     at: float
     rows: int
     tokens: int
@@ -83,9 +81,7 @@ class RunSnapshot:
 
 
 class Watched(Protocol):
-    def snapshot(self) -> RunSnapshot:
-        """Returns at once."""
-        ...
+    def snapshot(self) -> RunSnapshot: ...
 
     def read_again(self) -> bool:
         """Runs in a thread; returns whether the run may change."""
@@ -147,9 +143,7 @@ class Services(Protocol):
     @property
     def runs_dir(self) -> str | None: ...
 
-    def begin(self, task: Task) -> bool:
-        """False if one is active."""
-        ...
+    def begin(self, task: Task) -> bool: ...
 
     def show_run(self, watched: Watched | None) -> None: ...
 
@@ -161,9 +155,7 @@ class Services(Protocol):
         """Raises BatchrunError."""
         ...
 
-    async def refusal(self, flags: Mapping[str, Any]) -> BatchrunError | None:
-        """Checks the settings and the key."""
-        ...
+    async def refusal(self, flags: Mapping[str, Any]) -> BatchrunError | None: ...
 
     async def estimate(self, flags: Mapping[str, Any], wanted: Callable[[], bool]) -> EstimateText | None:
         """None once it is not `wanted`. Raises BatchrunError."""

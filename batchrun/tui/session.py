@@ -60,7 +60,6 @@ class Session:
         self._identity: dict[str, Any] = {"reference": task.reference} if isinstance(task, ResumedRun) else {}
 
     def start(self) -> asyncio.Task[None]:
-        """The task raises only for defects."""
         self.done = asyncio.get_running_loop().create_task(self._go())
         return self.done
 
@@ -272,7 +271,7 @@ def refusal(flags: Mapping[str, Any]) -> BatchrunError | None:
 
 
 def estimate_text(flags: Mapping[str, Any], wanted: Callable[[], bool]) -> EstimateText | None:
-    """Reads the whole input. None once not `wanted`. Raises BatchrunError."""
+    """Reads the whole input. Raises BatchrunError."""
 
     def emit(_: Event) -> None:
         if not wanted():

@@ -1,4 +1,4 @@
-"""The setup as flags and as a command, and what it lacks. Pure."""
+"""The setup as flags and as a command, and what it lacks."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -42,8 +42,6 @@ def _bytes(size: int) -> str:
 
 
 class Origin(NamedTuple):
-    """`kind` is `column`, `value` or `default`."""
-
     kind: str
     text: str = ""
 
@@ -59,7 +57,6 @@ def has_default(prompt: "Prompt", name: str) -> bool:
 
 
 def guess(prompt: "Prompt", name: str, columns: Sequence[str]) -> Origin:
-    """A column of that name, the default, a similar column, else a typed value."""
     if name in columns:
         return Origin("column", name)
     if has_default(prompt, name):

@@ -16,7 +16,6 @@ from batchrun.errors import ExitCode
 HASTY_DRAIN = 8.0
 """Seconds: the signal's sender kills soon."""
 GRACE = 5.0
-"""Seconds more for the journal and the terminal."""
 PRINT_TIMEOUT = 2.0
 _SIGNALS = {"SIGINT": ExitCode.INTERRUPTED, "SIGTERM": ExitCode.TERMINATED, "SIGHUP": ExitCode.HANGUP}
 

@@ -50,7 +50,6 @@ class Output:
             self._change.notify()
 
     def close(self) -> None:
-        """Waits at most CLOSE_TIMEOUT."""
         with self._change:
             self._closed = True
             self._change.notify()
@@ -66,7 +65,6 @@ class Output:
             self._gone()
 
     def _next(self) -> bytes:
-        """All waiting output; empty at the end. Raises OSError."""
         with self._change:
             while not self._pieces and not self._closed:
                 if not self._change.wait(CHECK_EVERY) and not self._is_there():
@@ -149,7 +147,6 @@ class Browser(_NonBlocking, WebDriver):
         super().close()
 
     def on_meta(self, packet_type: str, payload: dict[str, object]) -> None:
-        """A closed tab lets the run drain."""
         if packet_type == "quit":
             self._gone()
         else:

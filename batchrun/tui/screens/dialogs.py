@@ -159,7 +159,6 @@ class Help(ModalScreen[None]):
 
 
 def key_groups(about: Screen[Any]) -> dict[str, dict[str, list[str]]]:
-    """The keys by action, in own groups, this pane, this screen, everywhere."""
     groups: Mapping[str, tuple[str, ...]] = about.KEY_GROUPS if isinstance(about, LifecycleScreen) else {}
     titles = {key: title for title, keys in groups.items() for key in keys}
     found: dict[str, dict[str, list[str]]] = {}

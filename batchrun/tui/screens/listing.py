@@ -1,4 +1,4 @@
-"""The rows of a run: list, filter, search, sort, export, preview; its batches."""
+"""The rows of a run, and its batches."""
 
 import asyncio
 import time
@@ -43,7 +43,6 @@ KEYS: list[BindingType] = [
 ]  # fmt: skip
 NEED_ROWS = ("run.filter", "run.search", "run.sort", "run.export", "row.open")
 FIND_EVERY = 5.0
-"""Seconds between searches during a run."""
 BESIDE, BELOW = 120, 36
 """Columns, and lines, from which the preview is shown there."""
 STEP = 5  # percent
@@ -286,7 +285,6 @@ class ListingScreen(LifecycleScreen):
 
 
 def _columns(reader: Reader) -> tuple[Plan, Sequence[str]]:
-    """The plan, and the fields of the first row that the prompt reads."""
     plan = plan_from_json(reader.meta.plan)
     first = next(iter(reader.lines(0, 1)), None)
     record = None if first is None else reader.row(seq=first.seq)

@@ -1,4 +1,4 @@
-"""All options that the setup form lacks, from the table of the command line."""
+"""All options that the setup form lacks."""
 
 import shlex
 from collections.abc import Mapping

@@ -165,7 +165,6 @@ def _rendered(reader: Reader, record: Record) -> tuple[str, Sequence[str]]:
 
 
 async def show_in_pager(screen: Screen[None], text: str) -> None:
-    """The run continues."""
     import asyncio  # noqa: PLC0415  only where a pager runs
 
     pager = shlex.split(os.environ.get("PAGER", "less"))

@@ -89,7 +89,6 @@ class RunScreen(ListingScreen):
         self._reread()
 
     def watch_run(self, watched: Watched | None) -> None:
-        """Rows stay if it continues the shown run."""
         before, self._watched, self._snapshot = self._watched, watched, None
         self._changing = True
         self._read_at = None
@@ -146,7 +145,6 @@ class RunScreen(ListingScreen):
         self.refresh_rows(ended=progress.ended is not None)
 
     def _steer(self) -> Steered | None:
-        """The run, or a notification why it cannot be steered."""
         steered, watched = services(self).steered, self._watched
         if steered is not None and steered is watched:
             if services(self).busy:

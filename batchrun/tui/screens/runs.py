@@ -1,4 +1,4 @@
-"""The runs of this directory: open, resume, retry, export, delete."""
+"""The runs of this directory."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -234,7 +234,6 @@ def fitting(widths: Sequence[int], room: int) -> list[int]:
 
 
 def cells(found: Summary, colours: Mapping[str, str], longest: int) -> list[Text]:
-    """The name takes at most `longest` cells."""
     totals, state = found.totals, words.state_of(found)
     left = totals.pending + totals.unknown
     mark = "  SIMULATED" if found.run.meta.simulated else ""

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from batchrun.tui.draft import Draft, Preview
 
 QUIET = 0.6
-"""Seconds without a change before all rows are counted."""
+"""Seconds before all rows are counted."""
 DEBOUNCE = 0.15
-"""Seconds without a key before files are read."""
+"""Seconds before files are read."""
 _NOTHING_YET = "choose a prompt and an input: Ctrl+O lists them, F9 is the start page, F1 lists all keys"
 _NOT_TRIED = "replies appear here. Space selects rows (at most 5), F6 tries only these; Ctrl+R runs a pilot of 50 rows"
 

@@ -35,8 +35,7 @@ class TryingScreen(PanedScreen):
         self._piloting = False
         self._form_width, self._upper = 48, 60
 
-    def show_problem(self, problem: BatchrunError | str | None) -> None:
-        """Show what is wrong, if anything."""
+    def show_problem(self, problem: BatchrunError | str | None) -> None: ...
 
     async def read(self, *, begins: bool = False) -> None:
         """Waits for prompt and input; if a run `begins`, not for a silent input."""
@@ -47,11 +46,9 @@ class TryingScreen(PanedScreen):
         path = Path(name)
         return INPUT_TIMEOUT if name == "-" or (path.exists() and not path.is_file()) else None
 
-    def draft_changed(self) -> None:
-        """The prompt was saved."""
+    def draft_changed(self) -> None: ...
 
-    def count_again(self) -> None:
-        """Rows were sent: the estimate changes."""
+    def count_again(self) -> None: ...
 
     @property
     def form(self) -> Form:
@@ -152,7 +149,6 @@ class TryingScreen(PanedScreen):
         return True
 
     def save_before_sending(self) -> bool:
-        """False if it cannot be sent."""
         draft = self._draft
         if draft is None:
             return True
@@ -227,7 +223,6 @@ class TryingScreen(PanedScreen):
 
 
 def drafts() -> ModuleType:
-    """The module, which is loaded after the first frame."""
     from batchrun.tui import draft  # noqa: PLC0415  as above
 
     return draft

@@ -27,8 +27,6 @@ _ANSWER = 6000
 
 
 class HeadTable(RowTable):
-    """Space or a double click selects rows to try."""
-
     DEFAULT_CSS = "HeadTable { height: 1fr; background: $background; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "mark", "Select", id="setup.mark", tooltip="Select the row to try it, or unselect it")
@@ -83,7 +81,6 @@ class HeadTable(RowTable):
 
     @property
     def chosen(self) -> tuple[int, ...]:
-        """The selected rows, else the one under the cursor."""
         return tuple(sorted(self.marked)) or ((self.position,) if self.current is not None else ())
 
     def action_mark(self) -> None:

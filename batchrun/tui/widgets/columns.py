@@ -50,7 +50,6 @@ def columns_of(plan: Plan | None, sources: Sequence[str] = ()) -> tuple[Column, 
 
 
 def source_fields(plan: Plan, text: str) -> tuple[str, ...]:
-    """The fields that the prompt reads; empty if too many."""
     if plan.kind is not Kind.ROWS or plan.prompt_source is None:
         return ()
     try:
@@ -79,7 +78,6 @@ def _output(name: str) -> Column:
 
 
 def trouble(line: Line) -> str | None:
-    """Why a row has no reply and gets none."""
     if line.state not in (State.FAILED, State.SKIPPED):
         return None
     return f"{line.cause}: {line.message}" if line.message and line.message != line.cause else line.cause or ""
@@ -98,13 +96,12 @@ def fitted(columns: Sequence[Column], width: int, order: Order = Order.ROW) -> l
 
 
 def values(text: str) -> str:
-    """The values of a flat JSON object; other texts unchanged."""
     found = [value for _, value in members(text)]
     return text if not found or any(value[:1] in "{[" for value in found if value) else " · ".join(found)
 
 
 def field(text: str, name: str) -> str:
-    """One member; … if the text was cut before it."""
+    """… if the text was cut before it."""
     for found, value in members(text):
         if found == name:
             return value

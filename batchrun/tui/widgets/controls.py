@@ -17,8 +17,6 @@ from batchrun.tui.services import app_of
 
 
 class Field(Input):
-    """Keeps its value to the character."""
-
     DEFAULT_CSS = """
     Field { height: 1; background: $surface; }
     Field > .input--placeholder { color: $foreground-muted; }

@@ -1,4 +1,4 @@
-"""The form of a run, with the origins of its variables, and its values as flags."""
+"""The form of a run, and its values as flags."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -158,7 +158,6 @@ class Form(Vertical, can_focus=False):
         return str(self._select.value)
 
     def model(self, prompt: "Prompt | None") -> str | None:
-        """The typed one, else the prompt's, else the profile's."""
         if typed := self.typed("model") or (prompt is not None and prompt.model):
             return typed
         try:
@@ -254,7 +253,6 @@ class Origins(Static, can_focus=True):
 
 
 _BESIDE = 14 + 18 + 1
-"""Cells of name and origin, as in the style."""
 
 
 class VariableField(Horizontal):
@@ -350,8 +348,6 @@ class VariableField(Horizontal):
 
 
 class Variables(Vertical):
-    """A field lives as long as its variable."""
-
     DEFAULT_CSS = "Variables { height: auto; }"
 
     def __init__(self, *, id: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A table of all rows of a run, of which only visible pages are read, and the preview of one."""
+"""A table of all rows of a run, of which only visible pages are read."""
 
 import asyncio
 import json
@@ -127,7 +127,6 @@ class Outcomes(ScrollView, can_focus=True):
         self._changed = asyncio.Event()
 
     def reread(self) -> None:
-        """Old lines stay until new ones are read."""
         if self._journal_rows is not None and self._journal_rows.listed != self._listed:
             self._listed = self._journal_rows.listed
             self.forget()
@@ -146,7 +145,6 @@ class Outcomes(ScrollView, can_focus=True):
 
     @property
     def current(self) -> Line | None:
-        """The row under the cursor, once it has been read."""
         return self._at(self.cursor)
 
     async def reached(self) -> Line | None:

@@ -95,7 +95,6 @@ def counts(progress: Progress) -> dict[str, int]:
 
 
 def bar(progress: Progress, width: int) -> Content:
-    """Each state with rows has at least one block."""
     found = counts(progress)
     shares = widths([found[name] for name, _, _ in STATES], width)
     return joined((_BAR[name] * share, colour) for (name, _, colour), share in zip(STATES, shares, strict=True))
@@ -134,7 +133,6 @@ def account(progress: Progress, *, narrow: bool) -> Content:
 
 
 def spark(history: Sequence[Point], width: int, field: str) -> str:
-    """The newest is at the right."""
     rates = rates_of(history, field)[-width:]
     top = max(rates, default=0.0)
     if top <= 0:
@@ -222,7 +220,6 @@ def _pair(name: str, value: str, other: str, second: str) -> Content:
 
 
 def eta(snapshot: RunSnapshot) -> str:
-    """The time; from ten minutes on in whole minutes."""
     left = snapshot.progress.eta
     if snapshot.phase in (Phase.STOPPING, Phase.ENDED, Phase.REFUSED):
         return "–"
@@ -296,7 +293,6 @@ def status_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content
 
 
 def folded(lines: Sequence[Content], width: int, height: int) -> list[Content]:
-    """Wraps the first lines if there is room."""
     spare = height - len(lines)
     found: list[Content] = []
     for line in lines:
@@ -348,7 +344,6 @@ def _ended(snapshot: RunSnapshot) -> Content:
 
 
 def retry_lines(snapshot: RunSnapshot, room: int) -> list[Content]:
-    """One line if `room` has no more."""
     progress, ended = snapshot.progress, snapshot.progress.ended
     if snapshot.phase is not Phase.ENDED or (ended is None and snapshot.journal is None):
         return []
