@@ -405,7 +405,7 @@ async def test_missing_repeated_and_foreign_lines_change_no_other_row(tmp_path: 
         assert (stage.paid, stage.totals.possibly_billed) == (10, 1)
         said = " ".join(each.message for each in story.of(Notice))
         assert "1 lines of other runs and 1 repeated lines" in said
-        assert "no line of the results names 1 row" in said
+        assert "the results lack 1 row" in said
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_a_row_is_shown_by_id_and_by_line_with_request_reply_and_attempts() -> N
     assert [attempt["status"] for attempt in values["attempts"]] == [400]
     missing = batchrun("show", "last", "--row", "r99")
     assert missing.returncode == 2
-    assert "no row has the id or the line 'r99'" in missing.stderr
+    assert "no row has the id or line number 'r99'" in missing.stderr
 
 
 def test_rows_that_failed_for_a_cause_are_sent_again_and_the_output_has_them() -> None:

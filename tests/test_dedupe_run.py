@@ -47,8 +47,8 @@ async def answered(run: Prepared) -> str:
 @pytest.mark.parametrize(
     ("theirs", "mine", "said"),
     [
-        ({"profile": "sim", "base_url": None}, {}, "holds simulated replies, and this run needs real ones"),
-        ({}, {"profile": "sim", "base_url": None}, "holds real replies, and this run needs simulated ones"),
+        ({"profile": "sim", "base_url": None}, {}, "has simulated replies, and this run needs real ones"),
+        ({}, {"profile": "sim", "base_url": None}, "has real replies, and this run needs simulated ones"),
         ({"base_url": "http://127.0.0.1:7/v1"}, {}, "came from http://127.0.0.1:7/v1"),
     ],
 )
@@ -64,7 +64,7 @@ async def test_another_model_has_other_requests_and_takes_nothing() -> None:
     told: Told = []
     prepared("here.jsonl", told, reuse=there, model="other").close()
     assert [event.message for event in told if isinstance(event, Notice)] == [
-        f"0 rows get their replies from run {there}, without a call"
+        f"0 rows reuse replies of run {there} without a new request"
     ]
 
 
@@ -119,7 +119,7 @@ async def test_the_same_command_takes_the_rest_over_though_it_names_no_other_run
     assert reused(run) == 4
     assert run.journal.reusing is None
     assert [event.message for event in told if isinstance(event, Notice)] == [
-        f"{4 - batches} rows get their replies from run {there}, without a call"
+        f"{4 - batches} rows reuse replies of run {there} without a new request"
     ]
     run.close()
 
@@ -129,7 +129,7 @@ async def test_resume_takes_the_rest_over_from_another_directory_too(monkeypatch
     there = await answered(prepared("sub/there.jsonl"))
     await killed_while_copying(monkeypatch, "sub/there.jsonl", 1)
     run, _ = prepare_resume("here.jsonl", HERE, failed=False)
-    assert run.notice == f"3 rows get their replies from run {there}, without a call"
+    assert run.notice == f"3 rows reuse replies of run {there} without a new request"
     assert reused(run) == 4
     run.close()
 

@@ -167,7 +167,7 @@ def test_a_column_that_clashes_with_the_output_is_refused_in_whichever_row() -> 
     assert "output" in refused(**_with([*ROWS, {"text": "x", "output": "mine"}])).message
     late = [{"id": f"r{n}", "text": "x"} for n in range(150)] + [{"id": "late", "text": "x", "output": "mine"}]
     error = refused(**_with(late))
-    assert "line 151: has a column output already" in error.message
+    assert "line 151: already has a column output" in error.message
     assert "--output-column" in error.message
 
 
@@ -286,7 +286,7 @@ def test_simulated_and_real_replies_never_meet(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789")
     prepared().close()
     error = refused(profile="openai", model="m")
-    assert "holds simulated replies" in error.message
+    assert "has simulated replies" in error.message
     assert "--fresh" in (error.hint or "")
     with pytest.raises(RefusedError, match="simulated"):
         prepare_resume("last", {"profile": "openai"}, failed=False)

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from engine import Provider, Stage, exchange, reply_body, status
 
-from batchrun.engine.tiers import in_danger, tier_of
+from batchrun.engine.tiers import may_miss_deadline, tier_of
 from batchrun.errors import ExitCode
 from batchrun.events import Resumed, Waiting, WaitReason
 from batchrun.journal import Reader
@@ -191,7 +191,7 @@ async def test_the_cap_holds_where_replies_name_a_tier_of_unknown_price(tmp_path
 def test_the_time_is_short_where_the_rows_left_take_longer(  # noqa: PLR0917  drawn by name
     seconds: float, rows: int, took: float, concurrency: int, rpm: float | None, danger: bool
 ) -> None:
-    assert in_danger(seconds, rows, took, concurrency, rpm) is danger
+    assert may_miss_deadline(seconds, rows, took, concurrency, rpm) is danger
 
 
 @pytest.mark.parametrize(

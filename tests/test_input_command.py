@@ -117,7 +117,10 @@ def test_another_file_does_not_take_the_place_of_rows_that_are_done() -> None:
         Path(place, "in.csv").write_text(f"text\nof {place}\nand {place}\n")
     ran("-i", "a/in.csv")
     said = ran("-i", "b/in.csv", code=2)
-    assert "over a/in.csv, of which no row is in b/in.csv: 2 rows already done would leave the output" in said
+    assert (
+        "over a/in.csv, which has no row in common with b/in.csv: 2 rows already done would be removed from the output"
+        in said
+    )
     assert "of a" in Path("in.p.csv").read_text()
     Path("a/in.csv").rename("moved.csv")
     assert "finished: 2 of 2" in ran("-i", "moved.csv", "-o", "in.p.csv")

@@ -181,7 +181,7 @@ def test_replies_that_would_be_taken_over_are_counted_off(folder: Path) -> None:
     other = (*SAME[:-1], "other.jsonl", "--reuse", "out.jsonl")
     said = batchrun(folder, "plan", *other).stdout
     assert "requests  3 to send" in said
-    assert f"reuse     3 rows get their replies from run {run}, without a call" in said
+    assert f"reuse     3 rows reuse replies of run {run} without a new request" in said
     found = json.loads(batchrun(folder, "plan", *other, "--json").stdout)
     assert (found["requests"], found["reused"], found["reuse"], found["duplicates"]) == (3, 3, run, 2)
     found = json.loads(batchrun(folder, "plan", *other, "--dedupe", "--json").stdout)
@@ -208,5 +208,5 @@ def test_replies_to_other_requests_measure_nothing(folder: Path) -> None:
 def test_a_plan_is_refused_where_its_run_would_mix_simulated_replies_with_real_ones(folder: Path) -> None:
     batchrun(folder, "run", *SAME, "--quiet")
     real = ("plan", *SAME, "-P", "ollama", "-m", "m")
-    assert "holds simulated replies; real ones would mix with them" in batchrun(folder, *real, code=2).stderr
+    assert "has simulated replies; real ones would be mixed with them" in batchrun(folder, *real, code=2).stderr
     assert "not known" in batchrun(folder, *real, "--fresh").stdout

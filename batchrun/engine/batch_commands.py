@@ -64,15 +64,15 @@ async def adopt(prepared: Prepared, access: Access, remote: str) -> Ticket:
         lost = [ticket for ticket in journal.tickets if ticket.state in _LOST]
         batching = None if client is None else batching_of(prepared, client, 1)
         if not lost or batching is None:
-            raise RefusedError("no chunk of this run waits for its batch", "`batchrun batches RUN` lists them")
+            raise RefusedError("no chunk of this run lacks its batch", "`batchrun batches RUN` lists them")
         executor = batching.executor
         found = await executor.find(remote)
     if found is None:
-        raise RefusedError(f"the provider does not show batch {remote} to this key", "use the id shown in its console")
+        raise RefusedError(f"the provider has no batch {remote} for this key", "use the id shown in its console")
     matching = [ticket for ticket in lost if executor.is_of(ticket, found)]
     if len(matching) != 1 or any(ticket.remote == found.id for ticket in journal.tickets):
         raise RefusedError(
-            f"batch {remote} is not that of a chunk that waits for one",
+            f"batch {remote} matches no chunk of this run that lacks its batch",
             "its file or label does not match; check the id in the provider's console",
         )
     adopted = executor.adopt(matching[0], found)

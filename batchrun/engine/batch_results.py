@@ -39,8 +39,10 @@ class Late(Protocol):
 
 
 NOT_SENT = End(0, 0.0, "not processed", counted=False)  # An attempt that a batch never processed: nothing was billed
-MISSING = End(0, 0.0, "missing in the results", "no line names it", counted=True, possibly_billed=True)
-_ROOM = 60.0  # Seconds between tries of a chunk that waits for room
+MISSING = End(
+    0, 0.0, "missing in the results", "the results have no line with its id", counted=True, possibly_billed=True
+)
+_ROOM = 60.0  # Seconds between tries of a chunk that waits for room in the provider's queue
 _LIMIT = re.compile(r"[Ll]imit:?\s*([\d,]+)")
 _NEVER = 1e9
 
@@ -61,7 +63,7 @@ class Ends:
         self._journal = journal
         self._guard = guard
         self._stop = stop
-        self._taken_in = set[int]()
+        self._ingested = set[int]()
         self._process = ReaderProcess()
         self.reader: Callable[[Ticket], Awaitable[ReplyReader | None]] | None = None
         self.accept: Accept | None = None
@@ -117,7 +119,7 @@ class Ends:
                 for line, (seq, number) in places.items()
             ]
             if await self._hand_over(ticket, fails):
-                await self._all_told()
+                await self._flush()
                 await self.release(ticket, NOT_SENT, State.SETTLED)
                 return
         hint = "nothing was billed and the rows are pending; fix the cause, or send them live without --batch"
@@ -134,10 +136,10 @@ class Ends:
             fits = ticket.rows // 2 if limit is None else int(ticket.rows * limit * SHARE / tokens)
             self._tickets.most = max(1, min(self._tickets.most, ticket.rows - 1, fits))
             await self.release(ticket, NOT_SENT, State.SETTLED)
-            message = f"chunk {ticket.chunk} has too many tokens for one batch and is made smaller"
+            message = f"chunk {ticket.chunk} has too many tokens for one batch and is split"
             self._tickets.notify(message)
             return
-        await self._later(ticket, _ROOM, f"waits for room: {message}")
+        await self._later(ticket, _ROOM, f"waits until the provider's queue has room: {message}")
 
     async def _later(self, ticket: Ticket, wait: float, note: str | None) -> None:
         again = replace(
@@ -154,23 +156,23 @@ class Ends:
         """Ingest results; those of other batches of the same call come last."""
         main = main_of(ticket)
         if main is None:
-            if not await self._take_in(ticket):
+            if not await self._ingest(ticket):
                 return
-            self._taken_in.add(ticket.id)
-        elif self._tickets.get(main) in self._tickets.open and main not in self._taken_in:
+            self._ingested.add(ticket.id)
+        elif self._tickets.get(main) in self._tickets.open and main not in self._ingested:
             self._tickets.hold(ticket, self._executor.clock() + _NEVER)
             return
         own = ticket if main is None else self._tickets.get(main)
         for other in self._tickets.duplicates_of(own):
             if other.state == State.FETCHED:
-                await self._take_in_again(own, other)
-        if own.id in self._taken_in and own.state == State.FETCHED:
+                await self._ingest_duplicate(own, other)
+        if own.id in self._ingested and own.state == State.FETCHED:
             if self._tickets.duplicates_of(own):
                 self._tickets.hold(own, self._executor.clock() + _NEVER)
             else:
                 await self._end(own)
 
-    async def _take_in(self, ticket: Ticket) -> bool:
+    async def _ingest(self, ticket: Ticket) -> bool:
         """False for an unlabelled batch with only foreign lines, which is given back."""
         assert self.reader is not None
         assert self.accept is not None
@@ -178,20 +180,20 @@ class Ends:
         results = self._executor.results(ticket, reader)
         elsewhere = reader if _is_for_process(ticket, reader) else None
         pages = await asyncio.to_thread(ResultPages, results, self._process, elsewhere)
-        coming = asyncio.ensure_future(asyncio.to_thread(pages.page))
+        next_page = asyncio.ensure_future(asyncio.to_thread(pages.page))
         try:
-            while (page := await coming) is not None:
+            while (page := await next_page) is not None:
                 # The next one is read while this one is written.
-                coming = asyncio.ensure_future(asyncio.to_thread(pages.page))
+                next_page = asyncio.ensure_future(asyncio.to_thread(pages.page))
                 lines += len(page.read.rows) + len(page.others)
                 left = await self.accept(ticket, where, page.read)
                 await self._hand_over(ticket, [*page.others, *left])
         finally:
-            coming.cancel()
+            next_page.cancel()
             await asyncio.to_thread(pages.close)
             if all(each.state != State.ENDED for each in self._tickets.open):
                 self.close()
-        await self._all_told()
+        await self._flush()
         if pages.foreign and not lines and self._executor.shape.inline:
             self._tickets.notify(
                 f"batch {ticket.remote} is not this run's: its results contain no row of chunk {ticket.chunk}"
@@ -211,12 +213,12 @@ class Ends:
             self._tickets.notify(message, ticket)
         return True
 
-    async def _take_in_again(self, own: Ticket, other: Ticket) -> None:
+    async def _ingest_duplicate(self, own: Ticket, other: Ticket) -> None:
         pages = self._executor.results(other)
         while page := await asyncio.to_thread(pages.page):
             replies = [each for each in page.others if each.kind is CompletionKind.REPLY]
             used = await self._hand_over(own, replies)
-            await self._all_told()
+            await self._flush()
             for completion in replies:
                 if completion.seq not in used and self.again is not None:
                     await self.again(completion.seq, other, completion)
@@ -244,7 +246,7 @@ class Ends:
         completed = batch is not None and batch.status == "completed"
         left = await self.release(ticket, MISSING if completed else NOT_SENT, State.SETTLED)
         if left and completed:
-            message = f"chunk {ticket.chunk}: no line of the results names {counted(left)}; they may have been billed"
+            message = f"chunk {ticket.chunk}: the results lack {counted(left)}, which may have been billed"
             self._tickets.notify(message, ticket)
         if self.stops is not None:
             self._stop(self.stops)
@@ -263,7 +265,7 @@ class Ends:
             left = [each for each in left if more and each.seq > found[-1][0].seq]
         return taken
 
-    async def _all_told(self) -> None:
+    async def _flush(self) -> None:
         assert self.flush is not None
         await self.flush()
 

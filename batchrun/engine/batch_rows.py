@@ -71,7 +71,7 @@ class BatchRows:
                 continue
             try:
                 request = self._runner.rendered(row)
-            except Exception:  # noqa: BLE001, S112  its own way meets it again, and says so
+            except Exception:  # noqa: BLE001, S112  the row's own steps raise it again and report it
                 continue
             if request is not None:
                 yield row.seq, row.history.number + 1, self._lines.line(request)
@@ -111,7 +111,7 @@ class BatchRows:
         if self._request is None:  # all rows of a prompt have the same limits
             leases = await asyncio.to_thread(journal.leases, ticket.id, 0, 1)
             rows, _ = await asyncio.to_thread(journal.in_batch, ticket.id, [lease.row for lease in leases])
-            with suppress(Exception):  # its own way meets it again, and says so
+            with suppress(Exception):  # the row's own steps raise it again and report it
                 self._request = self._runner.rendered(rows[0][0])
         return None if self._request is None else self._reader_of(self._request, checker, ticket.model)
 
@@ -173,7 +173,7 @@ class BatchRows:
                 self._request = self._services.renderer.render(restored(row, self._services.journal.path.parent))
             checker = self._services.checker
             checker = checker.of(row) if isinstance(checker, RowChecks) else checker
-        except Exception:  # noqa: BLE001  its own way meets it again, and says so
+        except Exception:  # noqa: BLE001  the row's own steps raise it again and report it
             return None
         read = self._reader_of(self._request, checker, ticket.model)
         return read(completion.seq, completion.number, completion.body, completion.data)

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 _NOT_SUBMITTED = frozenset({State.PLANNED, State.UPLOADED, State.CREATING})
 _IDLE = 3600.0
 MOST_CHUNKS = 16  # Chunks filled at once, one per endpoint and model; beyond that the largest is submitted
-FIRST_LOOK = 10.0  # Seconds after submission within which a batch counts as never polled
+FIRST_POLL = 10.0  # Seconds after submission within which a batch counts as never polled
 
 
 class BatchMode(Enum):
@@ -145,7 +145,7 @@ class Batches:
         for seq, number, request in requests:
             if request.files or request.endpoint not in vendor.endpoints:
                 continue
-            with suppress(RefusedError):  # `add` says so
+            with suppress(RefusedError):  # reported by `add`
                 line = shape.line(wire_id(seq, number), request)
                 if len(line) <= vendor.bytes * SHARE:
                     sent.append((seq, number, request, line))
@@ -299,7 +299,7 @@ class Batches:
     @staticmethod
     def _is_new(ticket: Ticket) -> bool:
         """Never polled, so that the list may show duplicates."""
-        return ticket.seen is None or ticket.asked is None or ticket.seen - ticket.asked < FIRST_LOOK
+        return ticket.seen is None or ticket.asked is None or ticket.seen - ticket.asked < FIRST_POLL
 
     async def _step(self, ticket: Ticket) -> None:
         if self._ends_early and ticket.state in _NOT_SUBMITTED:
@@ -307,7 +307,7 @@ class Batches:
             return
         unsure = [other for other in self.open if other.state == State.UNSURE and other.id != ticket.id]
         if unsure and ticket.state in _NOT_SUBMITTED:
-            # One call without an answer at a time: where batches have no label, two could not be told apart.
+            # One call without an answer at a time: where batches have no label, two could not be distinguished.
             self._tickets.hold(ticket, self._executor.clock() + self._executor.scale)
             return
         if ticket.state == State.ENDED and ticket.status == "failed":

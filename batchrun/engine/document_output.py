@@ -55,7 +55,7 @@ def _piece(path: str, number: int) -> str:
     return f"{_SOURCES}+{number}/{path}" if number else f"{_SOURCES}/{path}"
 
 
-def _kept(reader: Reader, path: str) -> Iterator[bytes]:
+def _stored(reader: Reader, path: str) -> Iterator[bytes]:
     unpacker = zlib.decompressobj()
     for number in count():
         if unpacker.eof or (piece := reader.note(_piece(path, number))) is None:
@@ -92,10 +92,10 @@ def write_documents(  # noqa: PLR0913  where each part goes
     group = next(groups, None)
     done = failed = 0
     for path, format, _, encoding in listed:
-        rows = _Rows(plan, errors, line_of, value_of)
+        rows = _DocumentRows(plan, errors, line_of, value_of)
         if group is not None and group[0] == path:
             rows.take(group[1])
-        data = partial(_kept, reader, path)
+        data = partial(_stored, reader, path)
         existing = Existing(plan.existing)
         try:
             rows.check()
@@ -127,7 +127,7 @@ def _target(output: Path, path: str, unfinished: set[str]) -> Path:
     return final
 
 
-class _Rows:
+class _DocumentRows:
     """One document's rows: done ones as values, failed ones to the errors file."""
 
     def __init__(
@@ -172,7 +172,7 @@ class _Rows:
                         yield str(fields["segment"]), value
                     continue
                 parts.clear()
-                record = record._replace(cause="does not fit the document", message=problem, permanent=True)  # noqa: PLW2901  told as it is
+                record = record._replace(cause="does not fit the document", message=problem, permanent=True)  # noqa: PLW2901  journaled as it is
             elif record.state not in (State.FAILED, State.SKIPPED):
                 continue
             self.failed += 1

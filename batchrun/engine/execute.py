@@ -16,7 +16,7 @@ from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.connect import connected
 from batchrun.engine.export import Exported, write_output
 from batchrun.engine.lane import Member
-from batchrun.engine.output_files import LOOK_EVERY, UnreadError
+from batchrun.engine.output_files import POLL_EVERY, UnreadError
 from batchrun.engine.output_stream import ReaderWait, RowsOut
 from batchrun.engine.run import Run
 from batchrun.engine.run_result import HASTY, RunResult
@@ -328,7 +328,7 @@ async def _until_read(fifo: Path, run: Run | None, emit: Emit, held: contextlib.
             message = f"{fifo} is a pipe: the rows are written once a program reads it"
             emit(Notice(message, asyncio.get_running_loop().time()))
             reported = True
-        await asyncio.sleep(LOOK_EVERY)
+        await asyncio.sleep(POLL_EVERY)
     return run.ending
 
 

@@ -13,7 +13,7 @@ import orjson
 
 from batchrun import replies, rows
 from batchrun.engine.document_output import write_documents
-from batchrun.engine.output_files import replaced, storing, waited_for
+from batchrun.engine.output_files import replaced, storing, wait_forever
 from batchrun.journal import Reader, Record, Result, Wanted
 from batchrun.models import Invalid, Kind, State
 from batchrun.plan import Plan
@@ -53,28 +53,26 @@ def export(
     output: Path,
     *,
     errors: Path | None = None,
-    given_up: Callable[[], bool] = waited_for,
+    cancelled: Callable[[], bool] = wait_forever,
 ) -> Exported:
     """Write done rows to `output`, failed and skipped ones to `errors`; atomically.
 
-    Raises StorageError, and UnreadError once a pipe's reader is `given_up`.
+    Raises StorageError, and UnreadError once a pipe's reader is `cancelled`.
     """
     written = failed = 0
     with storing(output), ExitStack() as files:
-        complaints = files.enter_context(replaced(errors or Path(os.devnull), unless_empty=True))
+        failures = files.enter_context(replaced(errors or Path(os.devnull), unless_empty=True))
         if plan.output_format == DOCUMENT:
-            written, failed = write_documents(
-                plan, reader, output, complaints, line_of=error_line, value_of=_translation
-            )
+            written, failed = write_documents(plan, reader, output, failures, line_of=error_line, value_of=_translation)
             return Exported(output, written, errors if failed else None, failed)
-        stream = files.enter_context(replaced(output, given_up=given_up))
+        stream = files.enter_context(replaced(output, cancelled=cancelled))
         writer = RecordWriter(plan, stream, columns_of(plan, reader))
         for record in to_write(plan, reader):
             if isinstance(record, Result) or record.state is State.DONE:
                 writer.write(record)
                 written += 1
             elif record.state in (State.FAILED, State.SKIPPED):
-                complaints.write(error_line(plan, record).encode() + b"\n")
+                failures.write(error_line(plan, record).encode() + b"\n")
                 failed += 1
         writer.close()
     return Exported(output, written, errors if failed else None, failed)
@@ -88,13 +86,13 @@ def to_write(plan: Plan, reader: Reader) -> Iterator[Result | Record]:
 
 
 def write_output(
-    plan: Plan, journal: Path, target: Path, output: Path, given_up: Callable[[], bool] = waited_for
+    plan: Plan, journal: Path, target: Path, output: Path, cancelled: Callable[[], bool] = wait_forever
 ) -> Exported:
     """Write a journal's output to `target`, errors beside `output`. Raises StorageError, BrokenPipeError, UnreadError."""
     errors = None if is_device(output) else errors_path(output)
     with Reader.open(journal) as reader:
         try:
-            return export(plan, reader, target, errors=errors, given_up=given_up)
+            return export(plan, reader, target, errors=errors, cancelled=cancelled)
         except (AttributeError, TypeError, ValueError) as error:
             raise reader.damaged(f"a row of it cannot be understood ({error})") from error
 

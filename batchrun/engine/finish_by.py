@@ -51,14 +51,14 @@ class FinishBy:
         """Await this first."""
         if self._plan.finish_by is not None:
             self._seconds = await asyncio.to_thread(_measured, self._journal)
-            await self._look()
+            await self._check()
 
     async def watch(self) -> None:
         """Cancel all batches when just enough time is left."""
         while self._plan.finish_by is not None and not self._batches.ends_early:
             left = self._latest() - self._batches.now
             await asyncio.sleep(left / 2 if left > 2 else max(0.1, left))  # what is left to do changes meanwhile
-            await self._look()
+            await self._check()
         if self._plan.finish_by is not None:
             await asyncio.sleep(max(0.0, self._plan.finish_by - self._batches.now))
             left = [f"chunk {ticket.chunk} ({ticket.remote or ticket.state})" for ticket in self._batches.open]
@@ -66,7 +66,7 @@ class FinishBy:
                 message = f"--finish-by has passed, but {', '.join(left[:5])} has not ended: its rows are sent live after it ends"
                 self._emit(Notice(f"{message}, or after `batchrun batches RUN forget CHUNK`", self._loop.time()))
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         if self._latest() <= self._batches.now and not self._batches.ends_early:
             message = "--finish-by: the batches are cancelled, and their unanswered rows are sent live"
             self._emit(

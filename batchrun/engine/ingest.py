@@ -44,9 +44,9 @@ class Digests:
     def take(self, digest: int) -> bool:
         """Count one less; whether there was one."""
         place = self._place(digest)
-        there = self._counts[place] > 0
-        self._counts[place] -= there
-        return there
+        present = self._counts[place] > 0
+        self._counts[place] -= present
+        return present
 
     def _place(self, digest: int) -> int:
         """The digest's slot, or its free one; 0 marks a free slot, so digest 0 counts as 1."""
@@ -81,19 +81,19 @@ class Ids:
     """Finds repeated ids for commands without a journal."""
 
     def __init__(self) -> None:
-        self._met = Digests()
-        self._again: tuple[str, int] | None = None
+        self._seen = Digests()
+        self._repeated: tuple[str, int] | None = None
 
     def add(self, row: IntakeRow) -> None:
         if row.key is None or not row.request:
             return
-        if self._met.add(hash(row.key) & _64_BITS) and (self._again is None or row.key < self._again[0]):
-            self._again = row.key, row.line
+        if self._seen.add(hash(row.key) & _64_BITS) and (self._repeated is None or row.key < self._repeated[0]):
+            self._repeated = row.key, row.line
 
     def refuse(self, rows: Iterable[IntakeRow]) -> None:
         """Raises InputError for a repeated id with both lines; `rows` are read once more."""
-        if self._again is not None:
-            key, line = self._again
+        if self._repeated is not None:
+            key, line = self._repeated
             first = next((row.line for row in rows if row.key == key and row.request), line)
             if first != line:
                 raise duplicate_id(key, first, line)
@@ -182,7 +182,8 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
             line, key, text, fields, _, _ = item
             try:
                 if taken and not taken.isdisjoint(fields):
-                    raise _clash(item, added)
+                    names = ", ".join(name for name in added if name in fields)
+                    raise RenderError(f"already has a column {names}; choose another name with --output-column NAME")
                 if may_be_blank and blanks.is_blank(fields):
                     if blanks.policy is not Blank.SEND:
                         source.remarks.add(blanks.notice, line - source.remarks.offset)
@@ -208,8 +209,3 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
         else:
             problems.add(item.line, item.reason, item.text, mixed=isinstance(item, Mixed))
             yield IntakeRow(item.line, None, "", line_text(item.text), item.reason)
-
-
-def _clash(row: Row, added: Sequence[str]) -> RenderError:
-    names = ", ".join(name for name in added if name in row.fields)
-    return RenderError(f"has a column {names} already; name another for the reply with --output-column NAME")

@@ -82,7 +82,6 @@ class LateReplies:
         end = End(exchange.status, exchange.ended - exchange.left, usage=late.judged.usage, cost=charge.cost)
         end = end._replace(charged_tokens=charge.tokens, bill=charge.bill)
         if not wanted:
-            said = "its sender was given up"
-            end = end._replace(cause="paid again", message=said, counted=False, invalid=True)
+            end = end._replace(cause="paid again", message="its sender process was lost", counted=False, invalid=True)
         body = exchange.body.decode() if wanted else None
         self._services.journal.late(state.row.seq, late.number, end, body)

@@ -20,26 +20,26 @@ from batchrun.plan.outputs import is_device
 
 _PIECE = 4096  # Bytes that a pipe with room accepts at once: Linux' PIPE_BUF
 _HELD = 1 << 16  # Bytes buffered before a write
-LOOK_EVERY = 0.1  # Seconds between polls for a reader, and for something to read
+POLL_EVERY = 0.1  # Seconds between polls for a reader, and for something to read
 
 
 class UnreadError(OSError):
     """The output was not read in time."""
 
 
-def waited_for() -> bool:
+def wait_forever() -> bool:
     return False
 
 
 class Outlet(io.RawIOBase):
-    """Polls `given_up` while there is no room.
+    """Polls `cancelled` while there is no room.
 
     Raises UnreadError once it returns true, BrokenPipeError without a reader.
     """
 
-    def __init__(self, descriptor: int, given_up: Callable[[], bool]) -> None:
+    def __init__(self, descriptor: int, cancelled: Callable[[], bool]) -> None:
         self._descriptor = descriptor
-        self._given_up = given_up
+        self._cancelled = cancelled
         self._held = bytearray()
         self._room = select.poll() if hasattr(select, "poll") else None  # not on Windows
         if self._room is not None:
@@ -66,21 +66,21 @@ class Outlet(io.RawIOBase):
                 written += os.write(self._descriptor, rest[written : written + _PIECE])
 
     def _wait(self) -> None:
-        while self._room is not None and not self._room.poll(1000 * LOOK_EVERY):
-            if self._given_up():
+        while self._room is not None and not self._room.poll(1000 * POLL_EVERY):
+            if self._cancelled():
                 raise UnreadError("the output is not read")
 
 
-def text_outlet(stream: TextIO, given_up: Callable[[], bool]) -> TextIO:
+def text_outlet(stream: TextIO, cancelled: Callable[[], bool]) -> TextIO:
     """The same for text, unbuffered."""
     binary = getattr(stream, "buffer", None)
-    found = None if binary is None else outlet(binary, given_up)
+    found = None if binary is None else outlet(binary, cancelled)
     if not isinstance(found, Outlet):
         return stream
     return io.TextIOWrapper(cast("BinaryIO", found), encoding="utf-8", write_through=True)
 
 
-def outlet(stream: BinaryIO, given_up: Callable[[], bool]) -> BinaryIO:
+def outlet(stream: BinaryIO, cancelled: Callable[[], bool]) -> BinaryIO:
     """An outlet for a pipe, socket or device, else the stream itself."""
     try:
         descriptor = stream.fileno()
@@ -88,7 +88,7 @@ def outlet(stream: BinaryIO, given_up: Callable[[], bool]) -> BinaryIO:
         return stream  # in memory
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return stream
-    return cast("BinaryIO", Outlet(descriptor, given_up))
+    return cast("BinaryIO", Outlet(descriptor, cancelled))
 
 
 @contextlib.contextmanager
@@ -107,15 +107,15 @@ def storing(output: Path) -> Generator[None]:
 
 @contextlib.contextmanager
 def replaced(
-    path: Path, *, unless_empty: bool = False, given_up: Callable[[], bool] = waited_for
+    path: Path, *, unless_empty: bool = False, cancelled: Callable[[], bool] = wait_forever
 ) -> Generator[BinaryIO]:
     """A stream whose content replaces `path` when the block succeeds: temp file, fsync, rename, fsync.
 
-    An existing pipe or device is appended to, until `given_up` returns true. With `unless_empty` no empty file is left.
+    An existing pipe or device is appended to, until `cancelled` returns true. With `unless_empty` no empty file is left.
     """
     if is_device(path):
         with path.open("ab") as device:
-            stream = outlet(device, given_up)
+            stream = outlet(device, cancelled)
             yield stream
             stream.flush()
         return

@@ -7,7 +7,7 @@ from functools import partial
 from typing import BinaryIO, TypeVar
 
 from batchrun.engine.export import Streamer, columns_of
-from batchrun.engine.output_files import LOOK_EVERY, UnreadError, outlet
+from batchrun.engine.output_files import POLL_EVERY, UnreadError, outlet
 from batchrun.engine.run import Run
 from batchrun.engine.run_result import HASTY, RunResult
 from batchrun.engine.start import Prepared
@@ -95,7 +95,7 @@ class RowsOut:
                 run.stop(self._failure, drain=self._plan.drain)
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._over.wait(), LOOK_EVERY)
+                await asyncio.wait_for(self._over.wait(), POLL_EVERY)
 
     def _tried(self, write: Callable[[], object]) -> RunResult | None:
         try:

@@ -49,7 +49,7 @@ def write_requests(run: RunFile, folder: Path) -> list[Written]:
 
 
 def _pending(plan: Plan, reader: Reader) -> Iterator[tuple[Pending, Request]]:
-    renderer, blanks, met = renderer_of(plan, prompt_of(plan)), copied(plan), Digests()
+    renderer, blanks, seen = renderer_of(plan, prompt_of(plan)), copied(plan), Digests()
     reduction = Reduction(plan)
     after = 0
     while page := reader.pending(after):
@@ -58,7 +58,7 @@ def _pending(plan: Plan, reader: Reader) -> Iterator[tuple[Pending, Request]]:
             if blanks.is_blank(found.fields):
                 continue
             request = renderer.render(found)
-            if not (plan.dedupe and met.add(int(request_digest(request, BLAKE3)[:16], 16))):
+            if not (plan.dedupe and seen.add(int(request_digest(request, BLAKE3)[:16], 16))):
                 yield row, request
         after = page[-1].position
 

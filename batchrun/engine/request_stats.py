@@ -16,7 +16,7 @@ from batchrun.engine.ingest import BLANK_ROW, Digests, Ids, Problems, checked, r
 from batchrun.engine.reuse import reused_run
 from batchrun.engine.row_files import restored
 from batchrun.engine.selection import in_sample
-from batchrun.engine.start import check_same_world, opened
+from batchrun.engine.start import check_not_mixed, opened
 from batchrun.engine.tiers import tiers_of
 from batchrun.events import Emit, IntakeProgress
 from batchrun.journal import IntakeRow, Reader
@@ -128,7 +128,7 @@ def _run_of(plan: Plan, gathered: Gathered) -> RunFile | None:
     directory = registry.directory_for(plan.output, gathered.settings.runs_dir)
     found = registry.of_output(Path(plan.output), directory)
     if found is not None:
-        check_same_world(found, plan)
+        check_not_mixed(found, plan)
     return found
 
 
@@ -193,11 +193,11 @@ class _Counted:
             self._tiers = ("batch",)
         self._most = Size.most(vendor(plan.dialect, plan.batches))
         self._chunks: dict[tuple[str, str | None], Size] = {}
-        self._met, self._settled, self._offered = Digests(), Digests(), Digests()
+        self._seen, self._settled, self._offered = Digests(), Digests(), Digests()
         if run is not None:
             with Reader.open(run.path) as reader:
                 for digest in map(_short, reader.settled()):
-                    self._met.add(digest)
+                    self._seen.add(digest)
                     if not pending:
                         self._settled.add(digest)
         if reuse is not None and (run is None or run.path != reuse.path):
@@ -215,7 +215,7 @@ class _Counted:
         if self._settled.take(short):
             found.settled += 1
             return
-        again = self._met.add(short)
+        again = self._seen.add(short)
         if offered and not (again and found.plan.dedupe):
             found.reused += 1
             return
@@ -229,7 +229,7 @@ class _Counted:
         elif not request.body.startswith(found.shared):
             same = takewhile(lambda pair: pair[0] == pair[1], zip(found.shared, request.body, strict=False))
             found.shared = bytes(one for one, _ in same)
-        self._show(line, request)
+        self._keep_example(line, request)
         self._price(line, request)
         if found.plan.batch:
             self._into_batch(request)
@@ -244,7 +244,7 @@ class _Counted:
             found.batches += 1
         chunk.add(size, tokens)
 
-    def _show(self, line: int, request: Request) -> None:
+    def _keep_example(self, line: int, request: Request) -> None:
         """Keep the first requests, the longest of the others and the last."""
         examples = self.stats.examples
         example = Example(line, request)

@@ -57,7 +57,7 @@ class ReplyReader:
             complaint, value = None, None
             if self.checker is not None:
                 complaint, _, value = replies.checked(self.checker, reply.text or "")
-        except Exception:  # noqa: BLE001  its own way meets it again, and says so
+        except Exception:  # noqa: BLE001  the row's own steps raise it again and report it
             return None
         if complaint is not None or (self.checker is not None and self.checker.flags):
             return None

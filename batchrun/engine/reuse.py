@@ -4,6 +4,7 @@ Its path is journaled until all are taken, so that a resume takes the rest.
 """
 
 from batchrun import registry
+from batchrun.display import counted
 from batchrun.errors import RefusedError
 from batchrun.journal import Journal, Reader
 from batchrun.plan import Plan, plan_from_json
@@ -39,9 +40,9 @@ def unfinished(run: RunFile, journal: Journal, plan: Plan) -> RunFile | None:
 
 def _check(other: RunFile, plan: Plan, otherwise: str) -> None:
     if other.meta.simulated != plan.simulated:
-        held, asked = ("simulated", "real") if other.meta.simulated else ("real", "simulated")
+        had, needed = ("simulated", "real") if other.meta.simulated else ("real", "simulated")
         raise RefusedError(
-            f"--reuse: run {other.id} holds {held} replies, and this run needs {asked} ones",
+            f"--reuse: run {other.id} has {had} replies, and this run needs {needed} ones",
             f"name a run of the same kind, or {otherwise}",
         )
     host = plan_from_json(other.meta.plan).base_url
@@ -71,5 +72,4 @@ def take_replies(journal: Journal, other: RunFile | None, plan: Plan) -> str | N
 
 
 def taken_over(count: int, run: str) -> str:
-    rows = "1 row gets its reply" if count == 1 else f"{count:,} rows get their replies"
-    return f"{rows} from run {run}, without a call"
+    return f"{counted(count)} {'reuses a reply' if count == 1 else 'reuse replies'} of run {run} without a new request"

@@ -65,7 +65,7 @@ def copy_with_files(journal: Path, target: Path) -> list[str]:
     """
     folder = target.with_suffix(".files")
     if os.path.lexists(folder):
-        raise RefusedError(f"{folder}: there is such a directory already.", "Name another file.")
+        raise RefusedError(f"{folder} exists already", "choose another file name")
     failures: dict[str, None] = {}
 
     def taken(file: File) -> File:

@@ -61,7 +61,7 @@ class Run:
     `secrets` are kept from post-processing. Failures are in the result of `run`, not raised.
     """
 
-    def __init__(  # noqa: PLR0913  the four parts, what is to be done with them, and who hears of it
+    def __init__(  # noqa: PLR0913  the four parts, what is to be done with them, and the reporters
         self,
         plan: Plan,
         journal: Journal,
@@ -135,7 +135,7 @@ class Run:
             await self._post.drain()
             while self._runner.completing:
                 await self._journal.flush()
-            self._sample(self._pool.view())  # how it stood in the end
+            self._sample(self._pool.view())  # the final state
         except StorageError as error:
             self._fail(error)
         finally:

@@ -56,7 +56,7 @@ def record_of(reader: Reader, name: str) -> Record:
     if found is None and name.isascii() and name.isdecimal() and len(name) < 16:
         found = reader.row(line=int(name))
     if found is None or found.position is None:
-        raise RefusedError(f"no row has the id or the line {name!r}", "`batchrun show RUN` has examples")
+        raise RefusedError(f"no row has the id or line number {name!r}", "`batchrun show RUN` shows examples")
     return found
 
 
@@ -66,7 +66,7 @@ def cause_of(reader: Reader, name: str) -> str:
     found = [cause for cause in causes if cause == name] or [cause for cause in causes if cause.startswith(name)]
     if len(found) == 1:
         return found[0]
-    message = f"{name!r} is the start of {len(found)} causes" if found else f"no row failed for {name!r}"
+    message = f"{name!r} is the start of {len(found)} causes" if found else f"no row failed with the cause {name!r}"
     raise RefusedError(message, f"causes here: {', '.join(found or causes) or 'none'}")
 
 

@@ -87,7 +87,7 @@ class Sending:
         now = self._loop.time()
         shared = (
             () if state.asks or not self._as_rendered else state.shared
-        )  # what is asked again is written anew, and may have them elsewhere
+        )  # a corrected request is rendered anew: its prefixes may end elsewhere
         of_all = () if self._prefix is None else (self._prefix,)
         more = self._rows_left() > 0  # no cache is written that no later row can read
         state.marks = tuple(prefix for prefix in (*of_all, *shared) if prefix.is_for(state, now, more=more))
@@ -141,7 +141,7 @@ class Sending:
 
     def _leave_out(self, name: str) -> None:
         if self._caching is None:
-            return  # requests that were on their way
+            return  # requests already in flight
         self._caching = None
         message = f"the provider does not accept {name}: requests are sent without prompt cache marks"
         self._emit(Notice(message, self._loop.time()))

@@ -254,7 +254,7 @@ def _claimed(  # noqa: PLR0913, PLR0917  what decides which run it is
         if found is not None and not settings.fresh:
             lock = registry.held(found.path)
             undo.callback(lock.release)
-            check_same_world(found, plan)
+            check_not_mixed(found, plan)
             journal = Journal.open(found.path)
             undo.callback(journal.close)
             return Prepared(found, plan, journal, lock, renderer, check, simulator_of(plan, gathered))
@@ -265,12 +265,12 @@ def _claimed(  # noqa: PLR0913, PLR0917  what decides which run it is
         return Prepared(run, plan, journal, lock, renderer, check, simulator_of(plan, gathered), made=True)
 
 
-def check_same_world(found: RunFile, plan: Plan) -> None:
+def check_not_mixed(found: RunFile, plan: Plan) -> None:
     """Raises RefusedError instead of mixing simulated and real replies in a run."""
     if found.meta.simulated != plan.simulated:
-        held, asked = ("simulated", "real") if found.meta.simulated else ("real", "simulated")
+        had, needed = ("simulated", "real") if found.meta.simulated else ("real", "simulated")
         raise RefusedError(
-            f"{plan.output} belongs to run {found.id}, which holds {held} replies; {asked} ones would mix with them",
+            f"{plan.output} belongs to run {found.id}, which has {had} replies; {needed} ones would be mixed with them",
             "start over with --fresh, or choose another --output",
         )
 
@@ -366,8 +366,8 @@ def _check_drift(prepared: Prepared, drift: Drift, *, update: bool) -> None:
     other_file = not outputs.is_pattern(old.output) and Path(old.input).resolve() != Path(prepared.plan.input).resolve()
     if other_file and before.done and drift.absent == before.rows:
         raise RefusedError(
-            f"{prepared.plan.output} belongs to run {prepared.run.id} over {old.input}, of which no row is in "
-            f"{prepared.plan.input}: {counted(before.done)} already done would leave the output",
+            f"{prepared.plan.output} belongs to run {prepared.run.id} over {old.input}, which has no row in common with "
+            f"{prepared.plan.input}: {counted(before.done)} already done would be removed from the output",
             "choose another --output, or replace them with --update",
         )
     if not drift.changed_done:

@@ -49,7 +49,7 @@ def tiers_of(plan: Plan) -> dict[str, Tier]:
     return {name: tier_of(name, plan.dialect) for name in plan.tier}
 
 
-def in_danger(seconds: float, rows: int, took: float, concurrency: int, rpm: float | None) -> bool:
+def may_miss_deadline(seconds: float, rows: int, took: float, concurrency: int, rpm: float | None) -> bool:
     """Whether the rows left may take more than `seconds`."""
     needed = took * math.ceil(rows / concurrency)
     if rpm:
@@ -104,7 +104,7 @@ class Tiers:
                     state.tier_since = None
                     break
                 await self._wait(state, status, last=last)
-            self._go()
+            self._report_resumed()
         return next(reversed(self._statuses), None)
 
     def _take(self, state: RowState, status: _Status) -> None:
@@ -122,7 +122,7 @@ class Tiers:
         if self._plan.finish_by is None:
             return False
         left = self._plan.finish_by - self._clock()
-        return in_danger(left, self._rows_left(), self._took, self._plan.concurrency, self._plan.rpm)
+        return may_miss_deadline(left, self._rows_left(), self._took, self._plan.concurrency, self._plan.rpm)
 
     def _wait_until(self, state: RowState, status: _Status) -> float:
         known = [since for since in (state.tier_since, status.since) if since is not None]
@@ -180,7 +180,7 @@ class Tiers:
             return
         status.open, status.trying, status.since, status.pause = True, None, None, 0.0
         self._reported = False
-        self._go()
+        self._report_resumed()
         self._wake()
 
     def released(self, state: RowState) -> None:
@@ -209,7 +209,7 @@ class Tiers:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _go(self) -> None:
+    def _report_resumed(self) -> None:
         if self._waits:
             self._waits = False
             self._emit(Resumed(self._loop.time()))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from batchrun.account import MONEY, SHOWN
 from batchrun.display import counted, printable
-from batchrun.engine.output_files import text_outlet, waited_for
+from batchrun.engine.output_files import text_outlet, wait_forever
 from batchrun.events import (
     IMPORT_ONLY,
     POST_ONLY,
@@ -318,7 +318,7 @@ def choose(
     *,
     environ: Mapping[str, str],
     on_closed: Callable[[OSError], None],
-    interrupted: Callable[[], bool] = waited_for,
+    interrupted: Callable[[], bool] = wait_forever,
 ) -> Reporter:
     """A reader that stops reading events blocks the run until `interrupted`."""
     if settings.as_json:
