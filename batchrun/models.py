@@ -289,6 +289,7 @@ class Pending(NamedTuple):
     target: int | None = None  # the reduce row that it is a part of
     parts: Parts | None = None  # those that it reduces
     files: str = ""  # from `media.to_json`
+    encoded: bytes = b""  # a long text in UTF-8 instead of `text`, where that is enough
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

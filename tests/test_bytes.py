@@ -22,6 +22,7 @@ from batchrun.events import Waiting, WaitReason
 from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, ingest
 from batchrun.models import FRESH, Exchange, Outcome, Pending, Request, State
 from batchrun.plan.durations import parse_size
+from batchrun.rows.members import restore
 from batchrun.tui.draft import read_head
 
 META = Meta(run="r1", created=1.5, plan="{}", prompt=None, simulated=True, output="../out.jsonl")
@@ -274,6 +275,25 @@ def test_a_journal_of_long_rows_has_large_pages(size: int, pages: int, tmp_path:
     (journal,) = (tmp_path / ".batchrun").glob("*.db")
     with contextlib.closing(sqlite3.connect(journal)) as connection:
         assert connection.execute("PRAGMA page_size").fetchone() == (pages,)
+
+
+@pytest.mark.parametrize("long_rows", [False, True])
+@pytest.mark.parametrize("text", ['{"text": "plain"}', '{"text": "“ä€𝄞”"}', '{"n": 1e400, "text": "x"}'])
+def test_a_long_text_comes_back_as_the_same_row_from_its_bytes(tmp_path: Path, text: str, long_rows: bool) -> None:
+    with contextlib.closing(Journal.create(tmp_path / ".batchrun" / "r1.db", META, long_rows=long_rows)) as journal:
+        journal.ingest([IntakeRow(1, "ä", "request", text, None, 0, "[]")])
+        (plain,), (row,) = journal.pending(), journal.pending(encoded=True)
+    assert (row.text, row.encoded) == (("", text.encode()) if long_rows else (text, b""))
+    assert row._replace(text=text, encoded=b"") == plain
+    assert RowState.of(row).size == (len(text.encode()) if long_rows else len(text))
+    again, known = restore(1, "ä", row.text, row.encoded), restore(1, "ä", text)
+    assert (again.fields, again.encoded) == (known.fields, known.encoded)
+
+
+@pytest.mark.parametrize("text", ["{", '{"a": "\xff"}', "[]"])
+def test_bytes_that_are_no_row_are_refused_like_their_text(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        restore(1, None, "", text.encode("latin-1"))
 
 
 @pytest.mark.parametrize(("room", "shown"), [(1, 1), (3000, 3), (math.inf, 5)])

@@ -172,3 +172,11 @@ class TestBareBodies:
     def test_streaming_is_refused_at_once(self):
         with pytest.raises(PromptError):
             self.send({"input": "x"}, params={"stream": True})
+
+
+@pytest.mark.parametrize("place", ["{rest},{body}", "{body},{rest}"])
+def test_a_body_is_cut_out_of_the_bytes_alone(place: str) -> None:
+    body = '{"messages":[{"content":"“é𝄞”"}]}'
+    text = "{" + place.format(rest='"custom_id":"ä","x":{"€":1}', body=f'"body":{body}') + "}"
+    row = Row(1, None, "", json.loads(text), None, text.encode())
+    assert batch_renderer().render(row).body.decode() == body

@@ -53,7 +53,7 @@ class BytesHeld:
     def holds(self, state: "RowState", body: int, reply: int = 0) -> None:
         """Raise the row's count to its text, body and reply."""
         reply *= _COPIES
-        size = len(state.row.text) + body + reply
+        size = len(state.row.text) + len(state.row.encoded) + body + reply
         if size > state.held:
             state.held = size
             if size > state.counted:
@@ -137,12 +137,12 @@ class BytesHeld:
 _M_MMAP_THRESHOLD = -3  # malloc.h
 _LARGE = 8 * 1024 * 1024
 _M_TRIM_THRESHOLD = -1
-_KEPT = 32 * 1024 * 1024
+_KEPT = 64 * 1024 * 1024
 
 
 @cache
 def keep_freed_memory() -> None:
-    """Let glibc keep up to 32 MiB of free memory, and unmap freed blocks of 8 MiB and more (Linux).
+    """Let glibc keep up to 64 MiB of free memory, and unmap freed blocks of 8 MiB and more (Linux).
 
     By default it returns memory above 128 KiB at the heap's end, so each copy of a 2 MB body faults 500 pages anew:
     nearly half of all CPU. Its dynamic mmap threshold leaves holes for long rows (mallopt(3)).

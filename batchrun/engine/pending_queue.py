@@ -121,10 +121,10 @@ class RowState:
 
     @classmethod
     def of(cls, row: Pending) -> "RowState":
-        history = row.history
+        history, size = row.history, len(row.text) + len(row.encoded)
         if history is FRESH and row.reused is None and row.parts is None and not row.files:  # nearly every row
-            return cls(row, 0, 0, 0, 0, represents=row.seq if row.awaited else None, size=len(row.text))
-        size = len(row.text) + len(history.reply or "") + (0 if row.reused is None else len(row.reused.body))
+            return cls(row, 0, 0, 0, 0, represents=row.seq if row.awaited else None, size=size)
+        size += len(history.reply or "") + (0 if row.reused is None else len(row.reused.body))
         size += (0 if row.parts is None else row.parts.size) + (encoded_size(row.files) if row.files else 0)
         shared_outcome = None if row.parts is None else row.parts.failed
         tries = history.number, history.attempts, history.deadlines, history.asks

@@ -123,8 +123,8 @@ class RowRunner:
 
     async def _send(self, state: RowState, request: Request) -> None:
         state.reused, state.request = None, request
-        if not self._needs_text and len(state.row.text) > _LONG:
-            state.row = state.row._replace(text="")
+        if not self._needs_text and (len(state.row.text) > _LONG or state.row.encoded):
+            state.row = state.row._replace(text="", encoded=b"")
         if state.late is not None:
             await self.conclude(state, request, self._late.take(state, state.late), None)
             return

@@ -46,9 +46,9 @@ class LeftOut:
         return [f"{self.text}: {'; '.join(self.named)}"] if self._rows else []
 
 
-def restored(row: Pending, folder: Path, parse: Callable[[int, str | None, str], Row] = restore) -> Row:
+def restored(row: Pending, folder: Path, parse: Callable[[int, str | None, str, bytes], Row] = restore) -> Row:
     """A pending row with its files. Raises ValueError for an invalid text."""
-    found = parse(row.line, row.key, row.text)
+    found = parse(row.line, row.key, row.text, row.encoded)
     return found._replace(files=media.from_json(row.files, folder)) if row.files else found
 
 

@@ -84,6 +84,10 @@ class Run:
         self._pool = Pool(members, journal, emit=emit, policy=Policy(plan.pool_policy))
         self._guard = BudgetGuard(plan, journal, expected=lambda: self._pool.first.gate.estimate(0, None))
         groups = groups_of(plan) if self._sends else None
+        uses_text = (
+            bool(plan.post) or isinstance(checker, RowChecks) or plan.split is not None or plan.reduce is not None
+        )
+        self._encoded = self._sends and groups is None and batching is None and not uses_text
         rows, most = plan.limit or journal.totals.rows, plan.max_bytes_in_flight
         self._queue = PendingQueue(self._fetch, self._fetch_followers, rows, groups, most_bytes=most)
         self._post = PostProcessing(plan, journal, self._queue, secrets=secrets, emit=emit, failed=self._fail)
@@ -318,7 +322,7 @@ class Run:
             rows = await asyncio.to_thread(at_places, self._journal.pending, self._only, after)
             return rows, rows[-1].position if rows.full else None
         until = self._plan.limit if self._sends else None
-        rows = await asyncio.to_thread(self._journal.pending, after, AHEAD, until)
+        rows = await asyncio.to_thread(self._journal.pending, after, AHEAD, until, encoded=self._encoded)
         last = rows[-1].position if rows.full else None
         if not self._sends:
             return [row for row in rows if retry.resume_step(row.history) is Next.JUDGE], last

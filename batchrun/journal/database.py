@@ -168,6 +168,11 @@ def _make_private(path: Path) -> None:
     path.chmod(0o600)
 
 
+def has_long_rows(connection: sqlite3.Connection) -> bool:
+    """Whether the journal was created for long rows."""
+    return connection.execute("PRAGMA page_size").fetchone()[0] == _LARGE_PAGE
+
+
 def _build(path: Path, meta: dict[str, str | None], page_size: int) -> None:
     schema = resources.files("batchrun.journal").joinpath("schema.sql").read_text(encoding="utf-8")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:

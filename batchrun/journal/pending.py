@@ -7,6 +7,7 @@ from itertools import takewhile
 from json import dumps
 from typing import Any
 
+from batchrun.journal.database import has_long_rows
 from batchrun.journal.pages import Found, Page, page
 from batchrun.journal.queries import sql
 from batchrun.journal.records import Lease, Leased, Standing
@@ -32,14 +33,41 @@ Fallbacks = frozenset[int]  # lanes (lanes.id) for rows that have failed elsewhe
 _FAILED_ELSEWHERE = "failed before the fallback", "it could not be sent there"
 
 
-def pending(
-    connection: sqlite3.Connection, after: int, limit: int, until: int | None, fallbacks: Fallbacks = frozenset()
+def pending(  # noqa: PLR0913, PLR0917  the range, and what else a row needs
+    connection: sqlite3.Connection,
+    after: int,
+    limit: int,
+    until: int | None,
+    fallbacks: Fallbacks = frozenset(),
+    encoded: bool = False,
 ) -> Page:
+    """`encoded`: long texts stay UTF-8, which spares two copies."""
     last = EVERYTHING if until is None else until
-    rows, full = page(connection.execute(_PENDING, (after, last, limit)), _length)
+    encoded = encoded and has_long_rows(connection)
+    if encoded:
+        connection.text_factory = bytes
+    try:
+        rows, full = page(connection.execute(_PENDING, (after, last, limit)), _length)
+    finally:
+        connection.text_factory = str
     known, count = _histories(connection, [row[0] for row in rows], fallbacks)
+    if encoded:
+        found = [
+            Pending(
+                *(seq, position, line, key.decode(), "", known.get(seq, FRESH)),
+                awaited=awaited == 1,
+                target=target,
+                files=files.decode(),
+                encoded=text,
+            )
+            for seq, position, line, key, text, files, target, awaited in rows[:count]
+        ]
+        return Page(found, full=full or len(rows) == limit or count < len(rows))
     found = [
-        made(Pending, (seq, position, line, key, text, known.get(seq, FRESH), None, awaited == 1, target, None, files))
+        made(
+            Pending,
+            (seq, position, line, key, text, known.get(seq, FRESH), None, awaited == 1, target, None, files, b""),
+        )
         for seq, position, line, key, text, files, target, awaited in rows[:count]
     ]
     return Page(found, full=full or len(rows) == limit or count < len(rows))

@@ -213,10 +213,10 @@ class Journal:
                 with transaction(self._connection, self._before_commit):
                     duplicates.pair(self._connection, dedupe=dedupe, wanted=wanted)
 
-    def pending(self, after: int = 0, limit: int = 1000, until: int | None = None) -> Page:
-        """Positions in (`after`, `until`], without the rows of `answered` and `following`."""
+    def pending(self, after: int = 0, limit: int = 1000, until: int | None = None, *, encoded: bool = False) -> Page:
+        """Positions in (`after`, `until`], without the rows of `answered` and `following`. `encoded`: long texts as bytes."""
         with self._read_guard, database.translated(self.path):
-            return pending.pending(self._reading(), after, limit, until, self.fallbacks)
+            return pending.pending(self._reading(), after, limit, until, self.fallbacks, encoded)
 
     def answered(self, after: int = 0, limit: int = 1000) -> Page:
         with self._read_guard, database.translated(self.path):

@@ -55,13 +55,13 @@ string: Callable[[str], str] = json.encoder.encode_basestring
 
 
 def parse(text: str, doubled: Callable[[str], None] | None = None, encoded: bytes | None = None) -> dict[str, Any]:
-    """`doubled` receives names of repeated members. Raises RefusedRowError."""
+    """`doubled` receives names of repeated members; `encoded` is enough. Raises RefusedRowError."""
     # jiter keeps every integer exact (orjson makes floats beyond 64 bits); the rest the standard library reads or explains.
     try:
         encoded = text.encode() if encoded is None else encoded
         fields = from_json(encoded, allow_inf_nan=False, catch_duplicate_keys=doubled is not None)
     except ValueError as error:
-        fields = _parse_exactly(text)
+        fields = _parse_exactly(text or (encoded or b"").decode())
         if doubled is not None and (found := _DOUBLED.match(str(error))):
             doubled(found[1])
     if not isinstance(fields, dict):

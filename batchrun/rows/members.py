@@ -57,9 +57,9 @@ def line_text(line: str) -> str:
     return string(line)
 
 
-def restore(line: int, key: str | None, text: str) -> Row:
-    """The row of a journaled text. Raises ValueError."""
-    encoded = text.encode()
+def restore(line: int, key: str | None, text: str, encoded: bytes = b"") -> Row:
+    """The row of a journaled text, or of `encoded` alone. Raises ValueError."""
+    encoded = encoded or text.encode()
     try:
         return made(Row, (line, key, text, parse(text, None, encoded), None, encoded))
     except RefusedRowError as error:
