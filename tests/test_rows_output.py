@@ -29,6 +29,7 @@ from batchrun.rows import (
 )
 from batchrun.rows.check import one_line
 from batchrun.rows.members import output_line
+from batchrun.rows.table import Table
 from batchrun.rows.writers import neutral
 
 
@@ -173,6 +174,22 @@ def test_cells_of_a_table_come_back_as_they_were_and_only_replies_are_made_harml
 def test_exact_csv_is_read_back_as_it_was(rows: list[dict[str, str]]) -> None:
     data = written("csv", [(json.dumps(row), {}) for row in rows], exact=Exact.ALL).decode()
     assert list(csv.DictReader(io.StringIO(data, newline=""))) == rows
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",;\t\r\n '), max_size=6)
+
+
+@given(st.lists(st.lists(CELLS, min_size=1, max_size=3), min_size=1, max_size=3), st.sampled_from(",;"), st.booleans())
+def test_csv_is_quoted_as_by_the_standard_library(rows: list[list[str]], delimiter: str, marked: bool) -> None:
+    columns = [str(number) for number in range(max(map(len, rows)))]
+    texts = [json.dumps(dict(zip(columns, row, strict=False))) for row in rows]
+    table = Table(delimiter, marked)
+    data = written("csv", [(text, {}) for text in texts], columns=columns, exact=Exact.ALL, table=table)
+    expected = io.StringIO(newline="")
+    writer = csv.DictWriter(expected, columns, delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows([dict(zip(columns, row, strict=False)) for row in rows])
+    assert data.decode() == "\ufeff" * marked + expected.getvalue()
 
 
 @example('{"a":"1","b":"x","a":"2"}')
