@@ -12,11 +12,10 @@ from engine import Answer, Provider, Stage, Story, exchange, fault, garbage, ok,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.client.senders.frames import Frames, Kind
+from batchrun.client.senders.frames import Frames, Kind, Receiver
 from batchrun.client.senders.hub import Hub
 from batchrun.client.senders.remote import RemoteClient
 from batchrun.client.senders.sender import Sender
-from batchrun.client.senders.transport import Receiver
 from batchrun.engine import pending_queue, row_pages, run
 from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode

@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.client import UnsentError
-from batchrun.client.senders.frames import SLICE, Frame, Frames, Kind, boot_time, divided, encoded
+from batchrun.client.senders.frames import PACING, SLICE, Frame, Frames, Kind, Receiver, boot_time, divided, encoded
 from batchrun.client.senders.hub import Hub, Kept, Lost
 from batchrun.client.senders.sender import VALID, Sender
 from batchrun.client.senders.states import Beat, State, counted_silence, next_state, pause, shares
-from batchrun.client.senders.transport import PACING, Receiver
 from batchrun.errors import ExitCode, RefusedError
 from batchrun.events import Notice, SendersChanged, Waiting, WaitReason
 from batchrun.models import Endpoint, Exchange, Fault, Request

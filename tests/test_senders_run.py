@@ -16,10 +16,10 @@ from wire import CA_FILE, FaultServer, Peer, chat, whole
 
 from batchrun import sim
 from batchrun.client.senders.children import Child, Children
+from batchrun.client.senders.frames import Receiver
 from batchrun.client.senders.hub import Hub
 from batchrun.client.senders.remote import RemoteClient
 from batchrun.client.senders.states import Beat
-from batchrun.client.senders.transport import Receiver
 from batchrun.engine.connect import connected
 from batchrun.models import Endpoint, Exchange, Fault, Request
 from batchrun.plan.keys import Key

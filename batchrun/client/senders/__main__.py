@@ -1,4 +1,4 @@
-"""`python -m batchrun.client.senders DESCRIPTOR`: started by a driver, never by hand."""
+"""`python -m batchrun.client.senders DESCRIPTOR`, started by a driver."""
 
 from batchrun.client.senders.sender import main
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from batchrun.cluster.messages import PIECE
 
-_HOLD = 1.0
-"""Seconds that a call waits for data."""
+_HOLD = 1.0  # seconds that a call waits for data
 
 
 class SenderActor:
@@ -22,7 +21,7 @@ class SenderActor:
         self._data_ready: asyncio.Future[None] | None = None
 
     async def load(self, pause: float) -> str | None:
-        """Start the sender, with `pause` seconds between completions; returns why it cannot, else None."""
+        """Returns why the sender cannot start; `pause` as for `Sender`."""
         try:
             module: Any = importlib.import_module("batchrun.client.senders.sender")
         except Exception as error:  # noqa: BLE001  a package that is not there may fail in any way
@@ -31,9 +30,10 @@ class SenderActor:
         return None
 
     async def exchange(self, first: int, received: int, again: bool, *data: bytes) -> tuple[int, int, bytes]:
-        """Take frames from offset `first`; return (bytes taken, offset of the data, data up to `PIECE` bytes).
+        """Take frames from offset `first`; return (bytes taken, offset of the data, data).
 
-        The caller has `received` bytes; with `again` it may lack some. Waits for data for a second, or until another call.
+        The caller has `received` bytes; with `again` it may lack some. Waits for data for a second, or until another
+        call.
         """
         for piece in data:
             if first <= self._taken < first + len(piece):

@@ -1,7 +1,7 @@
-"""Senders as actors of a Ray cluster: the transport, and what joins the cluster and places them.
+"""Senders as actors of a Ray cluster.
 
-Ray never restarts an actor or repeats a call: the hub judges what may have been sent. The key is an argument of a call; Ray's driver
-process has no secrets.
+Ray never restarts an actor or repeats a call: the hub judges what may have been sent. The key is an argument of a call;
+Ray's driver process has no secrets.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from batchrun.client.senders.frames import Pacing, Receiver
 from batchrun.client.senders.states import Beat
-from batchrun.client.senders.transport import Pacing, Receiver
 from batchrun.cluster import bundle
 from batchrun.cluster.address import JOIN, check_address, found, refusal_of
 from batchrun.cluster.driver import ActorLostError, DriverProcess
@@ -23,24 +23,18 @@ from batchrun.cluster.messages import pieces
 from batchrun.display import printable
 from batchrun.errors import RefusedError
 
-PACING = Pacing(slice=0.01, ahead=0.01)
-"""A call costs as much as many rows."""
-BEAT = Beat(start=60.0)
-"""A process on a node starts slowly."""
-LOOK = 5.0
-"""Seconds between checks of the cluster's nodes."""
+PACING = Pacing(slice=0.01, ahead=0.01)  # a call costs as much as many rows
+BEAT = Beat(start=60.0)  # a process on a node starts slowly
+LOOK = 5.0  # seconds between checks of the cluster's nodes
 HINT = "install batchrun on every node of the cluster, under the same Python; nothing was sent"
 _ACTOR = "batchrun.client.senders.actor:SenderActor"
-_MOST_BYTES = 1_000_000
-"""Bytes of one call, at most."""
-_AGAIN = 0.2
-"""Seconds until a call to an unreachable actor is repeated."""
-UNREACHABLE = 1.0
-"""Seconds of refused calls after which a node is gone, long before the cluster reports it."""
+_MOST_BYTES = 1_000_000  # of one call
+_AGAIN = 0.2  # seconds until a call to an unreachable actor is repeated
+UNREACHABLE = 1.0  # Seconds of refused calls after which a node is gone, long before the cluster reports it.
 
 
 class ActorTransport:
-    """Makes at most two calls of `exchange` at a time, one of which waits for data."""
+    """At most two calls of `exchange` at a time, one of which waits for data."""
 
     def __init__(self, driver: DriverProcess, number: int, receiver: Receiver, ended: Callable[[int], object]) -> None:
         """`ended` gets the number when the actor is gone."""
@@ -50,8 +44,7 @@ class ActorTransport:
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._unsent: deque[bytes] = deque()
-        self._given: deque[tuple[int, bytes]] = deque()
-        """(offset, bytes) that the actor has not acknowledged."""
+        self._given: deque[tuple[int, bytes]] = deque()  # (offset, bytes) that the actor has not acknowledged
         self._offset = self._received = self._calls = 0
         self._called = -PACING.slice
         self._refused_since = 0.0
@@ -145,7 +138,7 @@ class ActorTransport:
 
 
 class Actors:
-    """A member of the cluster, with `count` senders on its nodes (None: one each). An async context manager.
+    """`count` senders on a cluster's nodes (None: one each). An async context manager.
 
     `environ` must hold no secret. Raises RefusedError where no cluster can be joined.
     """
@@ -155,13 +148,11 @@ class Actors:
         self._on_each = count is None
         self._environ = environ
         self._numbers = itertools.count(1)
-        self._places: dict[int, str] = {}
-        """The node of each sender."""
+        self._places: dict[int, str] = {}  # the node of each sender
         self._driver: DriverProcess | None = None
         self._joining = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
-        self.count = count or 0
-        """How many senders there should be."""
+        self.count = count or 0  # how many senders there should be
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(check_address, self._address)
@@ -192,7 +183,7 @@ class Actors:
                     resize(max(1, len(await self._driver.nodes())))
 
     async def start(self, receiver: Receiver) -> ActorTransport:
-        """Start a sender on the node with the fewest. Raises OSError."""
+        """On the node with the fewest senders. Raises OSError."""
         number, refusal = next(self._numbers), None
         try:
             async with self._joining:

@@ -14,12 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, cast
 
-from batchrun.client.senders.transport import Receiver
+from batchrun.client.senders.frames import Receiver
 
-PROGRAM = ("-m", "batchrun.client.senders")
-"""What a child runs; its argument is the descriptor of its socket."""
-_SECONDS = 2.0
-"""Until a child that does not end is killed."""
+PROGRAM = ("-m", "batchrun.client.senders")  # what a child runs; its argument is the descriptor of its socket
+_SECONDS = 2.0  # until a child that does not end is killed
 
 
 class Child(asyncio.Protocol):
@@ -51,11 +49,11 @@ class Child(asyncio.Protocol):
             self._transport.write(frame)
 
     def kill(self) -> None:
-        """Kill it, also where it is suspended (SIGSTOP)."""
+        """Also where it is suspended (SIGSTOP)."""
         self._process.kill()
 
     async def close(self) -> None:
-        """Close the socket, which ends it; else kill it."""
+        """Closing the socket ends it."""
         if self._transport is not None:
             self._transport.abort()
         await asyncio.to_thread(self._end)

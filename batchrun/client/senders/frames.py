@@ -1,9 +1,9 @@
-"""The protocol between driver and sender: frames over a byte stream. Plain data: nothing is unpickled.
+"""The protocol between driver and sender: frames over a byte stream, and what carries them. Nothing is unpickled.
 
     frame = length of the rest (4 bytes, big-endian) · kind (1 byte) · length of the head (4 bytes) · head (JSON) · bodies
 
-The head gives the lengths of the bodies. Times are seconds of the driver's clock (`time.monotonic`); a sender derives its offset
-from the smallest delay seen lately. `now` is (that clock, `boot_time`) when the frame is written.
+Times are seconds of the driver's clock (`time.monotonic`); a sender derives its offset from the smallest delay seen
+lately. `now` is (that clock, `boot_time`) when the frame is written.
 
 | kind | from | head |
 |---|---|---|
@@ -11,26 +11,27 @@ from the smallest delay seen lately. `now` is (that clock, `boot_time`) when the
 | OPENED | sender | place |
 | LEASES | driver | now, batch, [lease, place, endpoint, timeout, depart, length of its body] … |
 | CANCEL | driver | [lease …]: their answers are not needed any more |
-| NAMES | sender | number, names of headers, in lower case, as COMPLETIONS have their number from then on |
-| COMPLETIONS | sender | number of the first, [lease, status, fault, sent, left, ended, detail, number of the names of its headers, their values, length of its body] … |
-| UNSENT | sender | [lease …]: these never left |
+| NAMES | sender | number, names of headers in lower case |
+| COMPLETIONS | sender | number of the first, [lease, status, fault, sent, left, ended, detail, number of names, values of headers, length of its body] … |
+| UNSENT | sender | [lease …]: not sent |
 | HOLD | driver | null: return planned leases as UNSENT |
 | RENEW | driver | place: reuse no connection open now |
-| END | driver | place, before: end what left before that time |
+| END | driver | place, before: end what was sent before that time |
 | PING | driver | now, cursor: the first completion still to be kept |
 | PONG | sender | null |
 | REACH | driver | number, place, seconds: check that the address can be reached |
 | REACHED | sender | number, error and hint; null and null without |
 
-Batches and completions are numbered from 1 for each sender. A repeated batch is not sent again: its completions are returned
-once more. A sender keeps each until the cursor is beyond it, which the driver moves when the reply is in the journal.
+Batches and completions are numbered from 1 for each sender. A repeated batch is not sent again: its completions are
+returned once more. A sender keeps each until the cursor is beyond it, which the driver moves when the reply is in the
+journal.
 """
 
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -39,16 +40,11 @@ from batchrun.models import Endpoint
 _HEAD = struct.Struct(">IBI")
 _LENGTH = struct.Struct(">I")
 _BESIDE = _HEAD.size - _LENGTH.size
-LONGEST = 0xFFFF_FFFF - _HEAD.size
-"""Bytes of head and bodies of one frame, at most."""
-ENDPOINTS = tuple(Endpoint)
-"""An endpoint is sent as its index."""
-SLICE = 0.004
-"""Seconds between two frames of leases or completions, each as costly as several rows."""
-NO_NAMES = 0
-"""The number of no names of headers."""
-BUG = "bug"
-"""The fault of an exchange that ended with an unexpected exception."""
+LONGEST = 0xFFFF_FFFF - _HEAD.size  # bytes of head and bodies of one frame, at most
+ENDPOINTS = tuple(Endpoint)  # an endpoint is sent as its index
+SLICE = 0.004  # seconds between two frames of leases or completions, each as costly as several rows
+NO_NAMES = 0  # the number of no names of headers
+BUG = "bug"  # the fault of an exchange that ended with an unexpected exception
 
 
 class Kind(IntEnum):
@@ -75,7 +71,7 @@ class Frame(NamedTuple):
 
 
 def encoded(kind: Kind, head: Any, bodies: Sequence[bytes] = ()) -> bytes:
-    """The bytes of a frame. Raises OverflowError where they are too many."""
+    """Raises OverflowError for a frame that is too long."""
     encoded_head = orjson.dumps(head)
     length = _BESIDE + len(encoded_head) + sum(map(len, bodies))
     if length > LONGEST:
@@ -132,3 +128,38 @@ def boot_time() -> float:
     """Seconds since boot, sleep included, where there is such a clock."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
+class Transport(Protocol):
+    """Carries frames to one sender, in order; `Receiver.gone` is called last."""
+
+    def write(self, frame: bytes) -> None:
+        """Dropped where the sender is gone."""
+        ...
+
+    def kill(self) -> None:
+        """`gone` follows."""
+        ...
+
+    async def close(self) -> None:
+        """End the sender and wait for that."""
+        ...
+
+
+class Receiver(Protocol):
+    def received(self, data: bytes) -> None: ...
+
+    def gone(self, why: str) -> None: ...
+
+
+Start = Callable[[Receiver], Awaitable[Transport]]  # raises OSError where it cannot start a sender
+
+
+class Pacing(NamedTuple):
+    """Seconds."""
+
+    slice: float = SLICE  # between two frames of leases
+    ahead: float = 0.01  # for which a spaced request is sent ahead
+
+
+PACING = Pacing()

@@ -1,7 +1,7 @@
 """The driver's side of the senders: hands out leases, takes completions, detects lost senders.
 
-A lease is a journaled attempt: body and deadline. It goes to the READY sender with the fewest. What a LOST sender had comes back as
-`Fault.LOST`, possibly billed; what never left raises UnsentError. Without a READY sender, leases wait here.
+A lease, a journaled attempt, goes to the READY sender with the fewest, or waits here. What a LOST sender had comes back
+as `Fault.LOST`, possibly billed; what was not sent raises UnsentError.
 """
 
 import asyncio
@@ -9,34 +9,44 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from batchrun.client.senders.frames import BUG, NO_NAMES, Frame, Frames, Kind, boot_time, encoded
+from batchrun.client.senders.frames import (
+    BUG,
+    NO_NAMES,
+    PACING,
+    Frame,
+    Frames,
+    Kind,
+    Pacing,
+    Start,
+    Transport,
+    boot_time,
+    encoded,
+)
 from batchrun.client.senders.leases import Came, Completions, Lease, Pages
 from batchrun.client.senders.states import BEAT, Beat, State, counted_silence, next_state, pause, shares
-from batchrun.client.senders.transport import PACING, Pacing, Start, Transport
 from batchrun.client.wire import UnsentError
 from batchrun.errors import HostError, RefusedError
 from batchrun.events import SendersChanged
 from batchrun.models import Exchange, Fault, Request, made
 
-MOST_KEPT = 4 * 1024 * 1024
-"""Bytes of replies after which a sender is pinged, to drop what is stored."""
+MOST_KEPT = 4 * 1024 * 1024  # bytes of replies after which a sender is pinged, to drop what is stored
 Listen = Callable[[SendersChanged], None]
 
 
 class Kept(Exchange):
-    """An exchange that its sender keeps until `stored` is called."""
+    """Its sender keeps it until `stored` is called."""
 
     stored: Callable[..., None]
 
 
 class Lost(Exchange):
-    """An exchange whose sender was given up; `late` is called where it ends after all, if it is set."""
+    """`late`, if set, is called where it ends after all."""
 
     late: Callable[[Exchange], None] | None = None
 
 
 class _Query:
-    """A query that so many senders have not answered yet."""
+    """`left` senders have not answered it yet."""
 
     def __init__(self, answer: asyncio.Future[None], left: int) -> None:
         self.answer, self.left = answer, left
@@ -56,18 +66,14 @@ class Sender:
         self.number = number
         self.state = State.STARTING
         self.leases: dict[int, Lease] = {}
-        self.lost: dict[int, Lost] = {}
-        """Leases that it had when it was given up."""
+        self.lost: dict[int, Lost] = {}  # leases that it had when it was lost
         self.batch = self.completed = self.opened = 0
+        # received completions, from the first that may not be in the journal yet
         self.frames: deque[Completions] = deque()
-        """Received completions, from the first that may not be in the journal yet."""
-        self.names: dict[int, list[str]] = {NO_NAMES: []}
-        """Names of headers by number."""
-        self.id_at: dict[int, int | None] = {}
-        """`Pages.id_at` of them."""
+        self.names: dict[int, list[str]] = {NO_NAMES: []}  # names of headers by number
+        self.id_at: dict[int, int | None] = {}  # `Pages.id_at` of them
         self.kept_bytes = 0
-        self.ended = ""
-        """Why it was killed."""
+        self.ended = ""  # why it was killed
         self.silent = 0.0
         self.transport: Transport | None = None
         self._hub = hub
@@ -109,8 +115,7 @@ class Hub:
         self._pacing = pacing
         self._hint = hint
         self._listen: Listen = lambda _: None
-        self.pages: Pages | None = None
-        """What gets the answers to leases of pages."""
+        self.pages: Pages | None = None  # gets the answers to leases of pages
         self._loop = asyncio.get_running_loop()
         self._senders: list[Sender] = []
         self._places: list[Mapping[str, Any]] = []
@@ -148,7 +153,7 @@ class Hub:
             self._add_sender()
 
     def add(self, place: Mapping[str, Any]) -> int:
-        """Add a place to send to, the head of OPEN; returns its number."""
+        """A place to send to, the head of OPEN; returns its number."""
         self._places.append(place)
         number = len(self._places) - 1
         for sender in self._senders:
@@ -174,9 +179,9 @@ class Hub:
         *,
         spaced: bool = False,
     ) -> Exchange:
-        """One exchange; a `spaced` one leaves `ahead` seconds later, to keep its distance.
+        """A `spaced` request is sent `ahead` seconds later, to keep its distance.
 
-        Raises UnsentError where it never left, RuntimeError for a bug in the sender.
+        Raises UnsentError where it was not sent, RuntimeError for a bug in the sender.
         """
         future: asyncio.Future[Exchange] = self._loop.create_future()
         lease = Lease(place, request.endpoint, request.body, timeout, future)
@@ -190,7 +195,7 @@ class Hub:
             raise
 
     def send_page(self, leases: Sequence[Lease]) -> None:
-        """Send these; `pages` gets what comes of those without a future."""
+        """`pages` gets what comes of those without a future."""
         for lease in leases:
             self._leases += 1
             lease.number = self._leases
@@ -198,7 +203,7 @@ class Hub:
         self._flush_soon()
 
     def abandon_pages(self) -> None:
-        """Nobody waits for the leases of pages any more."""
+        """The answers to leases of pages are not needed any more."""
         self._waiting = deque(lease for lease in self._waiting if lease.future is not None)
         for sender in self._senders:
             if numbers := [number for number, lease in sender.leases.items() if lease.future is None]:
@@ -212,7 +217,7 @@ class Hub:
         listen(self.view)
 
     def none_for(self, now: float) -> float:
-        """Seconds without a READY sender, at `now` of the loop's clock."""
+        """Seconds without a READY sender."""
         return 0.0 if self._none_since is None else now - self._none_since
 
     def recall(self) -> None:
@@ -228,10 +233,7 @@ class Hub:
             sender.write(Kind.RENEW, place)
 
     async def reach(self, place: int, seconds: float) -> None:
-        """Check that a READY sender can reach that place; waits for the first.
-
-        Raises HostError where none can, TimeoutError without an answer.
-        """
+        """Check that a READY sender can reach that place. Raises HostError, or TimeoutError without an answer."""
         await self.ready()
         ready = [sender for sender in self._senders if sender.state is State.READY]
         self._query_count += 1
@@ -246,7 +248,7 @@ class Hub:
             del self._queries[number]
 
     def end(self, place: int, before: float) -> int:
-        """End what was sent to that place before that time; returns how many."""
+        """End what was sent before that time; returns how many."""
         for sender in self._senders:
             sender.write(Kind.END, [place, before])
         leases = [lease for sender in self._senders for lease in sender.leases.values()]
@@ -325,7 +327,6 @@ class Hub:
             lease.future.set_exception(error)
 
     def update_state(self, sender: Sender) -> None:
-        """Update the state of a sender; emit a change."""
         before = sender.state
         opened = sender.transport is not None and sender.opened == len(self._places) > 0
         sender.state = next_state(before, sender.silent, opened=opened, beat=self._beat)

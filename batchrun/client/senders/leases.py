@@ -13,9 +13,9 @@ _NUMBERS: dict[Endpoint, int] = {endpoint: number for number, endpoint in enumer
 
 
 class Lease:
-    """A request for a sender. `future` gets its exchange; without one it is of a page, and `Pages` gets it.
+    """Without a `future`, `Pages` gets the exchange. `number` is set by the hub; `left`: given to `sender`.
 
-    `number` is set by the hub; `left`: given to `sender`; a `depart` above 0 is when it is to be sent.
+    A `depart` above 0 is when it is to be sent.
     """
 
     __slots__ = ("body", "depart", "endpoint", "future", "left", "number", "place", "sender", "timeout")
@@ -41,7 +41,7 @@ class Lease:
 
 
 class Completions:
-    """Completions of one frame, from number `first`, of which `left` may not be in the journal yet."""
+    """Of one frame, from number `first`; `left` may not be in the journal yet."""
 
     __slots__ = ("first", "left")
 
@@ -49,11 +49,10 @@ class Completions:
         self.first, self.left = first, left
 
     def stored(self, *_: object) -> None:
-        """One more is in the journal, or not needed."""
+        """One is in the journal, or not needed."""
         self.left -= 1
 
     def stored_all(self, count: int) -> None:
-        """So many more."""
         self.left -= count
 
 
@@ -76,7 +75,7 @@ class Pages(Protocol):
     """Sends leases in pages, and gets what comes of them."""
 
     def id_at(self, names: list[str]) -> int | None:
-        """The place of the request's id in these names of headers (-1: none); None where more of them matters."""
+        """The place of the request's id among these headers (-1: none); None where others matter."""
         ...
 
     def came(self, replies: list[Came], frame: Completions) -> None: ...
@@ -86,5 +85,5 @@ class Pages(Protocol):
         ...
 
     def failed(self, lease: Lease, error: Exception) -> None:
-        """UnsentError where it never left, RuntimeError for a bug in the sender."""
+        """UnsentError where it was not sent, RuntimeError for a bug in the sender."""
         ...

@@ -11,7 +11,7 @@ from batchrun.models import Exchange, Request
 
 
 class RemoteClient(Client):
-    """Sends by a sender of `hub`, which outlives it; `elsewhere`: they are on other machines."""
+    """`hub` outlives it; `elsewhere`: senders are on other machines."""
 
     def __init__(self, hub: Hub, *, elsewhere: bool = False, **options: Any) -> None:
         super().__init__(**options)
@@ -43,7 +43,7 @@ class RemoteClient(Client):
         self._spaced = spaced
 
     def send(self, request: Request, *, timeout: float) -> "CoroutineType[Any, Any, Exchange]":
-        """As `Client.send`. Raises UnsentError where the request never left."""
+        """Raises UnsentError where the request was not sent."""
         return self._hub.send(self._place, request, timeout, spaced=self._spaced())
 
     @property
@@ -52,7 +52,7 @@ class RemoteClient(Client):
         return self._place
 
     async def preflight(self, *, seconds: float = PREFLIGHT_SECONDS) -> None:
-        """As `Client.preflight`, from where requests are sent."""
+        """From where requests are sent."""
         if not self._elsewhere:
             await super().preflight(seconds=seconds)
             return

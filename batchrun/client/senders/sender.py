@@ -27,15 +27,14 @@ from batchrun.client.senders.states import Offset
 from batchrun.errors import HostError
 from batchrun.models import Fault, Request
 
-_EARLY = 0.0005
-"""Seconds by which a request may leave early: the precision of timers."""
+_EARLY = 0.0005  # Seconds by which a request may leave early: the precision of timers.
+# Seconds (of `boot_time`) after its writing in which a batch may be sent; later, after a suspension, it is returned.
 VALID = 2.0
-"""Seconds (of `boot_time`) after its writing in which a batch may leave; later, after a suspension, it goes back."""
 _FAULTS = {fault: fault.value for fault in Fault} | {None: ""}
 
 
 class Sender:
-    """Performs its driver's frames; those with completions are `pause` seconds apart."""
+    """Frames with completions are `pause` seconds apart."""
 
     def __init__(self, write: Callable[[bytes], object], pause: float = SLICE) -> None:
         self._to_driver = write
@@ -49,8 +48,8 @@ class Sender:
         self._batch = 0
         self._completed = 0
         self._flushed = 0.0
+        # names of headers, which are alike for one server, and their number in frames
         self._names: dict[tuple[str, ...], int] = {(): NO_NAMES}
-        """Names of headers as they came, and the number by which the driver knows them: answers of one server have the same."""
         self._out: list[tuple[list[Any], bytes]] = []
         self._planned: deque[tuple[float, int, int, Request, float]] = deque()
         self._kept: deque[tuple[int, list[Any], bytes]] = deque()
@@ -207,7 +206,7 @@ class _Connection(asyncio.Protocol):
 
 
 async def serve(driver: int) -> None:
-    """Serve the driver at that descriptor until it is gone."""
+    """Until the driver at that descriptor is gone."""
     ours = socket.socket(fileno=driver)
     ours.setblocking(False)
     loop = asyncio.get_running_loop()

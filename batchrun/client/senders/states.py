@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class State(StrEnum):
-    """STARTING until every place is open; READY for leases; SUSPECT while silent, without new ones; LOST for good."""
+    """STARTING until every place is open; READY for leases; SUSPECT while silent; LOST for good."""
 
     STARTING = "starting"
     READY = "ready"
@@ -16,24 +16,23 @@ class State(StrEnum):
 
 
 class Beat(NamedTuple):
-    """Seconds: between pings; of silence until SUSPECT and LOST; to start."""
+    """Seconds."""
 
-    every: float = 1.0
-    suspect: float = 5.0
-    lost: float = 30.0
-    start: float = 30.0
+    every: float = 1.0  # between pings
+    suspect: float = 5.0  # of silence until SUSPECT
+    lost: float = 30.0  # of silence until LOST
+    start: float = 30.0  # until LOST where it does not start
 
 
 BEAT = Beat()
 
 
 def counted_silence(seconds: float, beat: Beat) -> float:
-    """The time between two checks, at most two pings: the driver may have been suspended."""
+    """At most two pings: the driver may have been suspended."""
     return min(seconds, 2 * beat.every)
 
 
 def next_state(state: State, silent: float, *, opened: bool, beat: Beat) -> State:
-    """LOST is final."""
     if state is State.LOST or silent >= (beat.lost if opened else beat.start):
         return State.LOST
     if not opened:
@@ -47,7 +46,7 @@ def pause(failed: int) -> float:
 
 
 def shares(loads: Sequence[int], count: int) -> list[int]:
-    """How to distribute `count` leases to senders that have so many, so that they have equally many."""
+    """How to distribute `count` leases so that senders have equally many."""
     found = [0] * len(loads)
     order = sorted(range(len(loads)), key=loads.__getitem__)
     for having in range(len(order), 0, -1):  # those that have most get none where the others do not reach them
@@ -60,7 +59,7 @@ def shares(loads: Sequence[int], count: int) -> list[int]:
 
 
 class Offset:
-    """The offset of another clock: the smallest recent delay, as clocks drift."""
+    """Of another clock: the smallest recent delay, as clocks drift."""
 
     _WINDOW = 60.0
 
