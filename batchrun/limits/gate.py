@@ -80,9 +80,8 @@ class Gate:
             allowed = self._may_leave(now, demand, first)
             if isinstance(allowed, int):
                 return self._grant(now, allowed)
-        if first:
-            return await self._waited(self._queue.join_first(tokens_of(demand)))
-        return await self._waited(self._queue.join(demand, ready))
+        queue = self._queue
+        return await self._waited(queue.join_first(tokens_of(demand)) if first else queue.join(demand, ready))
 
     def leaves(self, permit: Permit) -> bool:
         """Whether the request is sent now, unspaced and without a cool-down."""
@@ -100,8 +99,7 @@ class Gate:
         """
         while True:
             now = self._clock()
-            early = self._rates.spacing.ready(permit.left, now)
-            if early > 0:
+            if (early := self._rates.spacing.ready(permit.left, now)) > 0:
                 now = await self._held(permit, early)
             if self._recalled:
                 self.cancel(permit)
@@ -125,11 +123,10 @@ class Gate:
         beside, now = self.flights.beside(permit) if refused else 0, self._clock()
         self._end(permit, now)
         rates, alone, tokens = self._rates, 0.0, None if throttle is None else 0
-        if usage is not None:
-            if throttle is None:
-                tokens = usage.input + usage.output
-            if size:
-                self._estimate.learn(size, usage.input, usage.output)
+        if usage is not None and throttle is None:
+            tokens = usage.input + usage.output
+        if usage is not None and size:
+            self._estimate.learn(size, usage.input, usage.output)
         rates.settle(permit, tokens, now - permit.left)
         if hints is not NO_HINTS:
             rates.apply(permit, hints, now)
@@ -292,6 +289,9 @@ class Gate:
         while waiters:
             future, demand, _, first = waiters[0]
             if not future.done():
+                if self._plain and self._in_flight + 1 > self._window.size:
+                    self._hold(_FULL, now)
+                    return
                 try:
                     allowed = self._may_leave(now, demand, first)
                 except NeverFits as error:
@@ -307,14 +307,17 @@ class Gate:
 
     def _grant(self, now: float, tokens: int) -> Permit:
         self._in_flight += 1
-        rates, self._last, self._reason = self._rates, now, None
-        rates.take(tokens, now)
+        self._last, self._reason = now, None
+        rates, spacing = self._rates, self._rates.spacing
+        spacing.admitted += 1
+        if not rates.free:
+            rates.take(tokens, now)
         if not self._plain:
             self._cooldown.granted(now)
         if self._in_flight == 1:
             self._window.first_left(now)
-        full, rate = self._scarce is _CONCURRENCY and self._in_flight >= 0.8 * self._window.size, rates.spacing.rate
-        return Permit(tokens, rate / rates.share, rate, full, now)
+        full = self._scarce is _CONCURRENCY and self._in_flight >= 0.8 * self._window.size
+        return Permit(tokens, spacing.rate / rates.share, spacing.rate, full, now)
 
     def _may_leave(self, now: float, demand: Demand, first: bool) -> int | Wait:
         """Its tokens, or why it waits. Raises NeverFits."""
@@ -323,7 +326,7 @@ class Gate:
         if not self._plain:
             wait = self._barred(now, first)
         if rates.free:
-            return tokens_of(demand) if wait is None else wait
+            return wait or (demand if isinstance(demand, int) else demand())
         if wait is None or rates.token_limit < math.inf:
             tokens = tokens_of(demand)
             if tokens > rates.token_limit:
@@ -346,20 +349,18 @@ class Gate:
         return None
 
     def _hold(self, wait: Wait, now: float) -> None:
-        if wait is _FULL and self._alarm.timer is not None and self._reporter.reported is None:
-            self._reason = self._scarce = _CONCURRENCY  # nothing to tell of a full window
-            self._until = None
-            if self._ready_share:
-                self._queue.get_ready(self._ready_share)
-            return
         reason, self._until = wait.reason, wait.until
         self._reason = reason
-        if reason in _SCARCE:
+        if reason is _CONCURRENCY:
+            if self._ready_share:
+                self._queue.get_ready(self._ready_share)
+            self._scarce = reason
+            if wait is _FULL and self._alarm.timer is not None and self._reporter.reported is None:
+                return  # nothing to tell
+        elif reason in _SCARCE:
             self._scarce = reason
         self._rates.held(wait, now)
         look = self._reporter.held(wait, self._last, now)
-        if reason is _CONCURRENCY:
-            self._queue.get_ready(self._ready_share)
         at = look if self._until is None else self._until
         if at is not None:
             self._alarm.set(min(at, now + _LOOK_AGAIN) if reason is WaitReason.REQUESTS else at, now)
@@ -371,11 +372,10 @@ class Gate:
         self._pump(now)
 
     def _tune(self, now: float) -> None:
-        rates = self._rates
-        rates.tune(now, self._cooldown.share(now))
+        self._rates.tune(now, self._cooldown.share(now))
         # Not where a rate may hold them back, or where this process has no idle slot.
-        share = _READY if self._in_flight <= rates.took * _HURRIED else _READY_FOR_SENDERS * self._senders
-        self._ready_share = 0 if rates.limited else int(self._window.size * share)
+        share = _READY if self._in_flight <= self._rates.took * _HURRIED else _READY_FOR_SENDERS * self._senders
+        self._ready_share = 0 if self._rates.limited else int(self._window.size * share)
 
     def _note_plain(self) -> None:
         self._plain = not (self._paused or self._first_only or self._half_open_every or self.flights.refusals)

@@ -90,10 +90,12 @@ class LearnedRate:
         if self._first < 0:
             self._first = self._at = now
         elapsed, self._at = max(0.0, now - self._at), now
+        if self._stage == "start" and self.rate == math.inf:
+            return self.rate
         if self._stage == "start":
             if binding or not self.noisy:
                 self._time += elapsed / min(_DOUBLES_IN, max(_DOUBLES_SOONEST, _EXCHANGES * took))
-            self._start()
+            self.rate = self._first_pace * 2**self._time if self._time < _DOUBLINGS else math.inf
         elif binding:
             self._time += min(elapsed, _LONGEST_STEP)
             self.rate = max(_SLOWEST, self._search() if self._stage == "search" else self._cubic())
@@ -193,11 +195,6 @@ class LearnedRate:
             if self._stage != "hold":
                 self._level = self._anchor = self.rate
             self._fall_deeper(now)
-
-    def _start(self) -> None:
-        if self.rate == math.inf:
-            return
-        self.rate = self._first_pace * 2**self._time if self._time < _DOUBLINGS else math.inf
 
     def _start_again(self, now: float) -> None:
         self._stage = "start"
@@ -332,6 +329,6 @@ class Estimate:
             self._count += 1
         weight = 1 / self._count
         ratio = input_tokens * self.BYTES_PER_TOKEN / body_bytes
-        self._ratio += weight * ((ratio if ratio < _LARGEST_RATIO else _LARGEST_RATIO) - self._ratio)
+        self._ratio += weight * (min(ratio, _LARGEST_RATIO) - self._ratio)
         self._input += weight * (input_tokens - self._input)
         self._output += weight * (output_tokens - self._output)

@@ -84,16 +84,13 @@ class Rates:
         self._pressure = 0.0
         self._request_pace = self._tokens_stated = math.inf
         self.token_limit = math.inf  # stated tokens; no request can be larger
-        self.free = False  # no rate is in force, and no limit stated
+        self.limited = True  # a rate is in force
+        self.free = False  # none is, and no limit stated
 
     @property
     def known(self) -> bool:
         """Whether a rate of requests is."""
         return self.pace.learnt or self._request_pace < math.inf
-
-    @property
-    def limited(self) -> bool:
-        return self.spacing.rate < math.inf or self.bucket.rate < math.inf
 
     @property
     def noisy(self) -> bool:
@@ -148,6 +145,7 @@ class Rates:
         self.spacing.set_rate(min(requests, learnt) * share, now)
         self.spacing.stated = requests
         self.bucket.set_rate(min(tokens, learnt_tokens), now)
+        self.limited = self.spacing.rate < math.inf or self.bucket.rate < math.inf
         self._tuned, self.free = now, not (self.limited or self._stated)
 
     def test(self, rate: float | None, now: float) -> None:
@@ -189,9 +187,7 @@ class Rates:
             self.basis = wait.basis
 
     def take(self, tokens: int, now: float) -> None:
-        self.spacing.admitted += 1
-        if self.free:
-            return
+        """Only where a rate is in force or a limit stated."""
         self.bucket.take(tokens)
         for limit in self._stated.values():
             kind = limit.inference.stated.kind
@@ -215,7 +211,10 @@ class Rates:
         if self._refill.closed:
             self._refill.opened(spacing.sent - self._refused, permit.pace, now)
         self._sent_tokens += permit.tokens
-        spacing.left(now, permit.count)
+        if self.limited:
+            spacing.left(now, permit.count)
+        else:
+            spacing.sent += permit.count
 
     def apply(self, permit: Permit, hints: Hints, now: float) -> None:
         """Only for the newest request."""
@@ -268,8 +267,7 @@ class Rates:
             unused = permit.tokens - tokens
             if not self.free:
                 self.bucket.give(unused)
-            if permit.sent_before >= 0:
-                self._sent_tokens -= unused
+            self._sent_tokens -= unused
 
     def kind(self, throttle: Throttle | None, hints: Hints, now: float) -> Throttle:
         """As the 429 says, else by its headers, else tokens if they were short."""
@@ -282,7 +280,10 @@ class Rates:
         return Throttle.TOKENS if recently and not self.pace.learnt else Throttle.UNKNOWN
 
     def answered(self, permit: Permit, count: int = 1) -> None:
-        """By something other than a 429."""
+        """Something other than a 429 came back to `count` of its requests."""
+        self.pace.answered(permit, count)
+        if self.free:
+            return
         if self._unconfirmed:
             self._answers += count
             if self._answers >= _UNCONFIRMED:
@@ -290,7 +291,6 @@ class Rates:
                     del self._stated[key]
                 self._unconfirmed.clear()
                 self._tuned = -math.inf
-        self.pace.answered(permit, count)
         if self._tokens_stated < math.inf:  # else no 429 is about them
             self._token_pace.answered(permit, count)
 

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple
 
 from batchrun.limits.records import GateClosed, HandedBack, Permit
@@ -92,9 +93,7 @@ class WaitQueue:
 
     def get_ready(self, few: int) -> None:
         """Let the first `few` prepare, each once."""
-        waiters = self.waiters
-        while self._ready < few and self._ready < len(waiters):
-            waiter = waiters[self._ready]
+        for waiter in islice(self.waiters, self._ready, few):
             self._ready += 1
             if waiter.ready is not None and not waiter.future.done():
                 waiter.ready()
