@@ -381,7 +381,7 @@ def _records(rows: Rows) -> Iterable[dict[str, Any]]:
                 "pass dictionaries, dataclasses, texts, or a data frame of pandas or Polars",
             )
     if not number:
-        raise RefusedError("there are no rows", "give at least one")
+        raise RefusedError("there are no rows", "pass at least one row")
 
 
 class _Bar:

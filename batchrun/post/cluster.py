@@ -189,7 +189,7 @@ class Cluster:
             await self.close()
             raise RefusedError(
                 f"the workers on the Ray cluster cannot use --post: {refusal.message}",
-                "install the packages that the functions import on every node; nothing was sent",
+                "install the packages that the functions import on every node; no request was sent",
             )
 
     async def _join(self) -> None:

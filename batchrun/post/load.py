@@ -139,7 +139,7 @@ def _cannot_import(spec: str, error: Exception) -> RefusedError:
         place = f" (line {error.lineno})"
     return RefusedError(
         f"--post {spec}: the module cannot be imported: {type(error).__name__}: {error}{place}",
-        "fix the module, or install the packages it needs beside batchrun; nothing was sent",
+        "fix the module, or install the packages it needs beside batchrun; no request was sent",
     )
 
 

@@ -23,11 +23,11 @@ _STOPPED = {
     ),
     Meaning.NOT_ON_PLAN: (
         "the account's plan does not have this model",
-        "give the run's own command again with another model, or change the plan with the provider and resume",
+        "run the same command with another model, or change the plan with the provider and resume",
     ),
     Meaning.NO_TIER: (
         "the model is not offered in this service tier",
-        "give the run's own command again with another --tier, such as --tier standard, or with another model",
+        "run the same command with another --tier, such as --tier standard, or with another model",
     ),
 }
 _DOUBTED = {
@@ -42,7 +42,7 @@ _DOUBTED = {
 }
 _ANOTHER = "a web page answered in place of the provider: check the firewall or proxy, then resume"
 _LATER = {
-    (False, False): "what worked before does not work now, so the cause is not in the rows; fix it and resume",
+    (False, False): "earlier requests succeeded, so the cause is not in the rows; fix it and resume",
     (
         False,
         True,
@@ -156,7 +156,7 @@ def _misfit(answer: Answer, complaint: str, tries: Tries, health: Health, policy
     if health.none_fits and policy.schema_retries:
         return StopRun(
             f"none of the replies to {len(health.misfits)} rows fits the schema: {complaint}",
-            "give the run's own command again with a model or server that supports schemas, or set the format that this one "
+            "run the same command with a model or server that supports schemas, or set the format that this one "
             "accepts (--param 'response_format={…}'); with --schema-retries 0 such rows fail and the run continues",
         )
     if tries.asks > policy.schema_retries:
@@ -229,7 +229,8 @@ def _throttled(answer: Answer, tries: Tries, health: Health, policy: Policy, now
         )
     if refused >= THROTTLED_FOR:
         return StopRun(
-            _with_message(answer, f"only 429s for {_duration(refused)}"), "resume later with the command below"
+            _with_message(answer, f"every answer for {_duration(refused)} was a 429"),
+            "resume later with the command below",
         )
     return RetryIn(0.0, counts=False)
 
@@ -238,7 +239,7 @@ def _wait_too_long(answer: Answer, policy: Policy) -> StopRun | None:
     if policy.max_wait is None or (answer.retry_after or 0) <= policy.max_wait:
         return None
     return StopRun(
-        _with_message(answer, f"the provider asks to wait {answer.retry_after:.0f} s, longer than --max-wait allows"),
+        _with_message(answer, f"the provider requires a wait of {answer.retry_after:.0f} s, longer than --max-wait"),
         "resume later with the command below",
     )
 
@@ -269,10 +270,10 @@ def _scope_hint(answer: Answer) -> str:
     if answer.status in (404, 405, 501) and answer.meaning is not Meaning.MODEL and answer.endpoint:
         return (
             f"check the base URL (--base-url), whether it has {answer.endpoint} (--endpoint), and the model (--model); "
-            "give the run's own command again"
+            "run the same command with the right ones"
         )
     if answer.status in (400, 404, 422):
-        return "check the model and the base URL; give the run's own command again with another one"
+        return "check the model and the base URL; run the same command with the right ones"
     return "check that the key may use this model"
 
 
@@ -306,7 +307,7 @@ def _hint(answer: Answer, health: Health) -> str:
         return _WEB_PAGE
     if _about_configuration(answer):
         return _scope_hint(answer)
-    return "nothing has succeeded, so the cause is not in the rows; fix it and resume"
+    return "no request has succeeded, so the cause is not in the rows; fix it and resume"
 
 
 def _about_configuration(answer: Answer) -> bool:
@@ -332,7 +333,7 @@ def _may_pass(answer: Answer, tries: Tries, health: Health, policy: Policy, now:
             permanent=False,
         )
     if not health.spend():
-        return GiveUp(answer.cause, f"{answer.cause}; the run's retry budget is spent", permanent=False)
+        return GiveUp(answer.cause, f"{answer.cause}; the run's retry budget is used up", permanent=False)
     return RetryIn(wait, counts=True)
 
 

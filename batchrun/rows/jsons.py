@@ -150,7 +150,7 @@ def _refuse_rest(buffer: str, line: int, name: str) -> NoReturn:
         reason = "it is followed by something that is not an object"
     except RefusedRowError as error:
         reason = str(error)
-    raise InputError(f"{name}: the object that begins in line {line}: {reason}.", "Fix it there; nothing was sent.")
+    raise InputError(f"{name}: the object that begins in line {line}: {reason}.", "Fix it there; no request was sent.")
 
 
 def _grown(pieces: Iterable[str], waiting: Sized) -> Iterator[str]:
