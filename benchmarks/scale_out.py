@@ -4,7 +4,8 @@
 
 The provider is `mock.c` on the same cores. A rate is that of the requests between a fifth and nine tenths of them, as the
 provider counts them; a ratio is the median of the rounds' ratios, which a busy machine hardly moves, where the rates
-themselves say little. CPU of a row is that of the run and its senders, starts left out. The bound of a run on two cores is 2
+themselves say little. CPU of a row is that of the run and its senders, starts left out, but not that of senders that cost
+nothing (`free_sender.py`). The bound of a run on two cores is 2
 by the CPU of a row, that of the server included.
 """
 
@@ -20,6 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import free_sender
 import large
 import limits
 import mockserver
@@ -165,7 +167,9 @@ def _run(bench: Bench, way: Way, mock: mockserver.Mock, rows: Path, options: tup
         while not over.wait(0.5):
             memory.append(_memory(pid))
 
-    bench.environment["PYTHONPATH"] = str(way.build)
+    of_senders = bench.folder / "senders.txt"
+    of_senders.write_text("")
+    bench.environment |= {"PYTHONPATH": str(way.build), free_sender.OWN: str(of_senders)}
     before = _cpu(mock.pid)
     try:
         spent = bench.run(
@@ -173,7 +177,7 @@ def _run(bench: Bench, way: Way, mock: mockserver.Mock, rows: Path, options: tup
         )
     finally:
         over.set()
-        del bench.environment["PYTHONPATH"]
+        del bench.environment["PYTHONPATH"], bench.environment[free_sender.OWN]
     served = _cpu(mock.pid) - before
     with rows.open("rb") as lines:
         count = sum(1 for _ in lines)
@@ -181,7 +185,8 @@ def _run(bench: Bench, way: Way, mock: mockserver.Mock, rows: Path, options: tup
     low, high = len(at) // 5, len(at) * 9 // 10
     rate = (high - low) / (at[high] - at[low]) if at else count / spent.wall
     most = max(memory, key=sum)
-    return _Ran(count, spent.cpu, served, rate, at[0] - spent.began if at else 0.0, most)
+    own = spent.cpu - sum(map(float, of_senders.read_text().split()))
+    return _Ran(count, own, served, rate, at[0] - spent.began if at else 0.0, most)
 
 
 def _cpu(pid: int) -> float:
