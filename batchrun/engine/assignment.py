@@ -38,12 +38,11 @@ class LaneView(NamedTuple):
 
     @property
     def finish(self) -> float:
-        """Seconds until a row given to it now is answered."""
         return self.wait + self.seconds
 
 
 class RowView(NamedTuple):
-    """Lanes that failed, the `only` ones allowed (None: all), those with its prefix cached."""
+    """`only` these lanes (None: all)."""
 
     failed_at: frozenset[int] = frozenset()
     only: frozenset[int] | None = None
@@ -58,7 +57,7 @@ class Wait(NamedTuple):
 
 
 def assign(rows: Sequence[RowView], lanes: Sequence[LaneView], left: int) -> list[tuple[int, int]] | Wait:
-    """Leases as (row, lane), or why there is none; `left` rows are unassigned."""
+    """(Row, lane) pairs; `left` rows are unassigned."""
     now = list(lanes)
     leases: list[tuple[int, int]] = []
     put_off: list[int] = []
@@ -88,7 +87,6 @@ def _lane_for(row: RowView, lanes: Sequence[LaneView], left: int, *, cached: boo
 
 
 def eligible(row: RowView, lanes: Sequence[LaneView]) -> list[int]:
-    """Lanes preferred by the policy where the row has not failed."""
     found = [n for n, view in enumerate(lanes) if view.open and (row.only is None or n in row.only)]
     found = [n for n in found if n not in row.failed_at] or found
     ranks = [lanes[n].rank for n in found if not lanes[n].trying] or [lanes[n].rank for n in found]

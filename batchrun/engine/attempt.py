@@ -150,7 +150,7 @@ class Attempt:
         return stored
 
     def complete(self, end: End, outcome: Outcome, completed: partial[None]) -> None:
-        """Journal the end with the row's outcome; `completed` is called after the commit."""
+        """`completed` is called after the commit."""
         self.phase = _OVER
         assert self.exchange is not None, "it is answered"
         reply = end, self.exchange.body.decode()

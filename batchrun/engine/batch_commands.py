@@ -19,7 +19,7 @@ _LOST = frozenset({State.CREATING, State.UNSURE})
 
 
 def forget(run: RunFile, chunk: int) -> int:
-    """Make a chunk's rows pending again, possibly billed; returns their number. Raises RefusedError, BusyError."""
+    """Make a chunk's rows pending again, possibly billed. Raises RefusedError, BusyError."""
     lock = registry.held(run.path)
     try:
         journal = Journal.open(run.path)

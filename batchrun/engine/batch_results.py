@@ -25,15 +25,15 @@ from batchrun.models import Pending, Ticket
 
 Returned = tuple[Pending, Lease, Completion]  # What a batch returned for a row in it
 Take = Callable[[Ticket, Sequence[Returned]], Awaitable[None]]
-"""Ingests results; accepted ones may not be committed yet on return."""
+"""Accepted results may not be committed yet on return."""
 Accept = Callable[[Ticket, int | None, Answers], Awaitable[list[Completion]]]
 """Stores replies that need no decision; returns the others."""
 Again = Callable[[int, Ticket, Completion], Awaitable[None]]
-"""Records a paid reply for a row (`seq`) that already has one."""
+"""For a row (`seq`) that already has a reply."""
 
 
 class Late(Protocol):
-    """Records a reply of an abandoned batch, for its row if `wanted`."""
+    """For its row if `wanted`."""
 
     async def __call__(self, ticket: Ticket, lease: Lease, completion: Completion, *, wanted: bool) -> bool: ...
 
@@ -78,7 +78,6 @@ class Ends:
         self._process.end()
 
     async def refused(self, ticket: Ticket) -> None:
-        """Keep or release the rows of a batch that the provider refused."""
         status, message, wait = self._executor.answer_of(ticket)
         if _is_about_room(message):
             await self._wait_for_room(ticket, message)
@@ -148,7 +147,6 @@ class Ends:
         await self._tickets.put(replace(again, next=self._executor.clock() + wait * self._executor.scale))
 
     async def prepare(self, ticket: Ticket) -> None:
-        """Start the reader process during the download."""
         if self.reader is not None and _is_for_process(ticket, await self.reader(ticket)):
             await asyncio.to_thread(self._process.start)
 
@@ -225,7 +223,7 @@ class Ends:
         await self.settle(other, State.SETTLED)
 
     async def read_late(self, ticket: Ticket) -> None:
-        """Ingest an abandoned batch: replies to answered rows were paid twice."""
+        """Replies to answered rows were paid twice."""
         found = await self._executor.late(ticket)
         if found is None:
             return
@@ -252,7 +250,7 @@ class Ends:
             self._stop(self.stops)
 
     async def _hand_over(self, ticket: Ticket, page: list[Completion]) -> set[int]:
-        """Give completions to their rows; returns the rows still in this ticket."""
+        """Returns the rows still in this ticket."""
         where = None if is_imported(ticket) else ticket.id
         assert self.take is not None
         taken, left, more = set[int](), page, bool(page)
@@ -270,7 +268,7 @@ class Ends:
         await self.flush()
 
     async def release(self, ticket: Ticket, end: End, state: State, stops: RunResult | None = None) -> int:
-        """Close a ticket's open attempts and settle it; returns their number. `stops` ends the run before a row is sent again."""
+        """Close a ticket's open attempts; returns their number. `stops` ends the run before a row is sent again."""
         await self._journal.put_ticket(ticket)  # commits what was handed over before: those attempts are closed
         count, after = 0, 0
         while leases := await asyncio.to_thread(self._journal.leases, ticket.id, after):
@@ -289,7 +287,6 @@ class Ends:
         return count
 
     async def settle(self, ticket: Ticket, state: State, stops: RunResult | None = None) -> None:
-        """Delete the ticket's files; `stops` ends the run."""
         self._tickets.settled += 1
         detail = detailed(ticket, learned=self._tickets.tokens.learned)
         await self._tickets.put(replace(ticket, state=state, next=None, detail=detail))

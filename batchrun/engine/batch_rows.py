@@ -37,8 +37,6 @@ TOGETHER = 256  # Rows put into a chunk at once, at most
 
 
 class BatchRows:
-    """On the run's loop."""
-
     def __init__(self, plan: Plan, services: RowServices, runner: RowRunner, batches: Batches, *, emit: Emit) -> None:
         self._plan = plan
         self._services = services
@@ -55,7 +53,7 @@ class BatchRows:
         return self._batches.sending
 
     async def put_all(self, rows: list[Pending]) -> list[Pending]:
-        """Put rows without other steps into chunks; returns the others."""
+        """Returns rows that need other steps."""
         if not self.sending:
             return rows
         left: list[Pending] = []
@@ -77,7 +75,6 @@ class BatchRows:
                 yield row.seq, row.history.number + 1, self._lines.line(request)
 
     async def send_all(self, states: list[RowState]) -> None:
-        """The same for rows handed out; the others are performed one by one."""
         first = [state.row for state in states if state.request is None and state.number == state.row.history.number]
         put = {row.seq for row in first} - {row.seq for row in await self.put_all(first)}
         others: list[RowState] = []
@@ -91,7 +88,7 @@ class BatchRows:
             raise error
 
     async def send(self, state: RowState, request: Request) -> None:
-        """Put a row into a chunk; only the journal tracks it until `take`."""
+        """Only the journal tracks the row until `take`."""
         try:
             await self._batches.add(state.row.seq, state.number + 1, self._lines.line(request))
         except RefusedError as error:
@@ -104,7 +101,7 @@ class BatchRows:
             self._services.queue.finished(state)
 
     async def reader(self, ticket: Ticket) -> ReplyReader | None:
-        """Reads replies for `accept`; None where more than the reply decides."""
+        """None where more than the reply decides."""
         plan, checker, journal = self._plan, self._services.checker, self._services.journal
         if plan.kind is not Kind.ROWS or plan.post or isinstance(checker, RowChecks) or not ticket.model:
             return None
@@ -120,7 +117,7 @@ class BatchRows:
         return ReplyReader(*alike, checker, *self._services.guard.batch_rates(model))
 
     async def accept(self, ticket: Ticket, where: int | None, answers: Answers) -> list[Completion]:
-        """Store replies in one commit (`flush` waits); returns those with more to decide. Rows must be in ticket `where`, if given."""
+        """One commit (`flush` waits); returns those with more to decide. Rows must be in ticket `where`, if given."""
         if not answers.rows:
             return []
         leased, left = await asyncio.to_thread(self._services.journal.leased, where, answers.rows), list[Completion]()
@@ -130,7 +127,6 @@ class BatchRows:
         return left
 
     async def take(self, ticket: Ticket, came: Sequence[Returned]) -> None:
-        """Conclude the other completions as for live requests."""
         others: list[Returned] = []
         leased, answers = list[tuple[Any, ...]](), list[Line]()
         for row, lease, completion in came:

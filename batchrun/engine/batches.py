@@ -38,8 +38,6 @@ FIRST_POLL = 10.0  # Seconds after submission within which a batch counts as nev
 
 
 class BatchMode(Enum):
-    """What is done with open batches. FINISH_LIVE cancels them and sends the rest live."""
-
     RESUME = auto()
     CANCEL = auto()
     FINISH_LIVE = auto()
@@ -113,7 +111,6 @@ class Batches:
 
     @property
     def ends_early(self) -> bool:
-        """Whether all batches are being cancelled."""
         return self._ends_early
 
     def notify(self, message: str) -> None:
@@ -193,7 +190,6 @@ class Batches:
             await self.next_settled()
 
     async def close_chunks(self) -> None:
-        """Make tickets of the present chunks."""
         async with self._adding:
             await self._close_chunks()
 
@@ -230,13 +226,12 @@ class Batches:
             self._tickets.show(ticket)
 
     async def read_late(self) -> None:
-        """Read what abandoned batches returned."""
         for ticket in self._tickets.all:
             if is_unread(ticket) and self.batch_mode is not BatchMode.IMPORT:
                 await self.ends.read_late(ticket)
 
     async def carry(self) -> None:
-        """Advance all tickets until `halt`; an error ends the run."""
+        """An error ends the run."""
         try:
             while not self._closed:
                 await self._carry_due()
@@ -267,7 +262,7 @@ class Batches:
                 return
 
     async def _poll_all(self, due: list[Ticket]) -> list[Ticket]:
-        """Poll several batches with one list page; returns tickets still due."""
+        """One list page for several batches; returns tickets still due."""
         submitted = [ticket for ticket in self.open if ticket.state == State.SUBMITTED]
         if len(submitted) < 2 and not all(map(self._is_new, submitted)):
             return due
@@ -298,7 +293,6 @@ class Batches:
 
     @staticmethod
     def _is_new(ticket: Ticket) -> bool:
-        """Never polled, so that the list may show duplicates."""
         return ticket.seen is None or ticket.asked is None or ticket.seen - ticket.asked < FIRST_POLL
 
     async def _step(self, ticket: Ticket) -> None:
@@ -346,7 +340,7 @@ class Batches:
         return others
 
     async def next_settled(self) -> bool:
-        """Wait until a ticket is settled; False where none is open."""
+        """False where no ticket is open."""
         before = self._tickets.settled
         while not self._closed and self._tickets.settled == before:
             if not self.open:
@@ -365,7 +359,6 @@ class Batches:
             await self._tickets.advanced.wait()
 
     async def end_early(self) -> None:
-        """Cancel every batch and release what was not submitted."""
         if self._ends_early:
             return
         self.sending = False
@@ -383,12 +376,12 @@ class Batches:
             await self._tickets.put(replace(now, note=cancelled.note, detail=cancelled.detail, next=now.next))
 
     def halt(self) -> None:
-        """Stop advancing; tickets stay as they are committed."""
+        """Tickets stay as they are committed."""
         self._closed = True
         self._tickets.wake()
 
     def close(self) -> None:
-        """Stop, and leave the rows of unfinished chunks pending."""
+        """Rows of unfinished chunks stay pending."""
         self.halt()
         self.ends.close()
         for chunk in self._chunks.values():

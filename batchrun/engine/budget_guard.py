@@ -196,7 +196,6 @@ class BudgetGuard:
 
     @property
     def capped(self) -> bool:
-        """Whether any cap is set."""
         return self._capped
 
     def worst_cases(self, requests: Sequence[Request], prices: Prices) -> list[tuple[int | None, int]]:
@@ -247,7 +246,6 @@ class BudgetGuard:
         self._wake()
 
     def refuse(self, request: Request) -> None:
-        """Note that a request will not fit."""
         reservation = self._prices.worst_case(request, BATCH, self._before)
         self._requested = Sum(*reservation.held, 1)
         caps, charged = self._caps, self._budget.charged
@@ -266,7 +264,7 @@ class BudgetGuard:
         self._wake()
 
     def settle(self, reservation: Reservation, judged: Judged) -> Charge:
-        """Charge what the reply states, or all if possibly billed; `--reserve` stays charged."""
+        """Charge what the reply states, or all if possibly billed."""
         usage, price = judged.usage, reservation.price
         if usage is None:
             paid = judged.answer.status == 200 or judged.answer.possibly_billed
@@ -330,7 +328,7 @@ class BudgetGuard:
                 self._journal.reserve(*other.attempt, worst)
 
     def lose(self, reservation: Reservation) -> None:
-        """Keep a sent and abandoned request charged in full."""
+        """Keep an abandoned request charged in full."""
         self._charge(reservation, Charge(reservation.cost, reservation.tokens))
 
     def cancel(self, reservation: Reservation) -> None:
@@ -340,7 +338,7 @@ class BudgetGuard:
             self._wake()
 
     def close(self) -> None:
-        """Grant nothing more; waiting requests get GateClosed."""
+        """Waiting requests get GateClosed."""
         self._closed = True
         for waiter in self._queue:
             if not waiter.done():
@@ -348,7 +346,7 @@ class BudgetGuard:
         self._queue.clear()
 
     def final_message(self, totals: Totals) -> tuple[str, str]:
-        """Message and hint after a cap was reached."""
+        """Message and hint."""
         cap = self.reached or "requests"
         charged, capped = self._budget.charged, self._caps
         spent: int = getattr(charged, cap)

@@ -35,14 +35,12 @@ class BytesHeld:
 
     @property
     def lacking(self) -> bool:
-        """Whether requests wait for room for their replies."""
         return bool(self._leaving)
 
     def has_room(self, size: int) -> bool:
         return not self._total or self._total + size + self.beside <= self._most
 
     def room_for(self, size: float) -> int:
-        """How many rows of that size could be handed out."""
         free = max(0.0, self._most - self._total) / (size + self.beside or 1)
         return sys.maxsize if free == math.inf else int(free)
 
@@ -51,7 +49,7 @@ class BytesHeld:
         state.counted = size
 
     def holds(self, state: "RowState", body: int, reply: int = 0) -> None:
-        """Raise the row's count to its text, body and reply."""
+        """The row counts at least its text, body and reply."""
         reply *= _COPIES
         size = len(state.row.text) + len(state.row.encoded) + body + reply
         if size > state.held:
@@ -76,14 +74,13 @@ class BytesHeld:
         return True
 
     async def leave(self, state: "RowState") -> None:
-        """The same, once there is room."""
         while not self.leaves(state):
             waiter = asyncio.get_running_loop().create_future()
             self._leaving.append(waiter)
             await waiter
 
     def over(self, state: "RowState", size: int) -> None:
-        """Count `size` for a row that is finished or queued again."""
+        """The row is finished or queued again, and counts `size`."""
         if state.held:
             self.beside += (max(0, state.held - state.size) - self.beside) * _SLOWLY
         self._total += size - state.counted
@@ -121,7 +118,6 @@ class BytesHeld:
             self._wake()
 
     def close(self) -> None:
-        """Release all waiting requests."""
         self._closed = True
         self._wake()
 

@@ -26,7 +26,7 @@ SHARE = 0.9  # Of a vendor's limits that a chunk may use; the vendor may count s
 
 @dataclass(slots=True)
 class Size:
-    """Requests, bytes of their lines, estimated input tokens."""
+    """`bytes` of lines, estimated input tokens."""
 
     rows: int = 0
     bytes: int = 0
@@ -55,7 +55,7 @@ class Tokens:
 
     @property
     def learned(self) -> tuple[int, int]:
-        """Bytes of bodies, and the tokens that replies count for them."""
+        """Bytes of bodies, and their tokens."""
         return self._bytes, self._tokens
 
     def of(self, body: int) -> float:
@@ -68,7 +68,7 @@ class Tokens:
 
 
 class Chunk:
-    """Requests to one endpoint for one model: their file and leases. Renamed when on disk. Blocks."""
+    """Blocks. The file is renamed when it is on disk."""
 
     def __init__(self, folder: Path, number: int, shape: OpenAIShape, endpoint: Endpoint, model: str) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ class Chunk:
         self._stream.write(together)
 
     def finish(self, path: Path) -> tuple[int, str]:
-        """Sync the file to disk under `path`; returns size and SHA-256."""
+        """Returns size and SHA-256."""
         self._lines.append(self._shape.tail)
         with self._stream as stream:
             self._write()
@@ -143,7 +143,7 @@ class BatchLines:
         return prompts.with_members(body, self._members) if self._members else body
 
     def receive(self, judged: Judged) -> Judged:
-        """Check an answer; if it refuses an added member, later lines have none."""
+        """If an added member is refused, later lines have none."""
         answer = judged.answer
         if self._caching is None or answer.status not in NOT_TAKEN:
             return judged

@@ -67,7 +67,7 @@ async def connected(
 
 
 async def _senders(plan: Plan, access: Access, stack: contextlib.AsyncExitStack) -> "Hub | None":
-    """The sender processes, if any; they end with `stack`."""
+    """They end with `stack`."""
     if plan.senders is None and (
         plan.processes == 1 or not hasattr(os, "fork")
     ):  # the journal may be from another system

@@ -1,6 +1,6 @@
 """Writes documents: the journaled bytes, with translated segments in place.
 
-With rows pending it becomes `PATH.partial`. Segments that failed or would damage the document keep their source.
+Segments that failed or would damage the document keep their source.
 """
 
 import base64
@@ -35,7 +35,7 @@ class Written(NamedTuple):
 
 
 def keep(journal: Journal, source: DocumentInput) -> None:
-    """Store the documents in the journal. Raises InputError where a file has changed since."""
+    """Raises InputError where a file has changed since."""
     for each in source.sources:
         packer, held, number = zlib.compressobj(), bytearray(), 0
         for chunk in source.chunks(each):
@@ -76,10 +76,7 @@ def write_documents(  # noqa: PLR0913  where each part goes
     line_of: Callable[[Plan, Record], str],
     value_of: Callable[[Plan, Record], str],
 ) -> Written:
-    """`output` is a file or a pattern. `line_of` makes a failed row's errors line, `value_of` a translation's JSON.
-
-    Raises OSError, StorageError.
-    """
+    """`line_of` makes a failed row's errors line, `value_of` a translation's JSON. Raises OSError, StorageError."""
     noted = reader.note(_SOURCES)
     if noted is None:
         raise StorageError(
@@ -128,8 +125,6 @@ def _target(output: Path, path: str, unfinished: set[str]) -> Path:
 
 
 class _DocumentRows:
-    """One document's rows: done ones as values, failed ones to the errors file."""
-
     def __init__(
         self,
         plan: Plan,
@@ -148,12 +143,11 @@ class _DocumentRows:
         self.source = chain([first], rows)
 
     def check(self) -> None:
-        """Raises DocumentError where the document could not be read."""
         if self._unread:
             raise DocumentError("it could not be read")
 
     def values(self) -> Iterator[tuple[str, Value]]:
-        """Names and values in document order; a text in pieces is one value."""
+        """Values in document order; a text in pieces is one value."""
         parts: list[tuple[dict[str, Any], Value]] = []
         for _, fields, record in self.source:
             if fields.get("part", 1) == 1:
@@ -185,7 +179,7 @@ def _joined(parts: list[tuple[dict[str, Any], Value]]) -> tuple[dict[str, Any], 
 
 
 def _damage(fields: dict[str, Any], value: Any) -> str | None:
-    """Why a value does not fit its segment, if it does not."""
+    """The reason, or None."""
     forms = cast("dict[str, str] | None", fields.get("forms"))
     if forms is not None:
         if not isinstance(value, dict) or set(cast("dict[str, Any]", value)) != set(forms):
@@ -202,7 +196,7 @@ def _damage(fields: dict[str, Any], value: Any) -> str | None:
 
 
 def _rows(reader: Reader) -> Iterator[tuple[str, dict[str, Any], Record]]:
-    """Rows in document order, with their path; an unreadable document has only that."""
+    """An unreadable document has only its path."""
     for record in reader.export_rows():
         found = orjson.loads(record.text)
         fields = cast("dict[str, Any]", found) if isinstance(found, dict) else {"path": found}

@@ -1,7 +1,4 @@
-"""Estimates requests, cost, time, prompt cache and lanes of a run; afterwards the error.
-
-Usage of answered rows, such as a pilot's, is extrapolated (`forecast`). A pilot's forecast is journaled for comparison.
-"""
+"""Estimates requests, cost, time, prompt cache and lanes of a run; afterwards the error."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -30,7 +27,7 @@ _NOTE = "forecast"
 
 
 def seen_in(run: RunFile, renderer: Renderer) -> list[Seen]:
-    """Usage of a run's answered rows whose request is unchanged."""
+    """Answered rows whose request is unchanged."""
     seen: list[Seen] = []
     with Reader.open(run.path) as reader:
         for row in reader.spent():
@@ -47,10 +44,7 @@ def seen_in(run: RunFile, renderer: Renderer) -> list[Seen]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """None where unknown. `cost` in picodollars includes `charged`; `duplicates` is its part for repeated requests.
-
-    `measured` rows are the basis.
-    """
+    """None where unknown. `cost` in picodollars includes `charged`; `duplicates` is its part for repeated requests."""
 
     requests: int
     measured: int
@@ -89,7 +83,6 @@ def forecast(found: RequestStats, seen: Sequence[Seen], throughput: Throughput, 
 
 
 def throughput_of(plan: Plan, seen: Sequence[Seen], rpm: float | None, tpm: float | None) -> Throughput:
-    """The lower of the user's and the provider's rates."""
     seconds = sum(row.seconds for row in seen) / len(seen) if seen else None
     return Throughput(_lower(plan.rpm, rpm), _lower(plan.tpm, tpm), plan.concurrency, seconds)
 
@@ -100,7 +93,7 @@ def _lower(one: float | None, other: float | None) -> float | None:
 
 
 def stated_limits(run: RunFile) -> tuple[float | None, float | None]:
-    """Requests and tokens per minute in the run's last samples."""
+    """Requests and tokens per minute in the last samples."""
     with Reader.open(run.path) as reader:
         states = [sample.state for sample in reader.samples()[-20:]]
     rates = {name: [state[name] for state in states if state.get(name)] for name in ("rpm", "tpm")}
@@ -114,7 +107,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> Estimate:
-    """The estimate from the input and the output's run. Raises RefusedError as the run would."""
+    """Raises RefusedError as the run would."""
     found = measure(gathered, emit, keep)
     if found.run is None:
         throughput = throughput_of(found.plan, [], None, None)
@@ -125,7 +118,7 @@ def estimate(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> Estimate:
 
 
 def estimate_after(prepared: Prepared, rpm: float | None, tpm: float | None) -> Estimate:
-    """The estimate of what a pilot has left; journaled."""
+    """What a pilot has left; journaled for comparison."""
     found = measure_pending(prepared.plan, prepared.run, prepared.renderer, _pages(prepared))
     seen = seen_in(prepared.run, prepared.renderer)
     throughput = throughput_of(prepared.plan, seen, rpm, tpm)
@@ -152,7 +145,7 @@ def _charged(run: RunFile) -> int:
 
 
 class Prediction(NamedTuple):
-    """A pilot's figures and the actual ones, in US dollars and seconds."""
+    """US dollars and seconds."""
 
     cost: tuple[float, float, float] | None
     actual_cost: float
@@ -174,7 +167,7 @@ def prediction(run: RunFile) -> Prediction | None:
 
 
 class LaneCost(NamedTuple):
-    """Picodollars for prompts alone and `most` with all output; None where unknown."""
+    """Picodollars; `most` with all output; None where unknown."""
 
     name: str
     model: str | None
@@ -184,7 +177,7 @@ class LaneCost(NamedTuple):
 
 
 def lane_costs(found: RequestStats) -> list[LaneCost]:
-    """Empty for a run with one lane."""
+    """Empty for one lane."""
     if not found.plan.lanes:
         return []
     size, limit, rows = found.lengths.size, found.output_limit, found.lengths.rows
@@ -207,10 +200,7 @@ AT_FIRST = 16  # Requests sent before the first reply arrives
 
 
 class Saving(NamedTuple):
-    """Picodollars `saved` by a prompt cache (negative: a loss; None: unknown).
-
-    `tokens` of the fixed prefix, the provider's `minimum`; `marked` in requests.
-    """
+    """`saved` picodollars (negative: a loss; None: unknown). `tokens` of the fixed prefix; `marked` in requests."""
 
     tokens: int
     minimum: int

@@ -50,10 +50,10 @@ async def execute(
     on_start: Callable[[Run], None],
     stream: BinaryIO | None = None,
 ) -> RunEnded:
-    """Send what is pending, write the output, and emit and return the result.
+    """Emit and return the result.
 
-    Without `access` only stored replies are processed. `on_start` receives the run to steer it. `stream` takes rows for
-    `-`. Raises HostError before the first call.
+    Without `access` only stored replies are processed. `stream` takes rows for `-`. Raises HostError before the first
+    call.
     """
     loop = asyncio.get_running_loop()
     if prepared.notice is not None:
@@ -87,7 +87,7 @@ async def execute(
 async def pilot(
     prepared: Prepared, rows: int, access: Access, emit: Emit, *, on_start: Callable[[Run], None]
 ) -> RunResult:
-    """Send only that many rows, spread over the input; no output, and the journal stays open. Raises as `execute`."""
+    """Rows spread over the input; no output, and the journal stays open. Raises as `execute`."""
     plan = prepared.plan
     prepared.plan = replace(plan, sample=rows)
     ending = RunResult(ExitCode.OK)
@@ -188,7 +188,7 @@ def _batches_left(prepared: Prepared) -> tuple[str, ...]:
 
 
 def _tiers(prepared: Prepared) -> dict[str, tuple[int, int]]:
-    """Earlier replies by service tier, except standard; reads all attempts."""
+    """This reads all attempts."""
     if not prepared.plan.tier or not prepared.journal.totals.replies:
         return {}
     with Reader.open(prepared.journal.path) as reader:
@@ -221,14 +221,14 @@ def _started(
 
 
 def simulator_of(prepared: Prepared) -> "sim.Settings | None":
-    """With batches the simulator's state is kept for the next session."""
+    """With batches its state is kept for the next session."""
     if prepared.simulator is None or not prepared.plan.batch or prepared.simulator.state:
         return prepared.simulator
     return replace(prepared.simulator, state=str(batch_folder(prepared.run) / "provider"))
 
 
 def batching_of(prepared: Prepared, client: Client | None, lane: int) -> Batching | None:
-    """Without a client, results are imported. None without batches."""
+    """Without a client, results are imported."""
     plan = prepared.plan
     if client is None and prepared.batch_mode is not BatchMode.IMPORT:
         return None
@@ -276,7 +276,7 @@ def _settled(ending: RunResult, totals: Totals, prepared: Prepared, *, sending: 
 async def _output(
     prepared: Prepared, ending: RunResult, run: Run | None, emit: Emit, *, sending: bool
 ) -> tuple[RunResult, Exported | None]:
-    """Replace a finished run's output, write a partial one otherwise, none after a hurried stop."""
+    """Writes none after a hurried stop."""
     output = prepared.run.output
     if output is None or prepared.tried or ending.exit_code is ExitCode.STORAGE:
         return ending, None
@@ -318,7 +318,7 @@ async def _written(prepared: Prepared, target: Path, output: Path, run: Run | No
 
 
 async def _until_read(fifo: Path, run: Run | None, emit: Emit, held: contextlib.ExitStack) -> RunResult | None:
-    """Wait until the pipe has a reader and keep it open; returns the ending if the run is stopped first."""
+    """Keeps the pipe open; returns the ending if the run is stopped first."""
     reported = False
     while run is None or run.ending is None:
         with contextlib.suppress(OSError):  # no reader (ENXIO); any other error is met again when it is written

@@ -24,7 +24,7 @@ _UNLIKE = frozenset({"jsonl", "json", "objects"})  # Inputs whose rows may diffe
 
 
 class Exported(NamedTuple):
-    """Files and numbers of rows; `errors` is None where none failed."""
+    """`errors` is None where none failed."""
 
     output: Path
     rows: int
@@ -55,9 +55,9 @@ def export(
     errors: Path | None = None,
     cancelled: Callable[[], bool] = wait_forever,
 ) -> Exported:
-    """Write done rows to `output`, failed and skipped ones to `errors`; atomically.
+    """Done rows go to `output`, failed and skipped ones to `errors`; atomically.
 
-    Raises StorageError, and UnreadError once a pipe's reader is `cancelled`.
+    Raises StorageError, and UnreadError once `cancelled` returns true.
     """
     written = failed = 0
     with storing(output), ExitStack() as files:
@@ -79,7 +79,7 @@ def export(
 
 
 def to_write(plan: Plan, reader: Reader) -> Iterator[Result | Record]:
-    """All rows in input order; OpenAI Batch results need the exchange."""
+    """OpenAI Batch results need the exchange."""
     if plan.kind is Kind.BATCH:
         return reader.exchanges()
     return reader.results() if plan.lane_column is None else reader.export_rows()
@@ -88,7 +88,7 @@ def to_write(plan: Plan, reader: Reader) -> Iterator[Result | Record]:
 def write_output(
     plan: Plan, journal: Path, target: Path, output: Path, cancelled: Callable[[], bool] = wait_forever
 ) -> Exported:
-    """Write a journal's output to `target`, errors beside `output`. Raises StorageError, BrokenPipeError, UnreadError."""
+    """Errors go beside `output`. Raises StorageError, BrokenPipeError, UnreadError."""
     errors = None if is_device(output) else errors_path(output)
     with Reader.open(journal) as reader:
         try:
@@ -98,7 +98,7 @@ def write_output(
 
 
 def write_chosen(plan: Plan, reader: Reader, wanted: Wanted, target: Path) -> int:
-    """Write wanted rows as JSONL, atomically; returns their number. Raises StorageError."""
+    """JSONL, atomically; returns the number of rows. Raises StorageError."""
     chosen = {position for page in reader.positions(wanted) for position in page}
     plan = replace(plan, output_format="jsonl")
     with storing(target), replaced(target) as stream:
@@ -115,8 +115,6 @@ def write_chosen(plan: Plan, reader: Reader, wanted: Wanted, target: Path) -> in
 
 
 class RecordWriter:
-    """Writes done rows in the plan's format, with the columns of `columns_of`."""
-
     def __init__(self, plan: Plan, stream: BinaryIO, columns: Sequence[str] = ()) -> None:
         self._plan = plan
         self._stream = stream
@@ -140,7 +138,7 @@ class RecordWriter:
 
 
 def added(plan: Plan) -> tuple[str, ...]:
-    """The members that an output row has beside its input's."""
+    """Members beside the input's."""
     if plan.kind is Kind.BATCH:
         return ()
     members = plan.output_fields or (plan.output_column,)
@@ -157,7 +155,7 @@ def _in_place_of_schema(plan: Plan) -> tuple[str, ...]:
 
 
 def additions(plan: Plan, record: Result | Record) -> dict[str, str]:
-    """The new members of a done row, name to JSON text."""
+    """Name to JSON text."""
     output = _output(plan, record)
     if plan.lane_column is not None and isinstance(record, Record):
         output[plan.lane_column] = json.dumps(_lane_name(plan, record.lane))
@@ -194,19 +192,19 @@ def _translation(plan: Plan, record: Record) -> str:
 
 
 def merged(record: Result | Record) -> dict[str, str]:
-    """The members that post-processing adds, name to JSON text."""
+    """Members that post-processing adds, as JSON text."""
     return {} if record.added is None else _members(record.added)
 
 
 def _members(text: str) -> dict[str, str]:
-    """An object's members as JSON text; integers keep all digits."""
+    """Integers keep all digits."""
     members: dict[str, Any] = json.loads(text)
     escaped = "\\u" in text  # a lone surrogate, which no file can hold but as an escape
     return {name: json.dumps(value, ensure_ascii=escaped) for name, value in members.items()}
 
 
 def batch_result(record: Record, column: str = "output") -> str:
-    """A line of OpenAI's results file, plus post-processing."""
+    """A line of OpenAI's results file."""
     batch_id = _batch_id(record)
     status, request_id, body = record.status or 200, record.request_id or batch_id, replies.valid(record.body or "null")
     new = {} if record.value is None else {column: record.value}
@@ -244,7 +242,7 @@ def _batch_id(record: Record) -> str:
 
 
 class Streamer:
-    """Writes rows in input order as they become final. `fetch` returns records after a position."""
+    """Writes rows in input order as they become final."""
 
     def __init__(
         self, plan: Plan, fetch: Callable[[int], Iterable[Record]], stream: BinaryIO, columns: Sequence[str] = ()
@@ -255,7 +253,7 @@ class Streamer:
         self._after = 0
 
     def advance(self, *, all_rows: bool = False) -> int:
-        """Write up to the first row that is not final; with `all_rows` skip those."""
+        """Stops at the first row that is not final, unless `all_rows`."""
         written = 0
         for record in self._fetch(self._after):
             if record.state is State.DONE:

@@ -54,7 +54,6 @@ class FinishBy:
             await self._check()
 
     async def watch(self) -> None:
-        """Cancel all batches when just enough time is left."""
         while self._plan.finish_by is not None and not self._batches.ends_early:
             left = self._latest() - self._batches.now
             await asyncio.sleep(left / 2 if left > 2 else max(0.1, left))  # what is left to do changes meanwhile
@@ -75,7 +74,7 @@ class FinishBy:
             await self._batches.end_early()
 
     def _latest(self) -> float:
-        """When to cancel batches (Unix time); later as they answer rows."""
+        """Unix time; later as the batches answer rows."""
         assert self._plan.finish_by is not None
         totals = self._journal.totals
         rows = max(0, totals.pending + totals.in_batches - self._batches.answered)

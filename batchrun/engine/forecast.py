@@ -29,7 +29,7 @@ class Range(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Request bytes, tokens of all attempts, picodollars, seconds of the last attempt."""
+    """Bytes, tokens of all attempts, picodollars, seconds of the last attempt."""
 
     size: int
     input_tokens: int
@@ -41,7 +41,7 @@ class Seen(NamedTuple):
 
 @dataclass(slots=True)
 class Lengths:
-    """A histogram: number and bytes of requests per class."""
+    """Number and bytes of requests per class."""
 
     classes: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
     rows: int = 0
@@ -68,7 +68,7 @@ def input_tokens(lengths: Lengths, seen: Sequence[Seen]) -> Range:
 
 
 def total(lengths: Lengths, seen: Sequence[tuple[int, float]]) -> Range:
-    """The sum over unsent requests, from (length, quantity) of answered ones."""
+    """From (length, quantity) of answered rows."""
     if not lengths.rows:
         return Range(0, 0, 0)
     if len(seen) < 3 or len({amount for _, amount in seen}) == 1:
@@ -127,7 +127,7 @@ def _by_class(lengths: Lengths, seen: Sequence[tuple[int, float]]) -> tuple[floa
 
 
 def _unseen(seen: int, rows: int) -> float:
-    """The variance factor of a sum over unseen rows, against that of a mean."""
+    """Variance of a sum over unseen rows, against that of a mean."""
     return 1 + seen / rows
 
 
@@ -138,7 +138,7 @@ def _student(freedom: int) -> float:
 
 
 class Throughput(NamedTuple):
-    """Rates per minute (None: unknown), requests at once, seconds of an exchange."""
+    """Rates per minute (None: unknown); `seconds` of an exchange."""
 
     rpm: float | None
     tpm: float | None
@@ -147,14 +147,11 @@ class Throughput(NamedTuple):
 
 
 class Duration(NamedTuple):
-    """Seconds of sending, and the limit that binds."""
-
     seconds: Range
     binding: str
 
 
 def duration(requests: float, tokens: Range, throughput: Throughput) -> Duration | None:
-    """Returns None if nothing bounds it."""
     bounds = [_rate_bound("requests per minute", Range(requests, requests, requests), throughput.rpm)]
     bounds.append(_rate_bound("tokens per minute", tokens, throughput.tpm))
     if throughput.seconds is not None:

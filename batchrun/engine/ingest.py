@@ -49,7 +49,7 @@ class Digests:
         return present
 
     def _place(self, digest: int) -> int:
-        """The digest's slot, or its free one; 0 marks a free slot, so digest 0 counts as 1."""
+        """0 marks a free slot, so digest 0 counts as 1."""
         keys, mask, wanted = self._keys, self._mask, digest or 1
         place = wanted & mask
         while keys[place] not in (0, wanted):
@@ -78,8 +78,6 @@ BLANK_ROW = "the text is blank"  # Why a row is skipped under `--blank skip`
 
 
 class Ids:
-    """Finds repeated ids for commands without a journal."""
-
     def __init__(self) -> None:
         self._seen = Digests()
         self._repeated: tuple[str, int] | None = None
@@ -91,7 +89,7 @@ class Ids:
             self._repeated = row.key, row.line
 
     def refuse(self, rows: Iterable[IntakeRow]) -> None:
-        """Raises InputError for a repeated id with both lines; `rows` are read once more."""
+        """Raises InputError with both lines; `rows` are read once more."""
         if self._repeated is not None:
             key, line = self._repeated
             first = next((row.line for row in rows if row.key == key and row.request), line)
@@ -100,7 +98,7 @@ class Ids:
 
 
 class Problems:
-    """Invalid lines: the first ones, and their number; `where` formats a line."""
+    """`where` formats a line."""
 
     def __init__(self, where: Callable[[int], str]) -> None:
         self.count = 0
@@ -112,7 +110,6 @@ class Problems:
         self._named: list[str] = []
 
     def add(self, line: int, reason: str, text: str = "", *, mixed: bool = False, missing: bool = False) -> None:
-        """`text` is given for a line that is not UTF-8."""
         self.count += 1
         self._missing += missing
         if reason.startswith(rows.NOT_UTF8):
@@ -139,12 +136,10 @@ class Problems:
 
     @property
     def guess(self) -> str:
-        """The probable encoding of lines that are not UTF-8."""
         return rows.encoding_hint(self._undecoded.encode("latin-1", "ignore"))
 
 
 def report_rows(source: Input, problems: Problems, emit: Emit) -> None:
-    """Emit notices once all rows are read."""
     if problems.undecoded:
         message = f"{counted(problems.undecoded)} skipped, not UTF-8: try --encoding {problems.guess}"
         emit(Notice(message, time.monotonic()))
@@ -155,7 +150,6 @@ def report_rows(source: Input, problems: Problems, emit: Emit) -> None:
 
 
 def report_input(source: Input, emit: Emit) -> None:
-    """Emit notices once the input is open."""
     for what, _, first in source.remarks.all():
         if first is None:
             emit(Notice(what, time.monotonic()))
@@ -172,10 +166,7 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
     reduction: Reduction | None = None,
     folder: Path = _HERE,
 ) -> Iterator[IntakeRow]:
-    """Each row with its request hash (`digest`); invalid rows are skipped and noted in `problems`.
-
-    Rows must not have the columns `added`. Paths are relative to `folder`.
-    """
+    """Each row with its request hash; invalid ones are noted in `problems`. Rows must not have the columns `added`."""
     taken, may_be_blank, render = frozenset(added), bool(blanks.columns), renderer.render
     for item in source:
         if isinstance(item, Row):

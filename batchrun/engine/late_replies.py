@@ -19,8 +19,6 @@ from batchrun.replies import ReplyChecker
 
 
 class Late(NamedTuple):
-    """`charge` was made when the sender was lost."""
-
     number: int
     charge: Charge
     lane: Lane
@@ -29,13 +27,10 @@ class Late(NamedTuple):
 
 
 class LateReplies:
-    """On the run's loop."""
-
     def __init__(self, services: RowServices) -> None:
         self._services = services
 
     def expect(self, state: RowState, lost: Lost, checker: ReplyChecker | None) -> None:
-        """Accept a late reply to a settled attempt."""
         attempt = state.attempt
         assert attempt is not None
         assert state.request is not None
@@ -61,7 +56,7 @@ class LateReplies:
             state.late = late
 
     def take(self, state: RowState, late: Late) -> Judged:
-        """Answer a row that has no other answer and no attempt in flight."""
+        """The row must have no other answer and no attempt in flight."""
         state.late = None
         self._record(state, late, wanted=True)
         state.attempts += 1
@@ -69,7 +64,6 @@ class LateReplies:
         return late.judged
 
     def over(self, state: RowState) -> None:
-        """The row has its outcome without it."""
         state.over = True
         if state.late is not None:
             self._record(state, state.late, wanted=False)

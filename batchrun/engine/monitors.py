@@ -1,12 +1,11 @@
 """Monitors of a lane: outages, the queue of a server of one's own, silently truncated prompts.
 
-Outages: a restarted server may leave old connections open and silent. If nothing arrives for long, a connection is
-tried each second; if refused, the provider is down. Requests from before an outage that are overdue (`ReplyTimes`) are
-ended once connections are accepted again: possibly billed, resent without using an attempt. Without an outage none is
-ended: the model may be slow.
+A restarted server may leave old connections open and silent. If nothing arrives for long, a connection is tried each
+second; if refused, the provider is down. Requests from before an outage that are overdue (`ReplyTimes`) are ended once
+connections are accepted again: possibly billed, resent without using an attempt. Without an outage none is ended.
 
-Queue gauges are polled without the key; hosted providers have none. Truncation: small context windows (Ollama's
-default) keep a prompt's end, so that requests of different length have the same input tokens.
+Small context windows (Ollama's default) keep a prompt's end, so that requests of different length have the same input
+tokens.
 """
 
 import asyncio
@@ -26,8 +25,6 @@ _CONNECT_SECONDS = 5.0
 
 
 class Breaker(Protocol):
-    """Called on an outage that no answer has shown."""
-
     def __call__(self) -> None: ...
 
 
@@ -42,17 +39,15 @@ class Outage:
         self._loop = asyncio.get_running_loop()
 
     def start(self) -> None:
-        """Use new connections: the provider is down."""
         self._began = self._loop.time()
         self._client.renew()
 
     def refused(self) -> None:
-        """A connection was refused: requests in flight are older."""
+        """Requests in flight are older than the refusal."""
         self._gate.set_aside()
         self.start()
 
     def renew(self) -> None:
-        """Use new connections again: no request since was answered."""
         self._client.renew()
 
     async def watch(self) -> None:
@@ -77,8 +72,6 @@ class Outage:
 
 @dataclass(frozen=True, slots=True)
 class Probing:
-    """Why one request is sent per `every` seconds."""
-
     every: float
     reason: WaitReason
     message: str
@@ -108,7 +101,7 @@ _MISSES = 3  # Polls without figures after which the last ones expire, and after
 
 
 class QueueWatch:
-    """`server` is empty until it has answered."""
+    """Polls without the key; hosted providers have no gauges. `server` is empty until it has answered."""
 
     def __init__(self, gate: Gate, client: Client) -> None:
         self._gate = gate
@@ -116,7 +109,6 @@ class QueueWatch:
         self.server = ""
 
     async def watch(self) -> None:
-        """Poll until no gauges are offered, after a first second."""
         misses = 0
         while self.server or misses < _MISSES:
             await asyncio.sleep(POLL_EVERY)
@@ -152,14 +144,14 @@ _MOST = 1000
 
 
 class Cuts:
-    """Reports once."""
+    """Detects truncation; reports once."""
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[int, int, int]] = {}
         self._reported = False
 
     def look(self, request: Request, input_tokens: int) -> str | None:
-        """The notice if this reply shows truncation; requests with images are skipped."""
+        """Returns a notice; requests with images are skipped."""
         if self._reported or input_tokens < FEWEST or request.files or b";base64," in request.body:
             return None
         return self.look_at(len(request.body), input_tokens)

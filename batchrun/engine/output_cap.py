@@ -26,7 +26,6 @@ _EXTRA_COST = ("tools", "functions", "audio", "web_search_options", "plugins")
 
 
 def with_known_worst_case(renderer: Renderer, plan: Plan) -> Renderer:
-    """The renderer as the plan's budget needs it."""
     if plan.max_output_tokens is not None:
         renderer = _Limited(renderer, plan)
     if plan.max_cost is not None or plan.max_total_tokens is not None:
@@ -35,7 +34,7 @@ def with_known_worst_case(renderer: Renderer, plan: Plan) -> Renderer:
 
 
 def check_pending(plan: Plan, journal: Journal, renderer: Renderer) -> None:
-    """Raises RefusedError where the budget cannot bound all pending rows."""
+    """Raises RefusedError where the budget cannot bound them."""
     if plan.max_cost is None and plan.max_total_tokens is None:
         return
     after, blanks = 0, copied(plan)
@@ -133,7 +132,7 @@ def unknown_price(named: Named, price: Price | None) -> RenderError:
 
 
 def costs_more(body: Mapping[str, Any], *, counted: bool = False) -> bool:
-    """Whether a body holds media, files or tools beyond `counted` image tokens."""
+    """Whether there are media, files or tools beyond `counted` image tokens."""
     if "file" in body or any(body.get(name) for name in _EXTRA_COST) or "audio" in (body.get("modalities") or ()):
         return True
     talk = body.get("messages", body.get("input"))

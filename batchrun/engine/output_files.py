@@ -32,10 +32,7 @@ def wait_forever() -> bool:
 
 
 class Outlet(io.RawIOBase):
-    """Polls `cancelled` while there is no room.
-
-    Raises UnreadError once it returns true, BrokenPipeError without a reader.
-    """
+    """Raises UnreadError once `cancelled` returns true, BrokenPipeError without a reader."""
 
     def __init__(self, descriptor: int, cancelled: Callable[[], bool]) -> None:
         self._descriptor = descriptor
@@ -57,7 +54,7 @@ class Outlet(io.RawIOBase):
         return count
 
     def flush(self) -> None:
-        """Write all data; what cannot be written is dropped."""
+        """What cannot be written is dropped."""
         held, self._held = self._held, bytearray()
         with memoryview(held) as rest:
             written = 0
@@ -72,7 +69,6 @@ class Outlet(io.RawIOBase):
 
 
 def text_outlet(stream: TextIO, cancelled: Callable[[], bool]) -> TextIO:
-    """The same for text, unbuffered."""
     binary = getattr(stream, "buffer", None)
     found = None if binary is None else outlet(binary, cancelled)
     if not isinstance(found, Outlet):
@@ -81,7 +77,7 @@ def text_outlet(stream: TextIO, cancelled: Callable[[], bool]) -> TextIO:
 
 
 def outlet(stream: BinaryIO, cancelled: Callable[[], bool]) -> BinaryIO:
-    """An outlet for a pipe, socket or device, else the stream itself."""
+    """For a pipe, socket or device, else the stream itself."""
     try:
         descriptor = stream.fileno()
     except OSError:
@@ -93,7 +89,7 @@ def outlet(stream: BinaryIO, cancelled: Callable[[], bool]) -> BinaryIO:
 
 @contextlib.contextmanager
 def storing(output: Path) -> Generator[None]:
-    """Turns an OSError into StorageError, except for a missing reader."""
+    """OSError becomes StorageError, except for a missing reader."""
     try:
         yield
     except (BrokenPipeError, UnreadError):
@@ -109,10 +105,7 @@ def storing(output: Path) -> Generator[None]:
 def replaced(
     path: Path, *, unless_empty: bool = False, cancelled: Callable[[], bool] = wait_forever
 ) -> Generator[BinaryIO]:
-    """A stream whose content replaces `path` when the block succeeds: temp file, fsync, rename, fsync.
-
-    An existing pipe or device is appended to, until `cancelled` returns true. With `unless_empty` no empty file is left.
-    """
+    """Replaces `path` when the block succeeds: temp file, fsync, rename, fsync. A pipe or device is appended to."""
     if is_device(path):
         with path.open("ab") as device:
             stream = outlet(device, cancelled)

@@ -19,10 +19,7 @@ T = TypeVar("T")
 
 
 class ReaderWait:
-    """The wait for a stalled reader, polled by the writing thread.
-
-    A hurried end stops it; once only writing is left (`alone`), any end does.
-    """
+    """A hurried end stops it; once only writing is left (`alone`), any end does."""
 
     def __init__(self, run: Run | None) -> None:
         self._run = run
@@ -40,11 +37,10 @@ class ReaderWait:
         return hasty or self._cancelled or (self._alone and ending is not self._before)
 
     def alone(self) -> None:
-        """Only writing is left."""
         self._before, self._alone = self._ending, True
 
     async def write(self, work: Callable[[], T]) -> T:
-        """Run `work` in a thread. Without a run, Ctrl-C is a cancellation."""
+        """Without a run, Ctrl-C is a cancellation."""
         self.alone()
         writing = asyncio.ensure_future(asyncio.to_thread(work))
         try:
@@ -59,8 +55,6 @@ class ReaderWait:
 
 
 class RowsOut:
-    """A closed pipe stops the run."""
-
     def __init__(self, prepared: Prepared, stream: BinaryIO, run: Run | None) -> None:
         self.changed = asyncio.Event()
         self._over = asyncio.Event()
@@ -76,7 +70,7 @@ class RowsOut:
         self._streamer = Streamer(prepared.plan, fetch, stream, columns)
 
     async def beside(self, run: Run) -> RunResult:
-        """Run, and write final rows meanwhile, in input order."""
+        """Writes final rows meanwhile, in input order."""
         writing = asyncio.get_running_loop().create_task(self._write(run))
         ending = await run.run()
         self._reader_wait.alone()
@@ -110,7 +104,6 @@ class RowsOut:
         return None
 
     async def rest(self, ending: RunResult) -> RunResult:
-        """Write the remaining final rows; returns the resulting ending."""
         with contextlib.closing(self._reader):
             if self._failure is None and ending.exit_code is not ExitCode.STORAGE:
                 self._failure = await self._reader_wait.write(partial(self._tried, self._all))

@@ -1,7 +1,5 @@
 """The queue of rows: fresh ones from the journal, due retries, and rows that wait for an equal request.
 
-Memory is bounded by rows and bytes fetched ahead, workers and `--max-bytes-in-flight`; one row always passes.
-
 Followers of a representative (`journal.duplicates`), by its outcome:
 
 | the row that was sent                      | its followers                            |
@@ -39,7 +37,7 @@ MOST_DUE = 10 * AHEAD
 """Rows waiting for a retry at which no fresh ones are handed out: this bounds memory."""
 _FIRST = 0.0  # Due time of a row that is handed out before all others
 ELSEWHERE = 0.618
-"""Fraction of the remaining input at which a differing row is taken; joined inputs seldom have a seam there."""
+"""Fraction of the remaining input to skip; joined inputs seldom have a seam there."""
 Fetch = Callable[[int], Awaitable[tuple[list[Pending], int | None]]]
 """The next rows from a position, and where to continue (None: the end)."""
 
@@ -78,12 +76,9 @@ FetchFollowers = Callable[[Followers], Awaitable[tuple[list[Pending], int | None
 class RowState:
     """A row in progress.
 
-    `request` if it differs from the rendered `first_request`; `given` outcome and `reused` reply of an equal request;
-    `represents` the row whose followers wait. `failed_at` lanes; `gave_up` before the fallback; `elsewhere`: taken from
-    far ahead; `refusals` in succession. `tier` of the attempt, `tier_since` it lacked capacity, `tiers_left` behind.
-    `handed_on`: the verdict was performed. `shared` prefixes, `marks` and `added` members of the sent request.
-
-    `late` reply, whose sender was given up; `over`: the outcome is decided.
+    `request` if it differs from the rendered `first_request`; `represents`: the row whose followers wait; `gave_up` before
+    the fallback; `elsewhere`: taken from far ahead; `refusals` in succession; `tier_since` it lacked capacity;
+    `handed_on`: the verdict was performed; `over`: the outcome is decided.
     Bytes: `size` in the journal, `counted` now, `held` measured, `reply` reserved; `left`: sent.
     """
 
@@ -140,7 +135,7 @@ class RowState:
 
 
 class PendingQueue:
-    """Hands out rows in input order, due retries first. One loop, no threads."""
+    """Input order, due retries first; `--max-bytes-in-flight` always lets one row pass. One loop, no threads."""
 
     def __init__(
         self,
@@ -235,7 +230,6 @@ class PendingQueue:
         return self._after is not None and row.position > self._after
 
     def enter(self, state: RowState) -> None:
-        """Count a row that a batch answered."""
         self._out += 1
         self.bytes.count(state, state.size)
 
@@ -257,7 +251,6 @@ class PendingQueue:
         return self.bytes.lacking or bool(self._at_hand and self._waiters and not self._has_room())
 
     def restart(self) -> None:
-        """Hand out pending rows again, from the first."""
         if not self._out and not self._due and not self._at_hand:
             self._after = 0
             self._reducing.clear()
@@ -278,7 +271,7 @@ class PendingQueue:
         self._arm()
 
     def finished(self, state: RowState) -> None:
-        """A row has its outcome, or is left as it is."""
+        """The row has its outcome, or is left as it is."""
         self._out -= 1
         self.bytes.over(state, 0)
         if not self._out and not self.more:
@@ -312,7 +305,7 @@ class PendingQueue:
         self._wake(1)
 
     def close(self) -> None:
-        """Hand out nothing more; waiting `next` calls return None."""
+        """Waiting `next` calls return None."""
         self._closed = True
         self.bytes.close()
         if self._timer is not None:
@@ -323,7 +316,7 @@ class PendingQueue:
 
     @property
     def next_due(self) -> float | None:
-        """Loop time of the next retry, if only retries are left."""
+        """Loop time, if only retries are left."""
         fresh = self._at_hand or self._groups_due or self._after is not None
         held_up = len(self._due) >= MOST_DUE or self.lacks_bytes
         return self._due[0][0] if self._due and (not fresh or held_up) else None

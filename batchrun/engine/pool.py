@@ -97,7 +97,7 @@ class Pool:
         return lane
 
     def start(self) -> None:
-        """Close the lanes that could not be reached."""
+        """Close lanes that could not be reached."""
         for lane in self.lanes:
             if self.only is None and lane.unreachable is not None:
                 lane.close(RunResult(ExitCode.STOPPED, lane.unreachable), FIRST_PAUSE_AWAY)
@@ -121,7 +121,6 @@ class Pool:
             raise
 
     def admitted(self, lane: Lane) -> None:
-        """A row left the queue of its lane's gate."""
         if self.only is None:
             lane.queued -= 1
             self.schedule()
@@ -132,7 +131,6 @@ class Pool:
             self.schedule()
 
     def schedule(self) -> None:
-        """Assign rows in the loop's next iteration."""
         if self._due is None and self.only is None:
             self._due = self._loop.call_soon(self._assign)
 
@@ -250,12 +248,12 @@ class Pool:
         return self._fallbacks if state.gave_up is not None else [lane for lane in self.lanes if not lane.fallback]
 
     def can_fall_back(self, state: RowState, verdict: GiveUp) -> bool:
-        """Whether a row failed for its own reason and a fallback takes it."""
+        """Whether the row failed for its own reason."""
         known = state.first_request is not None or state.request is not None
         return verdict.permanent and state.gave_up is None and known and self.has_fallback
 
     def fall_back(self, state: RowState, verdict: GiveUp) -> None:
-        """Restart the row at the fallback; `verdict` stands if it fails there too."""
+        """`verdict` stands if the row fails there too."""
         state.gave_up, state.request, state.failed_at = verdict, state.first_request or state.request, frozenset()
         state.attempts = state.deadlines = state.asks = state.refusals = 0
 
@@ -271,7 +269,7 @@ class Pool:
         return reasons[0][1] if len(same) == 1 else "; ".join(f"{name}: {message}" for name, message in reasons)
 
     def others(self, lane: Lane, state: RowState) -> bool:
-        """Whether another lane where it has not failed can take the row."""
+        """Whether another lane, where it has not failed, can take the row."""
         return any(
             other is not lane and other.state is LaneState.OPEN and other.number not in state.failed_at
             for other in self.lanes_for(state)
@@ -355,7 +353,6 @@ class Pool:
         return _sum([requests for requests, _ in stated]), _sum([tokens for _, tokens in stated])
 
     def keep_learned(self) -> None:
-        """Store what the lanes have learned for the next session."""
         if self._journal.totals.replies:
             for lane in self.lanes:
                 if lane.record is not None and (learned := lane.learned_json()) is not None:

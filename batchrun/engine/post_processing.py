@@ -31,14 +31,12 @@ log = logging.getLogger(__name__)
 
 
 class Judgement(NamedTuple):
-    """An accepted row, and its outcome without post-processing."""
-
     state: RowState
     outcome: Outcome
 
 
 class PostProcessing:
-    """Finished rows return to `queue`; `failed` reports a failed journal."""
+    """Finished rows return to `queue`."""
 
     def __init__(  # noqa: PLR0913  the run's own parts, by name
         self,
@@ -65,7 +63,7 @@ class PostProcessing:
             self._post_queue = post.PostQueue(choices, self._deliver, environ=dict(os.environ), busy=self._report_busy)
 
     async def start(self) -> None:
-        """Join a cluster and start the workers in the background. Raises RefusedError."""
+        """Joins a cluster. Raises RefusedError."""
         if self._post_queue is not None:
             await self._post_queue.join()
             self._post_queue.start()
@@ -84,7 +82,7 @@ class PostProcessing:
             await self._post_queue.drain()
 
     def end_soon(self) -> int:
-        """Leave the rest to a resume; returns the rows in the queue."""
+        """Returns the rows left to a resume."""
         return 0 if self._post_queue is None else self._post_queue.end_soon()
 
     def abandon(self) -> None:
@@ -96,7 +94,6 @@ class PostProcessing:
             await self._post_queue.close()
 
     def report(self) -> None:
-        """Emit the size of the queue if it has changed."""
         if self._post_queue is None:
             return
         inside = (self._post_queue.inside, self._post_queue.workers)
@@ -134,7 +131,7 @@ class PostProcessing:
 
 
 def choices_of(plan: Plan, secrets: tuple[str, ...]) -> "post.Choices":
-    """`secrets` are values that no worker may see."""
+    """No worker may see `secrets`."""
     names = {profile.api_key_env for profile in BUILT_IN.values()} | {plan.api_key_env}
     with contextlib.suppress(RefusedError):  # a file that has changed since the plan was made
         names |= {profile.api_key_env for profile in every_profile()}

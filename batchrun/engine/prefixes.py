@@ -22,12 +22,12 @@ MOST_SHARED = 3  # Prefixes of a row beside the one that all share: a request ma
 
 
 class Prefix:
-    """A prefix of `end` bytes and the state of its cache. Loop times in seconds."""
+    """`end` in bytes. Loop times in seconds."""
 
     __slots__ = ("__weakref__", "_kept_until", "_seconds", "_writer", "_writing_until", "digest", "end")
 
     def __init__(self, digest: bytes, end: int, seconds: float) -> None:
-        """A prefix is kept for `seconds` after its last use."""
+        """Kept for `seconds` after its last use."""
         self.digest = digest
         self.end = end
         self._seconds = seconds
@@ -35,7 +35,7 @@ class Prefix:
         self._writer: RowState | None = None
 
     def is_for(self, state: "RowState", now: float, *, more: bool = True) -> bool:
-        """Whether the request marks the prefix: to read it, or to write it for `more` rows."""
+        """Whether the request marks it: to read it, or to write it for `more` rows."""
         if now < self._kept_until:
             return True
         return more and (self._writer in (None, state) or now >= self._writing_until)
@@ -45,11 +45,10 @@ class Prefix:
             self._writer, self._writing_until = state, now + WRITE_SECONDS
 
     def is_awaited(self, now: float) -> bool:
-        """Whether a request that writes it is in flight."""
         return self._writer is not None and self._kept_until <= now < self._writing_until
 
     def ended(self, state: "RowState", now: float, *, answered: bool) -> None:
-        """A request that marked it has ended, with a reply where `answered`."""
+        """`answered`: the request had a reply."""
         if answered:
             self._kept_until = now + self._seconds
         if self._writer is state:
@@ -57,8 +56,6 @@ class Prefix:
 
 
 class Groups:
-    """On the run's loop, no threads."""
-
     def __init__(self, renderer: "PromptRenderer", caching: Caching) -> None:
         self._renderer = renderer
         self._caching = caching
@@ -68,7 +65,7 @@ class Groups:
         self.waiting = 0  # Rows that are set aside
 
     def arranged(self, states: Sequence["RowState"]) -> list["RowState"]:
-        """The rows in sending order, with their shared prefixes."""
+        """The rows in sending order."""
         cuts = [self._cuts(state) for state in states]
         many = Counter(digest for found in cuts for digest, _ in found)
         first: dict[bytes, int] = {}
@@ -80,7 +77,7 @@ class Groups:
         return [states[number] for _, number in sorted(order)] if first else list(states)
 
     def _cuts(self, state: "RowState") -> list[tuple[bytes, int]]:
-        """Digest and end of each prefix that is long enough."""
+        """(Digest, end) of each prefix that is long enough."""
         row = state.row
         if len(row.text) < self._least or state.shared_outcome is not None or row.reused is not None:
             return []
@@ -103,7 +100,7 @@ class Groups:
         return found
 
     def next_of(self, fresh: deque["RowState"], now: float) -> "RowState | None":
-        """Take the next row whose prefix is not being written, else the first."""
+        """The next row whose prefix is not being written, else the first."""
         while fresh:
             state = fresh.popleft()
             if not state.shared or not state.shared[-1].is_awaited(now):
@@ -122,7 +119,6 @@ class Groups:
         return state
 
     def released(self, state: "RowState") -> Iterable["RowState"]:
-        """The rows set aside for one whose request has ended."""
         for prefix in state.shared:
             prefix.ended(state, 0.0, answered=False)
         found = self._aside.pop(state.shared[-1], None) if state.shared else None

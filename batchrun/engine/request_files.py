@@ -33,7 +33,7 @@ class Written(NamedTuple):
 
 
 def write_requests(run: RunFile, folder: Path) -> list[Written]:
-    """Write files within the vendor's batch limits; removes outdated ones. Raises StorageError, RefusedError."""
+    """Within the vendor's batch limits; removes outdated files. Raises StorageError, RefusedError."""
     with Reader.open(run.path) as reader, storing(folder):
         plan = plan_from_json(reader.meta.plan)
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,8 +72,6 @@ class _Open:
 
 
 class _Files:
-    """A row goes into the last file of its endpoint and model with room."""
-
     def __init__(self, plan: Plan, run: str, folder: Path) -> None:
         self._vendor = vendor(plan.dialect, plan.batches)
         shape = SHAPES[self._vendor.shape]

@@ -1,4 +1,4 @@
-"""Measures what a run would send, on every row, without a journal of its own and without a request."""
+"""Measures what a run would send, on every row, without a journal or a request."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -48,9 +48,8 @@ class Example(NamedTuple):
 class RequestStats:
     """Valid `rows`, `settled` ones without need of a request; the rest concerns requests to send.
 
-    `reused` are answered by the run `reuse`; `duplicates` repeat a request. `floor` (prompts) and `ceiling` in
-    picodollars, None where unknown. `too_long` exceed the context window, on `lines`.
-    `shared` is the prefix of all bodies, None before the first.
+    `floor` (prompts) and `ceiling` in picodollars, None where unknown; `lines` that exceed the context window; `shared`
+    prefix of all bodies, None before the first.
     """
 
     plan: Plan
@@ -77,7 +76,7 @@ class RequestStats:
 
 
 def measure(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> RequestStats:
-    """Check and render the whole input, keeping examples. Raises as `prepare`."""
+    """Raises as `prepare`."""
     reading = _Reading(gathered, emit)
     plan, source = reading.plan, reading.source
     run, reuse = _run_of(plan, gathered), reused_run(gathered.settings, plan)
@@ -98,7 +97,7 @@ def measure(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> RequestStat
 
 
 def measure_pending(plan: Plan, run: RunFile, renderer: Renderer, pages: Iterable[Sequence[Any]]) -> RequestStats:
-    """The same for a journal's rows without an outcome, page by page."""
+    """The same for a journal's rows without an outcome."""
     counted, blanks = _Counted(plan, run, pending=True), copied(plan)
     for page in pages:
         for row in page:
@@ -133,7 +132,7 @@ def _run_of(plan: Plan, gathered: Gathered) -> RunFile | None:
 
 
 class _Reading:
-    """The whole input, with the present row's `request`. Raises as `prepare`, partly at the end."""
+    """Raises as `prepare`, partly at the end."""
 
     def __init__(self, gathered: Gathered, emit: Emit) -> None:
         self.source, self.plan, self._renderer = opened(gathered, emit)
@@ -181,7 +180,7 @@ class _Counted:
         reuse: RunFile | None = None,
         keep: int = EXAMPLES,
     ) -> None:
-        """`pending`: only rows without an outcome will be added."""
+        """`pending`: only rows without an outcome follow."""
         self._keep = max(EXAMPLES, keep)
         self.stats = RequestStats(plan, run=run, reuse=reuse)
         self._tariff = tariff_of(plan)
@@ -206,7 +205,7 @@ class _Counted:
                     self._offered.add(digest)
 
     def add(self, line: int, digest: str, request: Request, *, wanted: bool = True) -> None:
-        """Count a valid row; `wanted` ones are sent unless settled."""
+        """`wanted` rows are sent unless settled."""
         found, short = self.stats, _short(digest)
         found.rows += 1
         offered = self._offered.take(short)  # in turn, as `journal.duplicates` has it: also by rows that need none
@@ -245,7 +244,7 @@ class _Counted:
         chunk.add(size, tokens)
 
     def _keep_example(self, line: int, request: Request) -> None:
-        """Keep the first requests, the longest of the others and the last."""
+        """Keep the first, the longest of the others and the last."""
         examples = self.stats.examples
         example = Example(line, request)
         if len(examples) < self._keep:
@@ -286,8 +285,6 @@ def _short(digest: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """`body_bytes` sums all bodies."""
-
     plan: Plan
     rows: int
     skipped: int
@@ -296,7 +293,7 @@ class DryRun:
 
 
 def dry_run(gathered: Gathered, emit: Emit) -> DryRun:
-    """Open, check and render the whole input. Raises as `prepare`."""
+    """Raises as `prepare`."""
     reading = _Reading(gathered, emit)
     for _ in reading:
         pass

@@ -1,7 +1,6 @@
 """Imports result files.
 
-Lines are copied into the run's folder as results of unsubmitted tickets, and ingested like a batch's, also after a
-kill.
+Lines are copied into the run's folder as results of unsubmitted tickets, and ingested like a batch's.
 """
 
 import os
@@ -29,8 +28,6 @@ _ANSWERED = frozenset({State.DONE, State.SKIPPED})
 
 @dataclass(slots=True)
 class Part:
-    """A ticket with its results, and the attempts opened for its rows."""
-
     ticket: Ticket
     lines: int = 0
     rows: "array[int]" = field(default_factory=lambda: array("q"))
@@ -67,7 +64,7 @@ class Imported:
 
 
 def import_results(run: RunFile, journal: Journal, files: Sequence[str]) -> Imported:
-    """Copy lines that answer a row, replies first; failed rows with a reply are pending again. Raises RefusedError."""
+    """Replies first; failed rows with a reply are pending again. Raises RefusedError."""
     paths = [Path(name) for name in files]
     for path in paths:
         try:
@@ -94,7 +91,6 @@ class _Importer:
         self.found = Imported()
 
     def read(self, path: Path, *, replies: bool) -> None:
-        """Read a file's replies, or the other lines."""
         page: list[Completion] = []
         for each in imported(path, self._run):
             if isinstance(each, bool):
@@ -151,7 +147,6 @@ class _Importer:
             part.numbers.append(number)
 
     def close(self) -> None:
-        """Sync the present part to disk."""
         if self._stream is not None:
             with self._stream as stream:
                 stream.flush()

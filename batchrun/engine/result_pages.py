@@ -20,13 +20,13 @@ LARGE = 10_000  # Rows of a batch that are worth the process
 
 
 class ReaderProcess:
-    """Started when first needed. Its calls block."""
+    """Its calls block."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Takes a third of a second unless it is running."""
+        """Takes a third of a second."""
         if self._process is None:
             with contextlib.suppress(OSError):
                 self._process = subprocess.Popen(
@@ -46,7 +46,7 @@ class ReaderProcess:
                 self._process.stdin.flush()
 
     def next(self) -> tuple[Any, bytes] | None:
-        """The next page's JSON and bodies; None if the process is gone."""
+        """JSON and bodies; None if the process is gone."""
         process = self._process
         if process is not None and process.stdout is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -84,7 +84,7 @@ class ResultPages:
             )
 
     def page(self) -> Page[Answers] | None:
-        """The next page, None at the end. Raises ValueError for an invalid line."""
+        """Raises ValueError for an invalid line."""
         found = None if self._is_here else self._process.next()
         if found is None:
             return self._page_here()
@@ -114,7 +114,6 @@ class ResultPages:
         return None if page is None else Page(columns(Answers, page.read), page.others)
 
     def close(self) -> None:
-        """End a process with work left."""
         self._closed = True
         if not self._done:
             self._process.end()

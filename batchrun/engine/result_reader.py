@@ -75,7 +75,7 @@ class ReplyReader:
         return seq, number, value, whole, given, made, cached, thought, kept, cost, sums, read, wrote, out, rest, text
 
     def as_json(self) -> dict[str, Any]:
-        """For another process; without the checker."""
+        """Without the checker."""
         names = ("endpoint", "limit", "inputs", "rates", "extra")
         return {name: getattr(self, name) for name in names}
 
@@ -86,7 +86,7 @@ class ReplyReader:
 
 
 def write_pages(work: dict[str, Any]) -> None:
-    """Write the pages for one line of input, the last one empty."""
+    """The last page is empty."""
     files, shape = list(map(Path, work["files"])), SHAPES[work["shape"]](vendor("any"))
     pages = Results(files, shape, work["run"], ReplyReader.of(work))
     more = True

@@ -33,10 +33,8 @@ def prepare_resume(  # noqa: PLR0913  what is to be sent again, each by name
     chosen: str | None = None,
     done: bool = False,
 ) -> tuple[Prepared, Gathered]:
-    """Open and lock a journaled run, with failed rows pending again.
-
-    `failed`: also permanent ones; `cause`: of one cause; `only`: just these positions; `chosen`: named by the user;
-    `done`: also finished ones. Raises RefusedError, BusyError, StorageError.
+    """`failed`: also permanent failures; `cause`: of one cause; `only`: just these positions; `chosen`: named by the user;
+    `done`: also finished rows. Raises RefusedError, BusyError, StorageError.
     """
     with ExitStack() as undo:
         prepared, gathered = _opened(reference, flags, undo)
@@ -68,7 +66,7 @@ def prepare_resume(  # noqa: PLR0913  what is to be sent again, each by name
 
 
 def _leave_out_changed(prepared: Prepared) -> None:
-    """Leave out rows whose files changed. Raises RefusedError if no other is left."""
+    """Raises RefusedError if no other row is left."""
     prompt = prompt_of(prepared.plan)
     if prompt is None or not prompt.files:
         return
@@ -92,7 +90,7 @@ def _leave_out_changed(prepared: Prepared) -> None:
 
 
 def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathered]:
-    """Prepare replies for the functions of `flags`, which are journaled. Raises as `prepare_resume`."""
+    """The functions of `flags` are journaled. Raises as `prepare_resume`."""
     with ExitStack() as undo:
         prepared, gathered = _opened(reference, flags, undo)
         journal = prepared.journal
@@ -105,7 +103,7 @@ def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathe
 
 
 def prepare_import(reference: str, flags: dict[str, Any], files: Sequence[str]) -> tuple[Prepared, Gathered]:
-    """Import result files at batch prices. Raises as `prepare_resume`."""
+    """Imports at batch prices. Raises as `prepare_resume`."""
     with ExitStack() as undo:
         prepared, gathered = _opened(reference, flags, undo)
         prepared.plan = replace(prepared.plan, batch=True)

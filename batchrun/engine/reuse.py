@@ -22,7 +22,7 @@ def reused_run(settings: Settings, plan: Plan) -> RunFile | None:
 
 
 def unfinished(run: RunFile, journal: Journal, plan: Plan) -> RunFile | None:
-    """The run whose replies an earlier session has not finished taking. Raises as `reused_run`."""
+    """The rest that an earlier session has not taken. Raises as `reused_run`."""
     path = journal.reusing
     if path is None:
         return None
@@ -55,7 +55,7 @@ def _check(other: RunFile, plan: Plan, otherwise: str) -> None:
 
 
 def take_replies(journal: Journal, other: RunFile | None, plan: Plan) -> str | None:
-    """Copy replies to equal pending rows; returns a message. Blocks. Raises RefusedError for incomparable digests."""
+    """Returns a message. Raises RefusedError for incomparable digests."""
     if other is None:
         return None
     if other.path.resolve() == journal.path.resolve():

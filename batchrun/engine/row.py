@@ -258,7 +258,7 @@ class RowRunner:
     def _complete(  # noqa: PLR0913, PLR0917  what came, and what it means
         self, state: RowState, lane: Lane, judged: Judged, exchange: Exchange, verdict: Done, outcome: Outcome
     ) -> None:
-        """Commit the attempt's end and the row's together, then emit: the path of nearly every row."""
+        """One commit for the attempt's end and the row's: the path of nearly every row."""
         attempt = state.attempt
         assert attempt is not None
         end = end_of(judged, exchange, verdict, lane.mask, attempt.charge)

@@ -16,8 +16,6 @@ from batchrun.rows import restore
 
 
 class LeftOut:
-    """Rows that stay pending because their files are missing or changed."""
-
     def __init__(self) -> None:
         self._rows: set[int] = set()
         self._named: list[str] = []
@@ -32,7 +30,6 @@ class LeftOut:
 
     @property
     def named(self) -> list[str]:
-        """The first ones with their lines, and the number of the others."""
         more = len(self) - len(self._named)
         return [*self._named, f"… and {more:,} more"] if more else self._named
 
@@ -42,12 +39,11 @@ class LeftOut:
 
     @property
     def notes(self) -> list[str]:
-        """One sentence about all; empty without any."""
         return [f"{self.text}: {'; '.join(self.named)}"] if self._rows else []
 
 
 def restored(row: Pending, folder: Path, parse: Callable[[int, str | None, str, bytes], Row] = restore) -> Row:
-    """A pending row with its files. Raises ValueError for an invalid text."""
+    """Raises ValueError for an invalid text."""
     found = parse(row.line, row.key, row.text, row.encoded)
     return found._replace(files=media.from_json(row.files, folder)) if row.files else found
 
@@ -59,7 +55,7 @@ async def with_content(request: Request) -> Request:
 
 
 def copy_with_files(journal: Path, target: Path) -> list[str]:
-    """Copy a journal, and its files into a directory beside it, named by digest.
+    """Files go into a directory beside `target`, named by digest.
 
     Returns messages about files not copied. Raises RefusedError where the directory exists, StorageError.
     """
@@ -92,7 +88,7 @@ def copy_with_files(journal: Path, target: Path) -> list[str]:
 
 
 def changed(journal: Journal) -> Iterator[tuple[Pending, str]]:
-    """Pending rows whose files are missing or changed, and why."""
+    """Rows whose files are missing or changed, and why."""
     folder = journal.path.parent
     for row in _pending(journal):
         found = (media.why_changed(file) for file in media.from_json(row.files, folder))

@@ -1,7 +1,4 @@
-"""The run: a bounded pool of workers performs the steps of rows (`row`).
-
-It ends when every row is handled; when a verdict, the user or the clock stops it; or when the journal fails.
-"""
+"""The run: a bounded pool of workers performs the steps of rows (`row`)."""
 
 import asyncio
 import gc
@@ -51,11 +48,11 @@ _NO_SENDER = RunResult(
     ExitCode.STOPPED, "no sender process was ready within --give-up-after", "resume with --processes 1"
 )
 SIGNALLED = frozenset({ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED})
-"""Ends requested from outside, which may shorten the wait for requests in flight."""
+"""Ends from outside, which may shorten the wait for requests in flight."""
 
 
 class Run:
-    """One run over a journal's pending rows. Create it inside its loop.
+    """Create it inside its loop.
 
     `emit` is called in order and returns at once. Without clients in `members` stored replies are processed only.
     `secrets` are kept from post-processing. Failures are in the result of `run`, not raised.
@@ -165,7 +162,7 @@ class Run:
         return self._journal.count_pending(self._plan.limit, wanted)
 
     async def _send_all(self) -> None:
-        """Work until the queue is empty; held-back failures may have followers."""
+        """Held-back failures may have followers."""
         more = True
         while more:
             self._start_workers()
@@ -179,7 +176,6 @@ class Run:
             more = self._queue.more
 
     async def _send_with_batches(self, batches: Batches) -> None:
-        """Send in batches, or live beside them, until no row is pending and no batch open."""
         await batches.import_parts()
         await batches.read_late()
         carrying = self._loop.create_task(batches.carry())
@@ -263,7 +259,7 @@ class Run:
         self._loop.call_later(drain, self.abandon)
 
     def abandon(self) -> None:
-        """Abandon requests in flight: their rows become unknown."""
+        """Rows in flight become unknown."""
         for worker in self._worker_tasks:
             worker.cancel()
         if self._pages is not None:
@@ -302,7 +298,7 @@ class Run:
 
     @property
     def stated(self) -> tuple[float | None, float | None]:
-        """Requests and tokens per minute that the user or the provider stated."""
+        """Requests and tokens per minute."""
         return self._pool.stated
 
     @property
@@ -376,7 +372,7 @@ class Run:
             self._working -= 1
 
     async def _watch(self) -> None:
-        """Poll the gate, retries and samples; and a failed journal that no write waits for."""
+        """Also detects a failed journal that no write waits for."""
         next_sample = self._loop.time()
         while self._journal.failure is None:
             now, view = self._loop.time(), self._pool.view()
@@ -404,7 +400,7 @@ class Run:
         self._pool.keep_learned()
 
     def _watch_quotas(self, view: GateView, now: float) -> None:
-        """Report a quota that the rows will use up; stop if its wait exceeds `--max-wait`."""
+        """Stops if the wait exceeds `--max-wait`."""
         rows = self._journal.totals.pending
         for quota in view.quotas:
             if quota.kind == "requests" and quota.remaining < rows and quota.name not in self._quotas_reported:

@@ -22,8 +22,6 @@ FIT = "fit"  # The name of the check that a text does not damage its document
 
 
 class RowChecks:
-    """`schema` is the prompt's."""
-
     def __init__(self, plan: Plan, schema: Checker | None) -> None:
         self._document = is_document(plan.input_format)
         self._schema = schema
@@ -40,11 +38,10 @@ class RowChecks:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The checks that all rows have."""
         return self._names
 
     def judge(self, fields: Mapping[str, Any], text: str) -> Any | Complaint:
-        """The value of a reply, or a Complaint."""
+        """The value, or a Complaint."""
         forms: Mapping[str, str] | None = fields.get("forms") if self._document else None
         if forms:
             value = _form_checker(tuple(forms.items())).check(text)
@@ -62,7 +59,6 @@ class RowChecks:
         return value
 
     def flags(self, fields: Mapping[str, Any], value: Any) -> frozenset[Flag]:
-        """Flags of an accepted reply."""
         if not self._noted:
             return frozenset()
         plural = self._document and bool(fields.get("forms"))
@@ -104,8 +100,6 @@ class RowChecks:
 
 
 class SegmentChecker:
-    """Checks the reply of one row."""
-
     def __init__(self, checks: RowChecks, fields: Mapping[str, Any]) -> None:
         self._checks = checks
         self._fields = fields
@@ -123,14 +117,14 @@ def row_checks(plan: Plan, schema: Checker | None) -> "RowChecks | Checker | Non
 
 
 def named(plan: Plan) -> tuple[str, ...]:
-    """A plan's named checks, with the defaults of documents."""
+    """With the defaults of documents."""
     chosen = tuple(name for name in plan.check if name != NO_CHECK)
     usual = _DEFAULT if is_document(plan.input_format) and NO_CHECK not in plan.check else ()
     return tuple(dict.fromkeys((*usual, *chosen)))
 
 
 def check_named(plan: Plan, columns: Sequence[str]) -> None:
-    """Raises RefusedError where checks have no text or language to compare with."""
+    """Raises RefusedError without a text or language to compare with."""
     if documents.LANGUAGE in plan.check:
         if plan.target_language is None or not documents.is_identifiable(plan.target_language):
             missing = "needs a target language"
@@ -153,7 +147,7 @@ def check_named(plan: Plan, columns: Sequence[str]) -> None:
 
 
 def unfit(fields: Mapping[str, Any], target: str) -> str | None:
-    """Why a text cannot replace its row's segment, if it cannot."""
+    """The reason, or None."""
     source = str(fields.get("text"))
     plural: Mapping[str, str] | None = fields.get("plural")
     if plural:

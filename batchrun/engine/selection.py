@@ -15,7 +15,7 @@ from batchrun.rows.check import RESERVED
 
 
 def selection(plan: Plan, rows: int, only: Collection[int] | None = None) -> Callable[[int], bool] | None:
-    """Whether a position is sent, of `rows`; None: all are."""
+    """None: all positions are sent."""
     if only is not None:
         return frozenset(only).__contains__
     limit, sample = plan.limit or rows, plan.sample or rows
@@ -38,7 +38,6 @@ def in_sample(position: int, size: int, total: int) -> bool:
 
 
 def at_places(pending: Callable[[int, int, int], Page], places: Iterable[int], after: int) -> Page:
-    """A page of pending rows at these positions, behind `after`."""
     rows: list[Pending] = []
     size = 0
     for place in sorted(place for place in places if place > after):
@@ -51,7 +50,7 @@ def at_places(pending: Callable[[int, int, int], Page], places: Iterable[int], a
 
 
 def record_of(reader: Reader, name: str) -> Record:
-    """The row with this id, else at this line. Raises RefusedError."""
+    """Find by id, else by line. Raises RefusedError."""
     found = reader.row(key=name)
     if found is None and name.isascii() and name.isdecimal() and len(name) < 16:
         found = reader.row(line=int(name))
@@ -61,7 +60,7 @@ def record_of(reader: Reader, name: str) -> Record:
 
 
 def cause_of(reader: Reader, name: str) -> str:
-    """A failure cause from a unique prefix. Raises RefusedError with those there are."""
+    """The cause with this unique prefix. Raises RefusedError."""
     causes = list(reader.failures())
     found = [cause for cause in causes if cause == name] or [cause for cause in causes if cause.startswith(name)]
     if len(found) == 1:
@@ -71,7 +70,7 @@ def cause_of(reader: Reader, name: str) -> str:
 
 
 def positions_of(reader: Reader, rows: str) -> tuple[int, ...]:
-    """Rows named in a file (an id, line number or JSON object per line) or a comma-separated list. Raises RefusedError."""
+    """Names are in a file (an id, line number or JSON object per line) or a comma-separated list. Raises RefusedError."""
     names = list(_names_in(Path(rows), reader)) if Path(rows).is_file() else [each.strip() for each in rows.split(",")]
     found = {record_of(reader, name).position for name in names if name}
     if not found:

@@ -30,7 +30,7 @@ def groups_of(plan: Plan) -> Groups | None:
 
 
 def refused_member(answer: Answer, added: Iterable[str], *, marked: bool) -> str | None:
-    """The added member that a refusal names; if `marked`, maybe its text blocks."""
+    """If `marked`, maybe its text blocks."""
     text = f"{answer.param} {answer.message}"
     named = next((name for name in sorted(added) if name in text), None)
     return _CONTENT if named is None and marked and _CONTENT in answer.param else named
@@ -106,18 +106,16 @@ class Sending:
         return request._replace(body=body)
 
     def priced(self, state: RowState) -> str | None:
-        """The chosen service tier, for its prices."""
         return None if state.tier is None else self.tiers.known[state.tier].priced
 
     def timeout(self, state: RowState) -> float:
-        """Seconds for an attempt; slow tiers have more unless the user chose."""
+        """Seconds; slow tiers have more unless the user chose."""
         tier = None if state.tier is None else self.tiers.known[state.tier]
         if tier is None or self._plan.timeout_chosen:
             return self._plan.timeout
         return max(self._plan.timeout, tier.timeout)
 
     def receive(self, state: RowState, judged: Judged, seconds: float) -> Judged:
-        """Handle an answer about what was added, and set its meaning."""
         answer = judged.answer
         for prefix in state.marks:
             prefix.ended(state, self._loop.time(), answered=answer.accepted)
@@ -147,5 +145,4 @@ class Sending:
         self._emit(Notice(message, self._loop.time()))
 
     def close(self) -> None:
-        """Wake all rows that wait for a tier."""
         self.tiers.close()

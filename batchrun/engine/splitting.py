@@ -29,7 +29,6 @@ def pieces_of(plan: Plan, renderer: Renderer, row: Pending, digest: str) -> list
 
 
 def whole_of(reduction: Reduction, parts: Parts, fields: Mapping[str, Any]) -> tuple[Judged, Outcome]:
-    """The joined reply of finished pieces, and the outcome."""
     text = join_halves(fields, reduction.texts(parts))
     value = orjson.dumps(text).decode()
     judged = Judged(Answer(200), Reply(text, text, None, frozenset(), None, None), None, NO_HINTS, value)

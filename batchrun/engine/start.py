@@ -48,11 +48,7 @@ LONG_ROWS = 64_000  # Characters of a row from which on the journal has large pa
 
 @dataclass(slots=True)
 class Prepared:
-    """A run that can start; `close` it.
-
-    `only` are positions to send; `left_out` rows lack files; `tried` writes no output; `made`: created by this command;
-    `notice` is reported at the start.
-    """
+    """`close` it. `only` are positions to send; `left_out` rows lack files; `tried` writes no output."""
 
     run: RunFile
     plan: Plan
@@ -74,7 +70,7 @@ class Prepared:
         self.lock.release()
 
     def forget(self) -> None:
-        """Close a run that never started, and delete its new journal."""
+        """Delete the new journal of a run that never started."""
         self.journal.close()
         if self.made:
             journals.delete(self.run.path)
@@ -83,7 +79,7 @@ class Prepared:
 
 
 class DriftError(RefusedError):
-    """The requests of `done` finished rows have changed and would be paid again."""
+    """`done` finished rows would be paid for again."""
 
     def __init__(self, message: str, hint: str, done: int) -> None:
         super().__init__(message, hint)
@@ -126,7 +122,7 @@ def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None
 
 
 def opened(gathered: Gathered, emit: Emit) -> tuple[Input, Plan, Renderer]:
-    """Input, plan and renderer, without a journal. Raises as `prepare`."""
+    """Without a journal. Raises as `prepare`."""
     settings = gathered.settings
     prompt = prompts.load(settings.prompt) if settings.prompt is not None else None
     source = open_documents(settings) or _open_rows(settings, settings.input or STREAM, prompt)
@@ -136,7 +132,7 @@ def opened(gathered: Gathered, emit: Emit) -> tuple[Input, Plan, Renderer]:
 
 
 def restrict(prepared: Prepared, only: Sequence[int] | None) -> None:
-    """Send only the rows at these positions, also those that failed before."""
+    """Also rows that failed before."""
     if only is not None:
         prepared.only = tuple(sorted(only))
         prepared.journal.reopen(failed_for_good=True, positions=prepared.only)
@@ -189,13 +185,13 @@ def planned(gathered: Gathered, source: Input, prompt: Prompt | None, emit: Emit
 
 
 def check_batched(plan: Plan) -> None:
-    """Raises RefusedError where no row can go into a batch of the vendor."""
+    """Raises RefusedError where no row can go into a batch."""
     if plan.batch and plan.kind is not Kind.BATCH:  # whose lines name an endpoint each
         vendor(plan.dialect, plan.batches).check(plan.endpoint)
 
 
 def _under_earlier_name(plan: Plan, settings: Settings, emit: Emit) -> Plan:
-    """The plan with the earlier default output name (`.jsonl`) if a run has it, so that paid rows are not resent."""
+    """Keeps the earlier default output name (`.jsonl`) if a run has it: its rows are paid for."""
     if settings.output is not None or settings.format is not None or settings.fresh:
         return plan
     if plan.output_format != default_format(plan.kind, plan.input_format) or plan.output_format == "jsonl":
@@ -241,7 +237,6 @@ def _claimed(  # noqa: PLR0913, PLR0917  what decides which run it is
     targets: tuple[Path, ...],
     other: RunFile | None,
 ) -> Prepared:
-    """The locked run of the output, or a new one, comparable with `other`."""
     settings = gathered.settings
     directory = registry.directory_for(plan.output, settings.runs_dir)
     prompt = prompt_of(plan)
@@ -266,7 +261,7 @@ def _claimed(  # noqa: PLR0913, PLR0917  what decides which run it is
 
 
 def check_not_mixed(found: RunFile, plan: Plan) -> None:
-    """Raises RefusedError instead of mixing simulated and real replies in a run."""
+    """Raises RefusedError for simulated and real replies in one run."""
     if found.meta.simulated != plan.simulated:
         had, needed = ("simulated", "real") if found.meta.simulated else ("real", "simulated")
         raise RefusedError(
@@ -352,7 +347,7 @@ def _amended(prepared: Prepared) -> Meta:
 
 
 def _check_drift(prepared: Prepared, drift: Drift, *, update: bool) -> None:
-    """Raises RefusedError before paid replies are replaced. Unpaid rows get the new request."""
+    """Raises RefusedError before paid replies are replaced."""
     if drift.in_batches:
         reference = prepared.run.reference
         raise RefusedError(

@@ -33,7 +33,6 @@ class Tickets:
 
     @property
     def open(self) -> list[Ticket]:
-        """Tickets to be advanced."""
         return [ticket for ticket in self._all.values() if ticket.state in self._carried]
 
     @property
@@ -42,7 +41,6 @@ class Tickets:
 
     @property
     def any(self) -> bool:
-        """Whether there is or was one."""
         return bool(self._all)
 
     def new_id(self) -> int:
@@ -57,11 +55,11 @@ class Tickets:
         return self._all[number]
 
     def duplicates_of(self, ticket: Ticket) -> list[Ticket]:
-        """Open tickets of other batches of the same create call."""
+        """Other batches of the same create call."""
         return [other for other in self.open if main_of(other) == ticket.id]
 
     async def put(self, *tickets: Ticket) -> None:
-        """Commit tickets together, then emit."""
+        """All in one commit."""
         for done in [self._journal.put_ticket(ticket) for ticket in tickets]:
             await done
         for ticket in tickets:
@@ -89,24 +87,22 @@ class Tickets:
         self.advanced.set()
 
     def poll_now(self) -> None:
-        """Make every ticket due."""
         for ticket in self.open:
             self._all[ticket.id] = replace(ticket, next=None)
         self.wake()
 
     def hold(self, ticket: Ticket, until: float) -> None:
-        """Delay the next step to `until`; not journaled."""
+        """Delays the next step; this is not journaled."""
         self._all[ticket.id] = replace(ticket, next=until)
 
     def notify(self, message: str, ticket: Ticket | None = None) -> None:
-        """Emit a notice, once per ticket."""
+        """Once per ticket."""
         key = (0, message) if ticket is None else (ticket.id, message)
         if ticket is None or key not in self._notified:
             self._notified.add(key)
             self._emit(Notice(message, self._loop.time()))
 
     def is_waiting(self, ticket: Ticket) -> bool:
-        """Whether nothing can be done for it now."""
         if ticket.next is None:
             return False
         if ticket.state in (State.SUBMITTED, State.DUPLICATE, State.UPLOADED, State.FETCHED):

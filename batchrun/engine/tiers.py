@@ -36,7 +36,6 @@ class Tier(NamedTuple):
 
 
 def tier_of(name: str, dialect: str) -> Tier:
-    """From the table `tiers`."""
     known: Mapping[str, Any] = table("tiers")
     line: Mapping[str, Any] = {**known[ANY].get(name, {}), **known.get(dialect, {}).get(name, {})}
     body: Mapping[str, Any] = line.get("body", {"service_tier": name})
@@ -45,12 +44,10 @@ def tier_of(name: str, dialect: str) -> Tier:
 
 
 def tiers_of(plan: Plan) -> dict[str, Tier]:
-    """The preferred tier first."""
     return {name: tier_of(name, plan.dialect) for name in plan.tier}
 
 
 def may_miss_deadline(seconds: float, rows: int, took: float, concurrency: int, rpm: float | None) -> bool:
-    """Whether the rows left may take more than `seconds`."""
     needed = took * math.ceil(rows / concurrency)
     if rpm:
         needed = max(needed, rows * 60.0 / rpm)
@@ -59,7 +56,7 @@ def may_miss_deadline(seconds: float, rows: int, took: float, concurrency: int, 
 
 @dataclass(slots=True)
 class _Status:
-    """Unless `open`, a tier is probed from `until` on; without capacity `since`. Loop times."""
+    """Unless `open`, probed from `until` on; without capacity `since`. Loop times."""
 
     off: bool = False
     open: bool = False
@@ -88,7 +85,7 @@ class Tiers:
         self._closed = self._reported = self._waits = False
 
     async def chosen(self, state: RowState) -> str | None:
-        """The next attempt's tier, once available. Raises GateClosed."""
+        """Waits until it is available. Raises GateClosed."""
         for name, status in self._statuses.items():
             last = self._is_last(name)
             while not status.off and (last or not (name in state.tiers_left or self._is_late())):
@@ -129,7 +126,6 @@ class Tiers:
         return min(known, default=math.inf) + self._plan.tier_patience
 
     async def _wait(self, state: RowState, status: _Status, *, last: bool) -> None:
-        """Wait for a probe, or until the row takes the next tier."""
         now = self._loop.time()
         if state.tier_since is None:
             state.tier_since = now
@@ -146,7 +142,7 @@ class Tiers:
             return
 
     def receive(self, state: RowState, answer: Answer, seconds: float) -> float | None:
-        """Returns the seconds without capacity, if any."""
+        """Returns the seconds without capacity."""
         status = self._statuses.get(state.tier or "")
         if status is None:
             return None
@@ -184,7 +180,7 @@ class Tiers:
         self._wake()
 
     def released(self, state: RowState) -> None:
-        """The row's attempt shows nothing about its tier, or was not sent."""
+        """The attempt shows nothing about its tier, or was not sent."""
         status = self._statuses.get(state.tier or "")
         if status is not None and status.trying is state:
             status.trying = None
