@@ -13,6 +13,7 @@ from batchrun.models import Invalid, Kind, Row
 from batchrun.rows import Mixed, error_text, note_text, open_input
 from batchrun.rows.check import RefusedRowError, Remarks, parse
 from batchrun.rows.jsons import read_array, read_jsonl
+from batchrun.rows.source import encoded_line_groups
 
 NO_ID = "not text or a whole number; --id-column none identifies rows by their content"
 OBJECT = ': a row is an object, such as {"text": "…"}'
@@ -404,3 +405,24 @@ def test_long_lines_and_short_ones_are_the_same_lines(jsonl: Path) -> None:
             found = read(jsonl, text)
             assert [row.text for row in found] == [line for line in text.split(end) if line]
             assert [row.line for row in found] == [n for n, line in enumerate(text.split(end), 1) if line]
+
+
+LINES = st.lists(st.sampled_from(["", "x", "ä" * 3000, "y" * 5000, "z" * 9000, "€", "\x85\u2028"]), max_size=8)
+
+
+@given(LINES, st.sampled_from(["\n", "\r\n"]), st.integers(1, 30_000))
+def test_lines_and_their_bytes_are_the_same_however_the_file_is_read(lines: list[str], end: str, size: int) -> None:
+    data = end.join([*lines, "last"]).encode()
+    chunks = [data[at : at + size] for at in range(0, len(data), size)]
+    found = [
+        (line, known) for group, known in encoded_line_groups(chunks) for line, known in zip(group, known, strict=False)
+    ]
+    assert [line for line, _ in found] == [*lines, "last"]
+    assert all(known is None or known.decode() == line for line, known in found)
+
+
+def test_a_long_line_that_is_not_utf8_is_refused_alone() -> None:
+    data = b'{"a": "' + b"x" * 9000 + b'"}\n{"a": "\xff' + b"x" * 9000 + b'"}\n{"a": 1}\n'
+    (lines, _), *rest = encoded_line_groups([data])
+    assert [isinstance(line, Invalid) for line in lines] == [False, True, False]
+    assert not rest

@@ -25,7 +25,7 @@ from batchrun.rows.check import (
     one_line,
     parse,
 )
-from batchrun.rows.source import line_groups, without_bom
+from batchrun.rows.source import encoded_line_groups, without_bom
 
 _BLANKS = " \t\r\n"
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -43,14 +43,14 @@ def read_jsonl(chunks: Iterable[bytes], remarks: Remarks) -> Iterator[Record | I
     def double(name: str) -> None:
         doubled(_double(name), number)
 
-    for group in line_groups(chunks):
-        for line in group:
+    for group, in_utf8 in encoded_line_groups(chunks):
+        for line, given in zip(group, in_utf8, strict=False):
             number += 1
             if isinstance(line, Invalid):
                 yield line
                 continue
             try:
-                encoded = line.encode()
+                encoded = line.encode() if given is None else given
                 fields = parse(line, double, encoded)
             except RefusedRowError as error:
                 if (record := strings.record(number, line)) is not None:

@@ -10,9 +10,10 @@ import tempfile
 import weakref
 import zlib
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import FileIO
+from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -36,7 +37,7 @@ PACKED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd")
 _STREAM_NAMES = ("-", "/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 _SHORTEST = 120
 _ENOUGH = 20_000
-_LONG = 4096  # characters from which lines are found one by one
+_LONG = 4096  # bytes from which lines are found one by one
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -248,11 +249,19 @@ def encoding_hint(data: bytes) -> str:
 
 def line_groups(chunks: Iterable[bytes]) -> Iterator[list[str | Invalid] | list[str]]:
     """Without line ends; a bad line is an Invalid."""
+    for group, _ in encoded_line_groups(chunks):
+        yield group
+
+
+def encoded_line_groups(
+    chunks: Iterable[bytes],
+) -> Iterator[tuple[list[str | Invalid] | list[str], Iterable[bytes | None]]]:
+    """The lines, and the same in UTF-8 where they are long: they are copied less."""
     number = 1
     for block in _blocks(without_bom(chunks)):
-        group = _group(block, number)
+        group, encoded = _group(block, number)
         number += len(group)
-        yield group
+        yield group, encoded
 
 
 def raw_lines(chunks: Iterable[bytes], name: str) -> Iterator[str]:
@@ -277,7 +286,7 @@ def without_bom(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
     # Blocks are whole lines; what exceeds a row's limit is dropped.
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     size = 0
     for chunk in chunks:
         cut = chunk.rfind(b"\n")
@@ -286,36 +295,34 @@ def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
                 parts.append(chunk)
                 size += len(chunk)
             continue
-        yield b"".join([*parts, chunk[:cut]])
-        parts = [chunk[cut + 1 :]]
+        view = memoryview(chunk)  # copied once, by `join`
+        yield b"".join([*parts, view[:cut]])
+        parts = [view[cut + 1 :]]
         size = len(parts[0])
     if size:
         yield b"".join(parts)
 
 
-def _group(block: bytes, number: int) -> list[str | Invalid] | list[str]:
+def _group(block: bytes, number: int) -> tuple[list[str | Invalid] | list[str], Iterable[bytes | None]]:
     if len(block) <= ROW_LIMIT:
-        try:
-            text = block.decode()
-        except UnicodeDecodeError:
-            pass
-        else:
-            return _split(text.replace("\r\n", "\n").removesuffix("\r") if "\r" in text else text)
-    return [_line(data, number + index) for index, data in enumerate(block.split(b"\n"))]
+        lines = block.replace(b"\r\n", b"\n").removesuffix(b"\r") if b"\r" in block else block
+        with suppress(UnicodeDecodeError):
+            if len(lines) < _LONG or lines.find(b"\n", 0, _LONG) >= 0:
+                return lines.decode().split("\n"), repeat(None)
+            encoded = _split(lines)
+            return [line.decode() for line in encoded], encoded
+    return [_line(data, number + index) for index, data in enumerate(block.split(b"\n"))], repeat(None)
 
 
-def _split(text: str) -> list[str]:
+def _split(lines: bytes) -> list[bytes]:
     # `find` is 25 times as fast as `split` on long lines.
-    end = text.find("\n")
-    if 0 <= end < _LONG:
-        return text.split("\n")
-    lines: list[str] = []
-    start = 0
+    found: list[bytes] = []
+    start, end = 0, lines.find(b"\n")
     while end >= 0:
-        lines.append(text[start:end])
-        start, end = end + 1, text.find("\n", end + 1)
-    lines.append(text[start:])
-    return lines
+        found.append(lines[start:end])
+        start, end = end + 1, lines.find(b"\n", end + 1)
+    found.append(lines[start:])
+    return found
 
 
 def _line(data: bytes, number: int) -> str | Invalid:
