@@ -205,12 +205,12 @@ class Run:
             raise error
 
     async def result(self) -> Result:
-        """Once every row has ended. Raises what `run` raises."""
+        """Raises what `run` raises."""
         assert self._task is not None, "use it as an asynchronous context manager"
         return await self._task
 
     def stop(self) -> None:
-        """Send nothing new and wait for requests in flight."""
+        """Waits for requests in flight."""
         self._call.stop()
 
 
@@ -362,7 +362,7 @@ def _frame_kind(rows: Rows) -> Callable[[list[dict[str, Any]]], Any] | None:
 
 
 def _records(rows: Rows) -> Iterable[dict[str, Any]]:
-    """As dictionaries of JSON values. Raises RefusedError for none, or a row that cannot be one."""
+    """As dictionaries of JSON values. Raises RefusedError."""
     if hasattr(rows, "to_dicts"):
         rows = rows.to_dicts()
     elif hasattr(rows, "to_dict") and hasattr(rows, "columns"):

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """Documented in `--help`. Codes over 128 are the shell's 128 + signal number."""
+    """Codes over 128 are the shell's 128 + signal number."""
 
     OK = 0
     UNEXPECTED = 1
@@ -37,7 +37,7 @@ class ExitCode(IntEnum):
 
 
 class BatchrunError(Exception):
-    """An error that batchrun explains; `hint` is the next step, shown on its own line."""
+    """`hint` is the next step, shown on its own line."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.UNEXPECTED
 
@@ -70,14 +70,10 @@ class HostError(RefusedError):
 
 
 class StopError(BatchrunError):
-    """The provider's answer ends the run; the rows stay pending."""
-
     exit_code = ExitCode.STOPPED
 
 
 class StorageError(BatchrunError):
-    """The journal or the output cannot be written or read."""
-
     exit_code = ExitCode.STORAGE
 
 
@@ -90,6 +86,4 @@ class DamagedError(StorageError):
 
 
 class BusyError(BatchrunError):
-    """Another process holds the run."""
-
     exit_code = ExitCode.BUSY

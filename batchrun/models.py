@@ -35,8 +35,6 @@ class Flag(StrEnum):
 
 
 class Endpoint(StrEnum):
-    """As in the `url` of an OpenAI Batch request."""
-
     CHAT = "/v1/chat/completions"
     RESPONSES = "/v1/responses"
     EMBEDDINGS = "/v1/embeddings"
@@ -45,16 +43,12 @@ class Endpoint(StrEnum):
 
 
 class Kind(StrEnum):
-    """What an input's rows are."""
-
     ROWS = "rows"
     BATCH = "batch"
     BODIES = "bodies"
 
 
 class Blank(StrEnum):
-    """What is done with a row of blank text."""
-
     SKIP = "skip"
     COPY = "copy"
     SEND = "send"
@@ -101,16 +95,12 @@ class Row(NamedTuple):
 
 
 class Invalid(NamedTuple):
-    """A record that cannot be a row."""
-
     line: int
     text: str  # Latin-1 if it is not UTF-8
     reason: str
 
 
 class Request(NamedTuple):
-    """What one row sends."""
-
     endpoint: Endpoint
     body: bytes
     output_limit: int | None  # the body's limit of output tokens, for all choices
@@ -120,7 +110,7 @@ class Request(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of the body as sent, with its files."""
+        """With files."""
         return len(self.body) + (sum(file.encoded for file in self.files) if self.files else 0)
 
     @property
@@ -181,8 +171,6 @@ class Fault(StrEnum):
 
 
 class Exchange(NamedTuple):
-    """One HTTP exchange."""
-
     status: int  # 0 without a complete answer
     headers: Mapping[str, str]  # lower-case names
     body: bytes
@@ -214,8 +202,6 @@ class Defect(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a row ended."""
-
     state: State
     permanent: bool  # False for a retryable failure
     cause: str | None  # a short stable phrase
@@ -247,7 +233,7 @@ FRESH = History(0, 0, 0, 0, open=False, reply=None)
 
 
 class SharedReply(NamedTuple):
-    """The reply to an equal request, for a row that is not sent. Tokens and cost are that exchange's."""
+    """For a row that is not sent; tokens and cost are that exchange's."""
 
     representative: int  # the `seq` of the row that was sent, 0: in another run
     number: int  # its attempt

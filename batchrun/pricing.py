@@ -149,12 +149,12 @@ class Price:
         return billed(self.at(usage.tier or requested or STANDARD, at), usage)
 
     def at(self, tier: str, at: float | None = None) -> Rates | None:
-        """At a Unix time, None for the day's highest."""
+        """Unix time; None for the day's highest."""
         known = self.slots[int(at // SLOT) % len(self.slots)] if self.slots and at is not None else self.rates
         return _of_tier(known, tier)
 
     def worst(self, input_tokens: int, output_tokens: int, tiers: Iterable[str] = (STANDARD,)) -> int | None:
-        """The highest cost of so many tokens of text in any of these tiers."""
+        """Of so many tokens of text in any of these tiers."""
         most = 0
         for tier in tiers:
             if tier not in self._dearest:
@@ -193,7 +193,7 @@ class Price:
 
 
 def billed(rates: Rates | None, usage: Usage, extra: int = 0) -> Bill | None:
-    """The provider's own figure, else the charge at these rates and `extra` picodollars."""
+    """The provider's own figure, else by these rates and `extra` picodollars."""
     if usage.charged is not None:
         return Bill(other=usage.charged + extra)
     bill = None if rates is None else rates.bill(usage)
@@ -313,7 +313,7 @@ def picodollars(dollars: float) -> int:
 
 @cache
 def _listed(model: str, base_url: str) -> Price | None:
-    """From the snapshot, today's highest if it depends on the time of day."""
+    """Today's highest if it depends on the time of day."""
     if _LOCAL.match(base_url) or (not base_url and model == "simulated"):
         return None
     from importlib import metadata  # noqa: PLC0415  only where there is a price
@@ -365,7 +365,7 @@ _LISTED = {
 
 
 def _listed_tiers(found: Any, times: Sequence[datetime.datetime]) -> dict[str, Rates]:
-    """The highest at these times, of tiers with prices of their own."""
+    """The highest at these times, of tiers with own prices."""
     rates = {
         tier: known for tier, context in _TIERS.items() if (known := _listed_rates(found, times, context)) is not None
     }

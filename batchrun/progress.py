@@ -222,7 +222,7 @@ class Fold:
         )
 
     def _account(self) -> dict[str, int]:
-        """Of the whole run or this session, with the highest cost of open attempts."""
+        """With the highest cost of open attempts."""
         before, here = self._before, self._here
         counted: dict[str, int] = {
             name: getattr(here, name) + (0 if name in OF_ATTEMPTS else getattr(before, name)) for name in NAMES

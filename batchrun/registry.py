@@ -44,7 +44,7 @@ class RunFile(NamedTuple):
 
     @property
     def reference(self) -> str:
-        """What a user types for this run in the current directory."""
+        """What a user types for it in the current directory."""
         output = self.output
         if output is None or is_device(output):
             return self.id
@@ -76,7 +76,7 @@ def directory_for(output: str, runs_dir: str | None) -> Path:
 
 
 def new_id(now: float) -> str:
-    """The local time to the second, and four random letters."""
+    """Local time to the second, and four random letters."""
     letters = "".join(secrets.choice(_ALPHABET) for _ in range(4))
     return time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + letters
 
@@ -87,7 +87,7 @@ def relative_output(output: str, directory: Path) -> str:
 
 
 def listing(directory: Path) -> list[RunFile]:
-    """The readable runs, newest first."""
+    """Newest first, without unreadable ones."""
     found: list[RunFile] = []
     for path in directory.glob("*.db"):
         try:
@@ -115,7 +115,7 @@ def _opened(path: Path) -> RunFile:
 
 
 def of_output(output: Path, directory: Path) -> RunFile | None:
-    """The newest run with this output."""
+    """The newest."""
     wanted = output.resolve()
     return next((run for run in listing(directory) if run.output and run.output.resolve() == wanted), None)
 
@@ -235,7 +235,6 @@ def remove(run: RunFile) -> None:
 
 
 def batch_folder(run: RunFile) -> Path:
-    """Request and result files."""
     return run.path.with_suffix(".batches")
 
 

@@ -83,7 +83,7 @@ def send(journal: Path, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Server:
-    """Answers requests to steer a run, on the running loop."""
+    """On the running loop."""
 
     def __init__(self, journal: Path, handler: Handler) -> None:
         self._path = socket_of(journal)

@@ -42,12 +42,11 @@ class Answer(NamedTuple):
 
     @property
     def accepted(self) -> bool:
-        """A 200 with a reply, whatever its checks."""
+        """Whatever its checks."""
         return self.status == 200 and self.defect is None
 
     @property
     def unremarkable(self) -> bool:
-        """Without a flag or a complaint."""
         return self.status == 200 and self.defect is None and self.complaint is None and not self.flags
 
     @property
@@ -65,7 +64,7 @@ class Answer(NamedTuple):
 
     @property
     def down(self) -> bool:
-        """The provider did not answer, or failed itself."""
+        """No answer, or a failure of the provider itself."""
         failed = self.status >= 500 and self.status != _NOT_IMPLEMENTED
         lost = self.fault is not None and self.fault not in _CAME
         return (failed or lost) and not self._turned_away
@@ -84,7 +83,6 @@ class Answer(NamedTuple):
 
     @property
     def of_the_row(self) -> bool:
-        """The cause is in the row."""
         return self.meaning in OF_THE_ROW or self.fault is Fault.TOO_LARGE
 
     @property
@@ -96,7 +94,7 @@ class Answer(NamedTuple):
 
     @property
     def cause(self) -> str:
-        """A short stable phrase to group failures by."""
+        """A short stable phrase."""
         if self.defect is not None:
             return self.defect
         if self.accepted:

@@ -20,7 +20,7 @@ BUDGET_PER_SUCCESS = 0.5  # Retries added per answered row
 
 @dataclass(slots=True)
 class Health:
-    """State of the provider; `observe` each answer before `decide`. Times are monotonic seconds."""
+    """`observe` each answer before `decide`. Times are monotonic seconds."""
 
     succeeded: bool = False
     streak: int = 0
@@ -74,12 +74,11 @@ class Health:
 
     @property
     def breaker_open(self) -> bool:
-        """The provider answered before and is down now."""
         return self.opened_at is not None
 
     @property
     def is_failing(self) -> bool:
-        """Failures are the provider's, not the rows'."""
+        """The provider fails, not the rows."""
         return self.succeeded and len(self.streak_rows) >= ALIKE
 
     @property
@@ -89,12 +88,11 @@ class Health:
 
     @property
     def all_alike(self) -> bool:
-        """The last rows, and one from elsewhere, failed alike."""
+        """Also one from elsewhere."""
         return len(self.alike_rows) >= ALIKE and self.confirmed
 
     @property
     def none_fits(self) -> bool:
-        """Of so many rows no reply fits the schema."""
         return len(self.misfits) >= ALIKE
 
     def in_doubt(self, seq: int) -> bool:
@@ -107,7 +105,7 @@ class Health:
         return self.succeeded and not self.alike_rows and not self.misfits
 
     def unreachable(self, now: float) -> None:
-        """The provider accepts no connections."""
+        """No connection is accepted."""
         if self.succeeded and self.opened_at is None:
             self.opened_at, self.well = now, False
             self.down_since = now if self.down_since is None else self.down_since

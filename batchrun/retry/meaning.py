@@ -18,7 +18,7 @@ _PIECES = {"*": ".{0,200}?", "#": _NUMBER, "{asked}": f"~?(?P<asked>{_NUMBER})",
 
 
 class Meaning(StrEnum):
-    """The table's words, and the causes that failures are grouped by."""
+    """The table's words, and causes of failures."""
 
     EMPTY = "account empty"
     UNCLEAR = "quota or rate limit"
@@ -61,7 +61,7 @@ class Refusal(NamedTuple):
 
 
 class Line(NamedTuple):
-    """Empty or None for what a line does not state."""
+    """Empty or None: not stated."""
 
     means: Meaning
     dialects: frozenset[str]
