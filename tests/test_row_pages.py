@@ -17,6 +17,7 @@ from batchrun.client.senders.hub import Hub
 from batchrun.client.senders.remote import RemoteClient
 from batchrun.client.senders.sender import Sender
 from batchrun.engine import pending_queue, row_pages, run
+from batchrun.engine.bytes_held import BytesHeld
 from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
 from batchrun.events import AttemptStarted, RowLost
@@ -270,6 +271,35 @@ async def test_rows_wait_for_a_pause_and_a_rate_that_is_set_while_they_are_sent(
     assert story.ending.exit_code is ExitCode.OK
     assert stage.totals.done == ROWS
     assert sum(pages) <= changed[0] + 8
+
+
+@pytest.mark.parametrize("large", [7, 40])
+async def test_replies_that_fill_the_memory_hold_pages_back_only_until_they_are_stored(
+    tmp_path: Path, pages: list[int], large: int
+) -> None:
+    stage = stage_of(tmp_path, max_bytes_in_flight=4_000)
+    scripts = {f"row {number}": [ok("x" * 3_000)] for number in range(large, large + 12)}
+    story = await Senders(Provider(dict(scripts))).play(stage)
+    assert story.ending.exit_code is ExitCode.OK
+    assert stage.totals.done == ROWS
+    assert pages
+
+
+def test_a_page_leaves_once_there_is_room_for_its_replies() -> None:
+    async def waits() -> list[str]:
+        held, called = BytesHeld(1_000), list[str]()
+        held.over_page(held.leave_page(0), held.left_page(0), 300.0)
+        each = held.left_page(1)
+        assert (each, held.leave_page(5)) == (900, 0)
+        held.when_room(lambda: called.append("room"))
+        held.when_room(lambda: called.append("again"))
+        assert held.lacking
+        held.over_page(1, each, None)
+        await asyncio.sleep(0)
+        assert held.leave_page(5) == 1
+        return called
+
+    assert asyncio.run(waits()) == ["room"]
 
 
 async def test_a_failing_journal_stops_the_run(tmp_path: Path) -> None:

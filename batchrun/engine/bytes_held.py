@@ -10,6 +10,7 @@ import ctypes
 import math
 import sys
 from collections import deque
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ class BytesHeld:
         self._replies = 0  # held by rows whose requests have left, or expected to be
         self._left = 0
         self._leaving: deque[asyncio.Future[None]] = deque()
-        self._closed = False
+        self._closed = self._waits_for_page = False
         self._usual = 0.0  # bytes of a reply in memory, by the last ones
         self.beside = 0.0  # Average bytes of a row beyond its text
 
@@ -100,6 +101,18 @@ class BytesHeld:
         """How many of so many requests may be sent, by the room for their replies."""
         free = count if self._usual < 1 or self._closed else int((self._most - self._replies) / self._usual)
         return min(count, max(free, 0 if self._left else 1))
+
+    def when_room(self, call: Callable[[], object]) -> None:
+        """Call it once where `leave_page` may find room for a reply."""
+        if not self._waits_for_page:
+            self._waits_for_page = True
+            waiter = asyncio.get_running_loop().create_future()
+            waiter.add_done_callback(lambda _: self._page_may_leave(call))
+            self._leaving.append(waiter)
+
+    def _page_may_leave(self, call: Callable[[], object]) -> None:
+        self._waits_for_page = False
+        call()
 
     def left_page(self, count: int) -> int:
         """So many are sent; returns the bytes reserved for each."""

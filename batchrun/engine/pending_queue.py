@@ -238,6 +238,8 @@ class PendingQueue:
         self._out += rows
         if not self._out and not self.more:
             self._wake(len(self._waiters))
+        elif self._waiters and self._at_hand > self._woken and self._has_room():
+            self._wake(1)
 
     def hand_back(self, states: list[RowState]) -> None:
         """These rows that `direct` took are handed out next after all."""

@@ -243,7 +243,11 @@ class RowPages:
 
     def _send(self) -> None:
         held = self._queue.bytes
-        while self._ready and (count := held.leave_page(len(self._ready))):
+        while self._ready:
+            count = held.leave_page(len(self._ready))
+            if not count:
+                held.when_room(self._step_soon)
+                return
             permit = self._gate.admit_page(count)
             if permit is None:
                 return
