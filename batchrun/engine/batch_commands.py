@@ -1,4 +1,4 @@
-"""What only the user can decide about batches: which batch belongs to a chunk, or that none does."""
+"""What only the user can decide about batches: which batch belongs to a chunk, if any."""
 
 import asyncio
 from dataclasses import replace
@@ -57,7 +57,7 @@ async def _forgotten(journal: Journal, chunk: int) -> int:
 
 
 async def adopt(prepared: Prepared, access: Access, remote: str) -> Ticket:
-    """Assign a batch to the chunk whose create call got no answer. Raises RefusedError."""
+    """For a chunk whose create call got no answer. Raises RefusedError."""
     journal = prepared.journal
     async with connected(prepared.plan, access, simulator_of(prepared)) as members:
         client = members[0].client

@@ -1,4 +1,4 @@
-"""Ends tickets: ingests results, handles refused and failed batches and rows without a line."""
+"""Ends tickets: ingests results, handles refused and failed batches and missing lines."""
 
 import asyncio
 import json

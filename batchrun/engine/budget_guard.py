@@ -313,7 +313,7 @@ class BudgetGuard:
         return answers
 
     def _learn(self, reservation: Reservation, prices: Prices, charge: Charge, named: str) -> None:
-        """Raise worst cases after a reply used another tier's price or cost more than reserved."""
+        """A reply used another tier's price or cost more than reserved: raise worst cases."""
         before = self._served.get(prices, self._before)
         beyond = max(0, (charge.cost or 0) - reservation.held.cost)
         served = before.with_reply(reservation.tier, named)._replace(excess=before.excess + beyond)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 async def connected(
     plan: Plan, access: Access | None, simulator: "sim.Settings | None"
 ) -> AsyncGenerator[tuple[Member, ...]]:
-    """Marks lanes that cannot be reached; raises HostError if none can. Without `access` nothing is sent."""
+    """Marks unreachable lanes; raises HostError if none can be reached. Without `access` nothing is sent."""
     if access is None:
         yield (Member(plan, None),)
         return

@@ -1,4 +1,4 @@
-"""Writes the output and errors files from the journal, at any time and without a request."""
+"""Writes the output and errors files from the journal."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Cancels batches in time for --finish-by, and announces the cost of sending the rest live."""
+"""Cancels batches in time for --finish-by, and sends the rest live."""
 
 import asyncio
 import contextlib

@@ -98,15 +98,9 @@ def _by_line(lengths: Lengths, seen: Sequence[tuple[int, float]]) -> tuple[float
     noise = sum(residual**2 for residual in residuals) / (count - 1)
     away = lengths.size / rows - mean_size
     error = rows * math.sqrt(noise / count * _unseen(count, rows) * (1 + away**2 / (square / count)))
-    return _extrapolated(lengths, seen, rows * (mean + slope * away), slope, error)
-
-
-def _extrapolated(
-    lengths: Lengths, seen: Sequence[tuple[int, float]], line: float, slope: float, error: float
-) -> tuple[float, float, float]:
     least, most = min(size for size, _ in seen), max(size for size, _ in seen)
     beyond = slope * sum(count * (size - min(most, max(least, size))) for count, size in lengths.means())
-    return line - beyond / 2, error, abs(beyond) / 2
+    return rows * (mean + slope * away) - beyond / 2, error, abs(beyond) / 2
 
 
 def _by_class(lengths: Lengths, seen: Sequence[tuple[int, float]]) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Bounds requests for a budget: an output token limit for each, and refusal of unknown worst cases."""
+"""Bounds requests for a budget: sets output token limits, and refuses unknown worst cases."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, cast

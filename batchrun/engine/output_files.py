@@ -59,13 +59,10 @@ class Outlet(io.RawIOBase):
         with memoryview(held) as rest:
             written = 0
             while written < len(rest):
-                self._wait()
+                while self._room is not None and not self._room.poll(1000 * POLL_EVERY):
+                    if self._cancelled():
+                        raise UnreadError("the output is not read")
                 written += os.write(self._descriptor, rest[written : written + _PIECE])
-
-    def _wait(self) -> None:
-        while self._room is not None and not self._room.poll(1000 * POLL_EVERY):
-            if self._cancelled():
-                raise UnreadError("the output is not read")
 
 
 def text_outlet(stream: TextIO, cancelled: Callable[[], bool]) -> TextIO:

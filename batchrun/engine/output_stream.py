@@ -1,4 +1,4 @@
-"""Writes rows to a stream (`-o -`) during the run, with a bounded wait for its reader."""
+"""Writes rows to a stream (`-o -`) during the run."""
 
 import asyncio
 import contextlib

@@ -1,6 +1,6 @@
-"""Passes replies through post-processing before their outcome is written.
+"""Passes replies through post-processing.
 
-The reply is committed before a function runs, so that resuming post-processes what an abandoned run left.
+A reply is committed before a function runs, so that resuming post-processes what an abandoned run left.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Writes request files of pending rows, to be submitted by hand. The rows stay pending."""
+"""Writes request files of pending rows, to be submitted by hand; the rows stay pending."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing

@@ -1,4 +1,4 @@
-"""Prepares a run from its journal; neither input nor prompt file is read. Runs before the first call, and blocks."""
+"""Prepares a run from its journal alone. Runs before the first call, and blocks."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""Prepares a run from the user's settings: input, plan, journal. Blocks; runs before the first call."""
+"""Prepares a run from the user's settings. Runs before the first call, and blocks."""
 
 import time
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ class DriftError(RefusedError):
 
 
 def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None) -> Prepared:
-    """Check the input, find or create its output's run, and ingest the rows, or those at `only`.
+    """Find or create the output's run and ingest the rows, or those at `only`.
 
     Raises RefusedError, BusyError, StorageError.
     """

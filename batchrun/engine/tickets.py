@@ -1,4 +1,4 @@
-"""The tickets of a run's batches: their journaled state, their events, and waking what waits for them."""
+"""The tickets of a run's batches: their journaled state and events."""
 
 import asyncio
 from dataclasses import replace
