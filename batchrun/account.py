@@ -73,7 +73,7 @@ def count_attempt(  # noqa: PLR0913  what counts of an attempt
 def count_answered(  # noqa: PLR0913  what counts of replies
     account: Account, rows: int, usage: Usage, cost: int, bill: Bill, *, without_usage: int, unpriced: int
 ) -> None:
-    """Count rows that are done, with the sums of their replies; of these so many state no tokens, or have no known price."""
+    """Of these rows so many state no tokens, or have no known price."""
     account.done += rows
     account.replies += rows
     account.without_usage += without_usage

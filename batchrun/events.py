@@ -36,7 +36,7 @@ class WaitReason(StrEnum):
 
 
 class LaneState(StrEnum):
-    """Whether a lane takes rows, single ones only, or none until it is tried again."""
+    """Whether a lane takes rows, single ones, or none until it is tried again."""
 
     OPEN = "open"
     DOWN = "down"
@@ -79,7 +79,7 @@ class AttemptStarted(NamedTuple):
 
 
 class AttemptsStarted(NamedTuple):
-    """Attempts of these rows (`seqs`) are committed and sent together. `each` yields the events of single ones."""
+    """Committed and sent together; `each` yields the events of single ones."""
 
     seqs: Sequence[int]
     at: float

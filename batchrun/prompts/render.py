@@ -321,7 +321,7 @@ class PromptRenderer:
         return body
 
     def _printed(self, name: str, column: str, default: Any, fields: Mapping[str, Any]) -> str:
-        """Where the column has no text: a member of it, the default, or what is not text. Raises RenderError."""
+        """A member of the column, the default, or what is not text. Raises RenderError."""
         value = cell(fields, column)
         if value is ABSENT or value is None:
             if default is ABSENT or default is None:

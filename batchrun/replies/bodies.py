@@ -72,7 +72,7 @@ class _Unreadable(str):
 def read(
     endpoint: Endpoint, body: bytes | str, limit: int | None = None, inputs: int = 1, data: Any = None
 ) -> Reply | Defect:
-    """`limit`: output tokens; `inputs`: their number; `data`: the parsed body if known.
+    """`limit`: of output tokens; `inputs`: number of inputs; `data`: the parsed body if known.
 
     `value` of the Reply is the text; the list of tool calls; the refusal; a vector (or its base64 text), or a list of
     them; for several choices a list, with None for empty ones. `text` is that of the first choice.

@@ -19,7 +19,7 @@ def insert_members(text: str, additions: Mapping[str, str]) -> str:
 
 
 def output_line(text: str, additions: Mapping[str, str]) -> bytes:
-    """The same as a line of UTF-8. Its pieces are encoded before they are joined: so a long value is copied less."""
+    """In UTF-8. Pieces are encoded before they are joined, so that a long value is copied less."""
     end, is_empty = _end(text)
     pieces = [one_line(text[:end]).encode()]
     for name, value in additions.items():
@@ -31,7 +31,7 @@ def output_line(text: str, additions: Mapping[str, str]) -> bytes:
 
 
 def _end(text: str) -> tuple[int, bool]:
-    """The place for new members, and whether there are none before it."""
+    """The place for new members, and whether they are the first."""
     end = len(text) - 1 if text[-1] == "}" else text.rindex("}")
     return end, text[end - 1] in "{ \t\r\n" and text[:end].rstrip(" \t\r\n").endswith("{")
 
@@ -58,7 +58,7 @@ def line_text(line: str) -> str:
 
 
 def restore(line: int, key: str | None, text: str, encoded: bytes = b"") -> Row:
-    """The row of a journaled text, or of `encoded` alone. Raises ValueError."""
+    """From a journaled text, or `encoded` alone. Raises ValueError."""
     encoded = encoded or text.encode()
     try:
         return made(Row, (line, key, text, parse(text, None, encoded), None, encoded))
