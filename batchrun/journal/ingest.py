@@ -129,7 +129,10 @@ class FirstIntake:
             self._clear()
             with self._transaction():
                 skipped = self._load(feed, progress)
-            self._index(feed, skipped)
+            with self._transaction():
+                identify(self._connection, ROWS, self._digest, keyed=feed.keyed)
+                self._connection.execute(sql("put_meta"), ("intake", "done"))
+                sums.write(sums.first(feed.position, skipped), self._connection)
 
     def _load(self, feed: Feed, progress: Callable[[int], None]) -> int:
         """Returns how many rows are skipped."""
@@ -183,12 +186,6 @@ class FirstIntake:
             self._connection.execute("COMMIT")
             self._connection.execute("BEGIN IMMEDIATE")
         progress(batch[-1][0])
-
-    def _index(self, feed: Feed, skipped: int) -> None:
-        with self._transaction():
-            identify(self._connection, ROWS, self._digest, keyed=feed.keyed)
-            self._connection.execute(sql("put_meta"), ("intake", "done"))
-            sums.write(sums.first(feed.position, skipped), self._connection)
 
 
 class Identified(NamedTuple):

@@ -153,7 +153,6 @@ class Reader:
 
     @property
     def totals(self) -> Totals:
-        """As of the last commit."""
         with database.translated(self.path):
             return sums.read(self._connection).totals()
 
@@ -218,7 +217,7 @@ class Reader:
         return self._each(lambda row: Sample(row[0], json.loads(row[1])), sql("samples"), since)
 
     def errors_by_cause(self, limit: int = 20) -> list[Cause]:
-        """Of failed rows, most frequent first."""
+        """Of failed rows."""
         return [
             Cause(cause, rows, message, tuple(line for (line,) in self._all(_LINES, cause or None)), retryable)
             for cause, rows, message, _, retryable in self._all(_CAUSES, limit)
@@ -237,7 +236,7 @@ class Reader:
         return self._each(_entry, sql("slowest_rows"), count)
 
     def attempts(self, seq: int) -> list[Attempt]:
-        """Those of earlier outcomes too."""
+        """Of earlier outcomes too."""
         flags = slice(8, 13)
         return self._each(lambda row: Attempt(*row[:8], *map(bool, row[flags]), *row[13:]), _ATTEMPTS, seq)
 
@@ -266,7 +265,6 @@ class Reader:
             yield from browse.positions(self._connection, wanted, self.totals.rows)
 
     def with_parts(self, positions: Sequence[int]) -> list[int]:
-        """The positions of these rows and of their parts."""
         return self._each(lambda row: row[0], sql("with_parts"), json.dumps(list(positions)))
 
     def parts(self, seq: int) -> Parts | None:
@@ -321,7 +319,7 @@ class Reader:
             after = last
 
     def texts(self) -> Iterator[str]:
-        """In input order, without skipped lines."""
+        """Without skipped lines."""
         after = 0
         while rows := self._paged(_text_size, _TEXTS, after, PAGE):
             yield from (text for _, text in rows)
@@ -366,7 +364,7 @@ class Reader:
             return 0
 
     def check(self) -> list[str]:
-        """Problems of the journal; reads all of it."""
+        """Reads all of it."""
         try:
             found = [line for (line,) in self._all("PRAGMA integrity_check(20)") if line != "ok"]
             with database.translated(self.path):
@@ -381,7 +379,6 @@ class Reader:
         return database.damaged(self.path, why)
 
     def copy(self, target: Path, moved: Callable[[str], str] | None = None) -> None:
-        """As `database.copy`."""
         database.copy(self._connection, self.path, target, moved)
 
     def _each(self, make: Callable[[Any], Made], query: str, *parameters: Any) -> list[Made]:

@@ -122,7 +122,7 @@ class Result(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A `Record` without text, value and body."""
+    """Without text, value and body."""
 
     seq: int
     position: int | None
@@ -167,8 +167,6 @@ class Order(StrEnum):
 
 
 class Wanted(NamedTuple):
-    """The filter of a list."""
-
     state: State | None = None
     cause: str | None = None
     text: str = ""  # in row, reply or message
@@ -201,8 +199,6 @@ class Attempt(NamedTuple):
 
 
 class Cause(NamedTuple):
-    """Of failed rows."""
-
     cause: str
     rows: int
     message: str  # an example
@@ -211,7 +207,7 @@ class Cause(NamedTuple):
 
 
 class Miss(NamedTuple):
-    """A cause of attempts that were not accepted."""
+    """Of attempts that were not accepted."""
 
     cause: str
     attempts: int
@@ -219,8 +215,6 @@ class Miss(NamedTuple):
 
 
 class Session(NamedTuple):
-    """A process that worked on the run."""
-
     id: int
     started: float
     ended: float | None  # of a killed one its last sign of life, once the journal is opened again
@@ -310,7 +304,6 @@ class Sum(NamedTuple):
 
     @classmethod
     def of_ends(cls, ends: Iterable[End]) -> "Sum":
-        """Of attempts that ended so."""
         stated = given = made = cached = reasoning = written = priced = cost = 0
         bill = Bill()
         for end in ends:
@@ -361,8 +354,6 @@ class TierShare(NamedTuple):
 
 
 class LaneShare(NamedTuple):
-    """What was sent to one lane, and its results."""
-
     id: int
     base_url: str
     key_name: str | None

@@ -49,7 +49,7 @@ class Journal:
     database: methods that return `Done` write, called on the loop's thread; the others read. `Done` is resolved after
     the COMMIT, need not be awaited, and fails with StorageError.
 
-    `doubt` is a warning to show, else None. `clock` gives Unix seconds. `faults`, for tests, gets each commit's number.
+    `doubt` is a warning to show. `clock` gives Unix seconds. `faults`, for tests, gets each commit's number.
     """
 
     def __init__(
@@ -142,9 +142,7 @@ class Journal:
             return self._comparison.run(rows, self.meta.digest, progress)
 
     def apply(self, meta: Meta | None = None) -> None:
-        """Update to the compared input, and `meta`, in one transaction: changed rows become pending, absent ones do not
-        count.
-        """
+        """Update to the compared input, and `meta`, in one transaction; changed rows become pending."""
         with self._writing():
             self._comparison.apply(self._clock(), self._before_commit, lambda: meta and self._put_meta(meta))
             self._totals = sums.read(self._connection).totals()
@@ -198,7 +196,6 @@ class Journal:
             self._connection.execute(sql("put_meta"), ("borrowing", place))
 
     def take_replies(self, other: Path, *, once: bool) -> int:
-        """As `duplicates.take_replies`."""
         Reader.open(other).close()  # whether it is a whole journal
         self.note_reuse(other)
         with self._writing():
@@ -207,7 +204,6 @@ class Journal:
         return count
 
     def pair(self, *, dedupe: bool, wanted: Callable[[int], bool] | None = None) -> None:
-        """As `duplicates.pair`."""
         with self._writing():
             if dedupe or duplicates.has_followers(self._connection):
                 with transaction(self._connection, self._before_commit):
@@ -272,7 +268,6 @@ class Journal:
         return Charged(int(cost), int(tokens), requests, excess, frozenset(json.loads(tiers)))
 
     def lane(self, base_url: str, key_name: str | None, model: str | None, mode: str = "live") -> Lane:
-        """It is added where it is new."""
         one = (base_url, key_name, model, mode)
         with self._writing(), transaction(self._connection, self._before_commit):
             found = self._connection.execute(sql("find_lane"), one).fetchone()
@@ -311,12 +306,12 @@ class Journal:
             return pending.rows_in_batch(self._reading(), ticket, rows)
 
     def leased(self, ticket: int | None, rows: Sequence[int]) -> Leased:
-        """These rows' open attempts in this ticket (None: any), in order."""
+        """Of these rows in this ticket (None: any), in order."""
         with self._read_guard, database.translated(self.path):
             return pending.leased(self._reading(), ticket, rows)
 
     def places(self, rows: Sequence[int]) -> list[tuple[int, int, str]]:
-        """Position, line and key of each row."""
+        """Position, line and key."""
         with self._read_guard, database.translated(self.path):
             return self._reading().execute(sql("places_of_rows"), (json.dumps(rows),)).fetchall()
 
@@ -353,11 +348,11 @@ class Journal:
         return self._running.paid_again(row, ticket, end)
 
     def late(self, row: int, number: int, end: End, body: str | None) -> Done:
-        """A reply to an attempt that was closed as possibly billed."""
+        """To an attempt that was closed as possibly billed."""
         return self._running.late(row, number, end, body)
 
     def lost_in(self, ticket: int, rows: Sequence[int]) -> list[tuple[Lease, bool]]:
-        """Attempts lost with a ticket; whether a reply could still answer the row."""
+        """With whether a reply could still answer the row."""
         with self._read_guard, database.translated(self.path):
             found = self._reading().execute(sql("lost_in_ticket"), (json.dumps(list(rows)), ticket)).fetchall()
             return [(Lease(*lease), bool(open_still)) for *lease, open_still in found]

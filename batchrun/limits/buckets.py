@@ -98,10 +98,6 @@ class Spacing:
             if self.stated != math.inf:
                 self._last_second.extend([now] * count)
 
-    def believe(self, credit: float) -> None:
-        """The provider's bucket holds only this much."""
-        self.level = min(self.level, credit)
-
     def _until(self, level: float) -> float:
         if self.rate == math.inf:
             return 0.0

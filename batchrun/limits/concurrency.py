@@ -265,7 +265,7 @@ class ConcurrencyLimiter:
 
     def _start_over(self, rate: float, now: float) -> None:
         if 2 * self._bound < self._count:
-            rate = 0.0  # something else held requests back: the round says nothing of the window
+            rate = 0.0  # something else held requests back: the round shows nothing about the window
         if rate and self._rate and rate < _PAYS_IN_START * self._rate:
             self.size = self._knee(self._good, rate / self._rate)
             self._best = max(rate, self._rate)

@@ -356,7 +356,7 @@ class Gate:
                 self._queue.get_ready(self._ready_share)
             self._scarce = reason
             if wait is _FULL and self._alarm.timer is not None and self._reporter.reported is None:
-                return  # nothing to tell
+                return  # nothing to report
         elif reason in _SCARCE:
             self._scarce = reason
         self._rates.held(wait, now)
@@ -436,7 +436,7 @@ class Gate:
             return self._window.at_random(beside + 1, permit.left, now) and not again
         known, random = self._rates.noisy, self._rates.refused(permit, throttle, again, now)
         if self._rates.noisy and not known:
-            self._window.start_again(now)  # what it measured while chance held the rate down says nothing
+            self._window.start_again(now)  # its measurements are worthless: random 429s held the rate down
         return random
 
     def _answered_later(self, permit: Permit, together: int, now: float) -> None:

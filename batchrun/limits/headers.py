@@ -66,9 +66,9 @@ def hints(headers: Mapping[str, str], status: int, body: bytes = b"", *, now: fl
     limits = _stated(named, headers, now) if named else ()
     text = body[:_TEXT].decode("utf-8", "replace")
     waits = [*_waits(headers, now), *_waits_of(text, headers, now)]
-    if throttled and not waits and (moment := headers.get("x-ratelimit-reset")) is not None:
-        # One gateway names only the moment at which its window ends.
-        waits = [parse_reset(moment, sent_at(headers, now))]
+    if throttled and not waits and (end := headers.get("x-ratelimit-reset")) is not None:
+        # One gateway names only the time at which its window ends.
+        waits = [parse_reset(end, sent_at(headers, now))]
     longest = _longest([wait for wait in waits if wait is not None])
     return Hints(longest, limits, throttled, _limits_of(text) if throttled else ())
 
@@ -104,13 +104,13 @@ def parse_reset(text: str | None, at: float) -> float | None:
         return None
     number = parse_number(text)
     if number is not None and number >= _EPOCH_SECONDS:
-        moment = number / 1000 if number >= _EPOCH_MILLISECONDS else number
-        return _sane(max(0.0, moment - at))
+        date = number / 1000 if number >= _EPOCH_MILLISECONDS else number
+        return _sane(max(0.0, date - at))
     seconds = parse_duration(text)
     if seconds is not None:
         return seconds
-    moment = _rfc3339(text)
-    return None if moment is None else _sane(max(0.0, moment - at))
+    date = _rfc3339(text)
+    return None if date is None else _sane(max(0.0, date - at))
 
 
 def parse_retry_after(text: str | None, at: float) -> float | None:
@@ -120,15 +120,15 @@ def parse_retry_after(text: str | None, at: float) -> float | None:
     seconds = parse_duration(text)
     if seconds is not None:
         return seconds
-    moment = _http_date(text)
-    return None if moment is None else _sane(max(0.0, moment - at))
+    date = _http_date(text)
+    return None if date is None else _sane(max(0.0, date - at))
 
 
 def sent_at(headers: Mapping[str, str], now: float | None = None) -> float:
     """By the Date header, else `now`, else this clock."""
-    moment = _http_date(headers["date"]) if "date" in headers else None
-    if moment is not None:
-        return moment
+    date = _http_date(headers["date"]) if "date" in headers else None
+    if date is not None:
+        return date
     return time.time() if now is None else now
 
 
@@ -349,5 +349,5 @@ def _rfc3339(text: str) -> float | None:
         return None
 
 
-def _unix(moment: datetime) -> float:
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+def _unix(date: datetime) -> float:
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

@@ -302,7 +302,7 @@ class Rates:
         if throttle is Throttle.TOKENS and self._tokens_stated < math.inf:
             self.bucket.believe(0.0)
             if not self._pressed(now):
-                return False  # estimates are off now and then; only a lower limit than it says goes on refusing
+                return False  # estimates are off now and then; only a limit lower than stated keeps refusing
             pace, at = self._token_pace, self.bucket.rate
             random = pace.noisy and pace.at_random(permit.left, at, permit.most, now, again=again)
         elif permit.pace > _FASTER * self._request_pace:

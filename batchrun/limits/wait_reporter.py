@@ -43,14 +43,10 @@ class WaitReporter:
             if self.reported is not None:
                 self.sending(now)
             return last + WORTH_REPORTING
-        self._report(reason, until, now)
+        if reason is not self.reported or _differs(self._until, until):
+            self.reported, self._until = reason, until
+            self._emit(Waiting(reason, until, now))
         return None
-
-    def _report(self, reason: WaitReason, until: float | None, now: float) -> None:
-        if reason is self.reported and not _differs(self._until, until):
-            return
-        self.reported, self._until = reason, until
-        self._emit(Waiting(reason, until, now))
 
 
 def _differs(old: float | None, new: float | None) -> bool:

@@ -304,7 +304,7 @@ class Hub:
             if lease is not None and lease.awaited:
                 self._give(lease, exchange)
                 continue
-            stored()  # it was cancelled, or its sender was given up
+            stored()  # it was cancelled, or its sender was lost
             lost = sender.lost.pop(number, None)
             if lost is not None and lost.late is not None:
                 lost.late(exchange)
