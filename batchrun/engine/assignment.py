@@ -1,4 +1,4 @@
-"""Assigns rows to lanes. Pure: waiting rows and lanes → leases, or a reason for waiting.
+"""Assigns rows to lanes. Pure.
 
 A row goes where wait plus exchange are shortest. A slower lane takes rows only if the faster ones would not finish the
 rest sooner. A lane with the row's prefix cached is preferred while it has room.
@@ -50,7 +50,7 @@ class RowView(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """No row can be assigned before `until` (loop time)."""
+    """`until` is loop time."""
 
     reason: WaitReason
     until: float | None
@@ -94,7 +94,7 @@ def eligible(row: RowView, lanes: Sequence[LaneView]) -> list[int]:
 
 
 def helps(lane: LaneView, lanes: Sequence[LaneView], left: int) -> bool:
-    """Whether all rows finish no later if this lane takes one."""
+    """Whether all rows finish no later."""
     faster = [view for view in lanes if view.finish < lane.finish and not view.trying]
     rate = sum(view.rate for view in faster)
     if not rate:

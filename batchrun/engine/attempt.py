@@ -55,7 +55,7 @@ _WAITS, _ADMITTED, _LEFT, _ANSWERED, _OVER = Phase
 
 
 class Attempt:
-    """A row's next attempt, or one that a batch answered (with `lease` and `exchange`)."""
+    """`lease` and `exchange` are given if a batch answered it."""
 
     __slots__ = (
         "_begun", "_services", "charge", "exchange", "lane", "lease", "number", "permit", "phase", "reservation", "state",
@@ -82,7 +82,7 @@ class Attempt:
         self._begun: asyncio.Future[None] | None = None
 
     async def depart(self, request: Request) -> Request:
-        """Wait for all of these; returns what is sent. The entry is written while a slot is awaited.
+        """Returns what is sent. The journal entry is written while a slot is awaited.
 
         Raises NeverFits, BudgetReached, GateClosed, HandedBack, ChangedError, StorageError, after releasing all.
         """
@@ -157,7 +157,7 @@ class Attempt:
         self._services.journal.complete(self.state.row.seq, self.number, reply, outcome, completed)
 
     def cancel(self, message: str = "abandoned while it was in flight") -> None:
-        """Release what it holds, as in the table above."""
+        """See the table above."""
         services, lane, seq, phase = self._services, self.lane, self.state.row.seq, self.phase
         if phase is _OVER:
             return

@@ -46,7 +46,7 @@ class BatchMode(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batching:
-    """`first` and `lines` limit the first chunk and any; `parts` are imported."""
+    """`first` limits the first chunk, `lines` any; `parts` are imported."""
 
     executor: BatchExecutor
     run: str
@@ -60,7 +60,7 @@ class Batching:
 
 
 class Batches:
-    """Files are written and read in threads. Set `ends.take` before `carry`."""
+    """Files are written and read in threads."""
 
     def __init__(
         self, batching: Batching, journal: Journal, guard: BudgetGuard, *, emit: Emit, stop: Callable[[RunResult], None]
@@ -101,7 +101,7 @@ class Batches:
 
     @property
     def answered(self) -> int:
-        """Rows answered in open batches, by the provider's counts."""
+        """By the provider's counts."""
         found = [self._executor.batch_of(ticket) for ticket in self.open if ticket.rows]
         return sum(batch.done for batch in found if batch is not None)
 
@@ -136,7 +136,7 @@ class Batches:
             await self._put([(request, line, Lease(seq, number, reservation.cost, reservation.tokens))])
 
     async def add_all(self, requests: Iterable[tuple[int, int, Request]]) -> set[int]:
-        """Add those that the budget allows now; returns the rows added."""
+        """Returns the rows that the budget allows now."""
         vendor, shape, wire_id = self._executor.vendor, self._executor.shape, self._executor.wire_id
         sent: list[tuple[int, int, Request, bytes]] = []
         for seq, number, request in requests:
@@ -353,7 +353,7 @@ class Batches:
         self._tickets.poll_now()
 
     async def quiet(self) -> None:
-        """Wait until every ticket was polled or waits at the provider."""
+        """Wait until each ticket was polled or waits at the provider."""
         while not self._closed and not all(map(self._tickets.is_waiting, self.open)):
             self._tickets.advanced.clear()
             await self._tickets.advanced.wait()

@@ -98,7 +98,7 @@ def named_in(request: Request) -> Named:
 
 
 class Prices:
-    """Worst-case costs of a lane's requests; `expected` output tokens apply without a limit."""
+    """`expected` output tokens apply without a limit."""
 
     def __init__(self, plan: Plan, *, expected: Callable[[], int]) -> None:
         self.tariff = tariff_of(plan)
@@ -108,7 +108,7 @@ class Prices:
         self._expected = expected
 
     def typical(self, model: str | None) -> float:
-        """Picodollars per token in and out, to order lanes; 0 for an unknown price."""
+        """Picodollars per token in and out; 0 if unknown."""
         price = self.tariff.of(model)
         if price is None:
             return 0.0
@@ -176,16 +176,16 @@ class BudgetGuard:
         self._requested = Sum(requests=1)
 
     def at_once(self, request: Request, tier: str | None = None, prices: Prices | None = None) -> Reservation | None:
-        """The reservation where no cap is set, else None."""
+        """Returns None where a cap is set."""
         return None if self._capped else (prices or self._prices).worst_case(request, tier, self._before)
 
     def now(self, request: Request, tier: str | None, prices: Prices | None = None) -> Reservation | None:
-        """Reserve; None if it does not fit now."""
+        """Returns None if it does not fit now."""
         reservation = (prices or self._prices).worst_case(request, tier, self._before)
         return reservation if isinstance(self._budget.reserve(*reservation.held), Held) else None
 
     def all_now(self, requests: Sequence[Request]) -> list[tuple[int | None, int]]:
-        """Reserve for as many batch requests as fit; worst-case (cost, tokens) of each."""
+        """Reserve for as many as fit; returns (cost, tokens) of each."""
         asked = self._prices.worst_cases(requests, self._before)
         if isinstance(
             self._budget.reserve(sum(cost or 0 for cost, _ in asked), sum(tokens for _, tokens in asked), len(asked)),
@@ -236,12 +236,12 @@ class BudgetGuard:
         return self._prices.named(request)
 
     def hand_over(self, leases: Sequence[Lease]) -> None:
-        """Charge requests of a batch in full until results arrive."""
+        """A batch is charged in full until results arrive."""
         held = _held(leases)
         self._budget.charge(held, *held, len(leases))
 
     def release_leases(self, leases: Sequence[Lease]) -> None:
-        """Reserved requests went into no batch."""
+        """These requests went into no batch."""
         self._budget.cancel(_held(leases), len(leases))
         self._wake()
 
@@ -253,12 +253,12 @@ class BudgetGuard:
         self.reached = self.reached or ("cost" if over else "tokens" if caps.tokens is not None else "requests")
 
     def adopt(self, cost: int | None, tokens: int, model: str | None, tier: str) -> Reservation:
-        """A reservation for an attempt charged in full by an earlier process."""
+        """For an attempt charged in full by an earlier process."""
         self._budget.adopt(cost or 0, tokens)
         return Reservation(cost, tokens, self._prices.tariff.of(model), tier)
 
     def refund(self, cost: int | None, tokens: int) -> None:
-        """Refund a charged attempt that was never sent."""
+        """The attempt was charged and never sent."""
         self._budget.adopt(cost or 0, tokens)
         self._budget.cancel(Held(cost or 0, tokens))
         self._wake()
@@ -408,7 +408,7 @@ def _held(leases: Sequence[Lease]) -> Held:
 
 
 def served(judged: Judged, tier: str | None) -> Judged:
-    """Adds the requested tier if the reply names none; a batch stays one."""
+    """Adds the requested tier if the reply names none."""
     usage = judged.usage
     if usage is None or tier is None or (usage.tier is not None and tier != BATCH):
         return judged

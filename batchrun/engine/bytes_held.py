@@ -22,7 +22,7 @@ _SLOWLY = 1 / 16  # Weight of the last row in an average
 
 
 class BytesHeld:
-    """`most` bytes apply to rows handed out, and to replies. One loop, no threads."""
+    """One loop, no threads."""
 
     def __init__(self, most: float) -> None:
         self._most = most
@@ -64,7 +64,7 @@ class BytesHeld:
             state.reply = reply
 
     def leaves(self, state: "RowState") -> bool:
-        """Reserve room for a reply; False if there is none."""
+        """Returns False without room for a reply."""
         if self._left and self._replies + self._usual > self._most and not self._closed:
             return False
         self._left += 1

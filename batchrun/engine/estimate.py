@@ -213,7 +213,7 @@ class Saving(NamedTuple):
 
 
 def saving_of(stats: RequestStats, requests: int) -> Saving | None:
-    """One request writes the prefix, early ones pay it in full, the others read it. None without a cache."""
+    """One request writes the prefix, early ones pay it in full, the others read it."""
     plan, price = stats.plan, stats.price
     found = sharing_of(plan, prompt_of(plan))
     if found is None or not found[1].names or not found[0].fixed:

@@ -33,7 +33,7 @@ class Exported(NamedTuple):
 
 
 def columns_of(plan: Plan, reader: Reader) -> tuple[str, ...]:
-    """A table's columns in order of appearance; empty if the first row has all."""
+    """In order of appearance; empty if the first row has all."""
     if plan.output_format not in _TABLES:
         return ()
     more = dict.fromkeys(name for text in reader.added() for name in rows.columns_of(text))
@@ -163,7 +163,7 @@ def additions(plan: Plan, record: Result | Record) -> dict[str, str]:
 
 
 def _lane_name(plan: Plan, lane: str | None) -> str | None:
-    """The lane that answered, or its address; None for a reused reply."""
+    """None for a reused reply."""
     if lane is None:
         return None
     place = json.loads(lane)

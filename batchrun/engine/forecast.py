@@ -83,7 +83,7 @@ def total(lengths: Lengths, seen: Sequence[tuple[int, float]]) -> Range:
 
 
 def _by_line(lengths: Lengths, seen: Sequence[tuple[int, float]]) -> tuple[float, float, float]:
-    """The sum by a least-squares line, its standard error, and the doubt about unseen lengths."""
+    """The sum, its standard error, and the doubt about unseen lengths."""
     count, rows = len(seen), lengths.rows
     mean_size, mean = fmean(size for size, _ in seen), fmean(amount for _, amount in seen)
     square = sum((size - mean_size) ** 2 for size, _ in seen)

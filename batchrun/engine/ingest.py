@@ -120,7 +120,7 @@ class Problems:
             self._named.append(f"{self._where(line)}: {reason}")
 
     def refuse(self, name: str, *, skip_invalid: bool) -> None:
-        """Raises InputError, unless lines are skipped; mixed kinds never are."""
+        """Raises InputError, unless lines are skipped."""
         if not self.count or (skip_invalid and not self.mixed):
             return
         more = [f"… and {self.count - NAMED:,} more"] if self.count > NAMED else []

@@ -29,7 +29,7 @@ class Charge(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """One interpreted exchange. `value` is JSON where a schema gives the reply a value of its own."""
+    """`value` is JSON where a schema gives the reply a value of its own."""
 
     answer: Answer
     reply: Reply | None
@@ -97,7 +97,6 @@ def judge_body(  # noqa: PLR0913  a body, and what is known around it
 
 
 def inputs_of(request: Request) -> int:
-    """The number of prompts in a request."""
     return prompts_in(from_json(request.body)) if request.endpoint is Endpoint.COMPLETIONS and request.body else 1
 
 
@@ -133,7 +132,6 @@ def feedback(judged: Judged, body_bytes: int) -> Feedback:
 
 
 def throttle_of(answer: Answer) -> Throttle:
-    """The limit named by a 429."""
     text = f"{answer.type} {answer.code} {answer.message}".lower()
     if answer.meaning is Meaning.CONCURRENCY:
         return Throttle.CONCURRENCY
@@ -174,7 +172,7 @@ def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mas
 
 
 def counted(attempts: int, deadlines: int, asks: int, answer: Answer) -> Tries:
-    """What the row has used up including this answer."""
+    """Includes this answer."""
     asked = answer.complaint is not None or Flag.TRUNCATED in answer.flags
     if answer.accepted:
         return made(Tries, (attempts + 1, deadlines, asks + asked))

@@ -53,7 +53,7 @@ class Member:
 
 
 class Closed(NamedTuple):
-    """The run's ending if there is no other lane, the next try (loop time), and the pause."""
+    """`again` is loop time; the result applies if there is no other lane."""
 
     ending: RunResult
     again: float
@@ -155,7 +155,7 @@ class Lane:
     def receive(
         self, state: RowState, sent: Request, exchange: Exchange, checker: ReplyChecker | None
     ) -> tuple[Judged, float]:
-        """Judge an exchange and release its slot; also returns the row's own Retry-After."""
+        """Also returns the row's own Retry-After in seconds."""
         request, attempt = state.request, state.attempt
         assert request is not None, "it was sent"
         assert attempt is not None, "it was sent"
@@ -260,7 +260,6 @@ class Lane:
             self._notice(f"unknown finish reason {word[:60]!r}: such replies are flagged odd")
 
     def update_probing(self) -> None:
-        """Send single requests while the provider is down, loading or in doubt."""
         health = self.health
         if health.well and self._probing is None:
             return
@@ -279,7 +278,6 @@ class Lane:
             self.outage.renew()
 
     def gone(self) -> None:
-        """The provider accepts no connections."""
         self.health.unreachable(self._loop.time())
         self.update_probing()
 
@@ -322,7 +320,6 @@ class Lane:
         self._emit(Notice(f"{self.name}: {message}" if self.name else message, self._loop.time()))
 
     def explained(self, event: Waiting | Resumed) -> Waiting | Resumed:
-        """Adds the provider's message to the reasons."""
         if isinstance(event, Waiting) and event.reason in _SAID_BY_THE_PROVIDER:
             return replace(event, said=self.last_error)
         return event

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 AHEAD = 2000  # Rows fetched from the journal at a time
 MOST_DUE = 10 * AHEAD
-"""Rows waiting for a retry at which no fresh ones are handed out: this bounds memory."""
+"""No fresh rows are handed out above this: it bounds memory."""
 _FIRST = 0.0  # Due time of a row that is handed out before all others
 ELSEWHERE = 0.618
 """Fraction of the remaining input to skip; joined inputs seldom have a seam there."""
@@ -260,7 +260,7 @@ class PendingQueue:
                 self.reduce()
 
     def released(self, *states: RowState) -> None:
-        """Requests ended: rows waiting for their caches are next."""
+        """Rows waiting for the caches of these are next."""
         if self._groups is not None:
             due = [found for state in states for found in self._groups.released(state)]
             self._fresh.extendleft(reversed(due))
@@ -282,7 +282,7 @@ class PendingQueue:
             self._wake(1)
 
     def ended(self, state: RowState, outcome: Outcome) -> None:
-        """Hand out a finished row's followers and reduce row next."""
+        """Hand out the row's followers and reduce row next."""
         row = state.row
         if self._reducing and row.seq in self._reducing:
             self._reduced.add(row.seq)
@@ -301,7 +301,7 @@ class PendingQueue:
         self._groups_due.extend(Followers(seq, seq, outcome) for seq, outcome in failed)
 
     def reduce(self, target: int | None = None) -> None:
-        """Hand out complete reduce rows: `target` and its pieces, or all."""
+        """`target` and its pieces, or all complete reduce rows."""
         self._reduces = True
         self._groups_due.append(Followers(reduces=True, target=target))
         self._wake(1)

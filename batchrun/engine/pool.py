@@ -44,8 +44,6 @@ def limits_of(member: Member) -> Limits:
 
 
 class Pool:
-    """`emit` receives lane changes and waits."""
-
     def __init__(
         self,
         members: Sequence[Member],
@@ -214,8 +212,8 @@ class Pool:
         return lane.prices.typical(lane.plan.model) if self._policy is Policy.CHEAPEST else 0.0
 
     def judged(self, state: RowState, lane: Lane, answer: Answer, verdict: Verdict) -> Verdict:
-        """The verdict with several lanes: a row that one cannot answer goes to another without using an attempt; a lane
-        that could answer none is closed, and without a lane the run stops.
+        """A row that one lane cannot answer goes to another without using an attempt; a lane that could answer none is
+        closed, and without a lane the run stops.
         """
         closed = lane.closed
         tried = closed is not None and answer.left >= closed.again
@@ -291,7 +289,7 @@ class Pool:
             self.schedule()
 
     def count_workers(self) -> bool:
-        """Update `workers`; whether it rose."""
+        """Returns whether `workers` rose."""
         before, self.workers = self.workers, 2 * sum(lane.gate.cap for lane in self.lanes)
         return self.workers > before
 
@@ -346,7 +344,7 @@ class Pool:
 
     @property
     def stated(self) -> tuple[float | None, float | None]:
-        """Requests and tokens per minute; None unless all lanes state them."""
+        """Per minute; None unless all lanes state them."""
         if self.only is not None:
             return self.only.gate.stated
         stated = [gate.stated for gate in dict.fromkeys(lane.gate for lane in self.lanes)]

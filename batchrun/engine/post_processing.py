@@ -36,8 +36,6 @@ class Judgement(NamedTuple):
 
 
 class PostProcessing:
-    """Finished rows return to `queue`."""
-
     def __init__(  # noqa: PLR0913  the run's own parts, by name
         self,
         plan: Plan,

@@ -77,7 +77,7 @@ class Groups:
         return [states[number] for _, number in sorted(order)] if first else list(states)
 
     def _cuts(self, state: "RowState") -> list[tuple[bytes, int]]:
-        """(Digest, end) of each prefix that is long enough."""
+        """Prefixes that are long enough."""
         row = state.row
         if len(row.text) < self._least or state.shared_outcome is not None or row.reused is not None:
             return []

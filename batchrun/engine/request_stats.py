@@ -205,7 +205,6 @@ class _Counted:
                     self._offered.add(digest)
 
     def add(self, line: int, digest: str, request: Request, *, wanted: bool = True) -> None:
-        """`wanted` rows are sent unless settled."""
         found, short = self.stats, _short(digest)
         found.rows += 1
         offered = self._offered.take(short)  # in turn, as `journal.duplicates` has it: also by rows that need none

@@ -40,7 +40,7 @@ class Part:
 
 @dataclass(slots=True)
 class Imported:
-    """Lines: `taken`, `known` (imported before), `late` (row answered already), `foreign`, `cut` (incomplete)."""
+    """`late`: the row was answered already; `cut`: incomplete lines."""
 
     parts: list[Part] = field(default_factory=list[Part])
     taken: int = 0

@@ -33,7 +33,7 @@ Line = tuple[Any, ...]  # A line of `journal.Answers`
 
 @dataclass(frozen=True, slots=True)
 class ReplyReader:
-    """Reads replies that are accepted as they are, without a flag.
+    """Reads replies that are accepted as they are.
 
     Their requests share `limit` (output tokens) and `inputs` (prompts each); `extra` picodollars are charged beyond
     `rates`. `standard`: their usage has to be stated, and to have none but the standard rates.

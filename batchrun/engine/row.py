@@ -348,7 +348,7 @@ class RowRunner:
             self._services.queue.finished(state)
 
     async def give_up(self, state: RowState, verdict: GiveUp) -> None:
-        """Fail a row before or without an attempt."""
+        """Before or without an attempt."""
         source = Source.BATCH if state.from_batch else Source.LIVE
         await self._fail(state, next_step(GiveUp, source, lambda guard: self._holds(guard, state, verdict)), verdict)
 
@@ -392,7 +392,7 @@ class RowRunner:
         self._services.queue.put_back(state, seconds)
 
     async def _finish(self, state: RowState, outcome: Outcome, *, out: bool = True) -> None:
-        """Journal, then emit. `out`: the queue counts the row as handed out."""
+        """`out`: the queue counts the row as handed out."""
         state.handed_on = True
         self._late.over(state)
         await self._services.journal.finish(state.row.seq, outcome, state.reused)

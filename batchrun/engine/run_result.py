@@ -21,6 +21,6 @@ HASTY = frozenset({ExitCode.TERMINATED, ExitCode.HANGUP})
 
 
 class Stop(Protocol):
-    """Ends the run: sends nothing new, and waits `drain` seconds for requests in flight."""
+    """`drain`: seconds to wait for requests in flight."""
 
     def __call__(self, ending: RunResult, *, drain: float) -> None: ...

@@ -25,10 +25,7 @@ def selection(plan: Plan, rows: int, only: Collection[int] | None = None) -> Cal
 
 
 def in_sample(position: int, size: int, total: int) -> bool:
-    """Whether a position (from 1) belongs to a sample of `size` out of `total`.
-
-    Each of `size` stretches gives one row, at a hashed place: no period of the input matters.
-    """
+    """Each of `size` stretches gives one row, at a hashed place: no period of the input matters."""
     if size >= total:
         return True
     stretch = (position - 1) * size // total

@@ -19,7 +19,7 @@ from batchrun.pricing import usd
 
 
 def attempt_ended(state: RowState, end: End, now: float, *, paid: bool, retry: bool) -> AttemptEnded:
-    """`paid`: it has a reply; `retry`: the row is sent again."""
+    """`retry`: the row is sent again."""
     row, lane = state.row, state.lane
     status, seconds, cause, _, throttled, _, _, _, billed, usage, _, _, cost, _, bill = end
     name, number = "" if lane is None else lane.name, state.number
@@ -41,7 +41,7 @@ Places = Callable[[], Sequence[tuple[int, int, str]]]
 def rows_answered(
     answers: Answers, found: Sum, now: float, places: Places, exchanges: Exchanges | None = None
 ) -> RowsAnswered:
-    """Rows that were answered together; those without `exchanges` are of a batch."""
+    """`places` reads positions, lines and keys."""
     rows, tiers, paid = len(answers.rows), dict[str, tuple[int, int]](), found.cost
     if found.stated and exchanges is None:
         if found.stated < rows:
@@ -77,8 +77,6 @@ def _each(
 
 
 class Completed(NamedTuple):
-    """A row answered by its own exchange."""
-
     state: RowState
     end: End
     outcome: Outcome
@@ -86,7 +84,6 @@ class Completed(NamedTuple):
 
 
 def rows_completed(completed: Sequence[Completed], now: float) -> RowsAnswered:
-    """Rows whose replies and outcomes were committed together."""
     rows, found, tiers = len(completed), Sum.of_ends(each.end for each in completed), dict[str, tuple[int, int]]()
     for _, end, *_ in completed:
         usage = end.usage

@@ -180,7 +180,7 @@ class Tiers:
         self._wake()
 
     def released(self, state: RowState) -> None:
-        """The attempt shows nothing about its tier, or was not sent."""
+        """It shows nothing about its tier."""
         status = self._statuses.get(state.tier or "")
         if status is not None and status.trying is state:
             status.trying = None
