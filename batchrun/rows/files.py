@@ -16,7 +16,6 @@ from batchrun.models import Invalid
 from batchrun.rows.check import ROW_LIMIT, Record, encodable, invalid, string
 from batchrun.rows.detect import BY_SUFFIX
 from batchrun.rows.source import BOM, GZIP_MAGIC, ZSTD_MAGICS, encoding_hint, suffix_of, translated
-from batchrun.rows.texts import UnreadableError, document_text
 
 _ROWS = {
     **{suffix: format for suffix, format in BY_SUFFIX.items() if format in ("jsonl", "csv", "tsv")},
@@ -129,6 +128,8 @@ def _record(number: int, name: str, path: Path, encoding: str | None) -> Record 
         return invalid(number, name, f"cannot be read: {error.strerror}")
     if len(data) > ROW_LIMIT:
         return invalid(number, name, f"larger than {ROW_LIMIT // 1024**2} MiB")
+    from batchrun.rows.texts import UnreadableError, document_text  # noqa: PLC0415  readers of XML and HTML
+
     try:
         text = document_text(data, suffix_of(name))
         if text is None:
