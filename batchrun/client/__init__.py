@@ -1,4 +1,4 @@
-"""One HTTP exchange with the provider, without retries: addresses, trust, the connection, its errors."""
+"""One HTTP exchange with the provider, without retries."""
 
 from batchrun.client.late_certificates import import_aiohttp
 

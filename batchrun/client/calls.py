@@ -1,4 +1,4 @@
-"""Calls about files and batches, each tried once: without an answer the caller finds out what was done. Webhooks."""
+"""Calls about files and batches, each tried once, and webhooks."""
 
 import asyncio
 import json
@@ -21,10 +21,10 @@ from batchrun.errors import RefusedError
 from batchrun.models import Exchange, Fault
 
 _PIECE = 256 * 1024
+# bytes of a body that is not written to a file, at most
 _MOST_BYTES = 64 * 1024 * 1024
-"""The largest body that is not written to a file."""
+# seconds for a call, and for one that carries a file
 _SHORT, _LONG = 120.0, 1800.0
-"""Seconds for a call, and for one that carries a file."""
 
 
 class _Call(NamedTuple):
@@ -38,8 +38,7 @@ class _Call(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
-    """Failures of the wire are in the Exchange. Another host is refused, as it would get the key."""
-
+    # failures of the wire are in the Exchange; another host is refused, as it would get the key
     base_url: URL
     headers: Callable[[], Awaitable[Mapping[str, str]]]
     tls: ssl.SSLContext | None
@@ -68,7 +67,7 @@ class Calls:
             return await self._tried(_Call("POST", path, stream, sent, None, _LONG))
 
     async def download(self, path: str, to: Path, *, headers: Mapping[str, str] | None = None) -> Exchange:
-        """Get a file; with status 200 it is in `to` instead of the body."""
+        """With status 200 the file is in `to` instead of the body."""
         return await self._tried(_Call("GET", path, None, dict(headers or {}), to, _LONG))
 
     async def _tried(self, call: _Call) -> Exchange:
@@ -112,7 +111,7 @@ _MAX_ANSWER_BYTES = 1024 * 1024
 
 
 async def deliver(address: str, body: bytes, *, ca_file: str | None) -> str | None:
-    """Returns the error, without the address, which may be secret. A redirect is an error."""
+    """Returns the error, without the address, which may be secret."""
     try:
         url = URL(address)
         tls, proxy = tls_context(ca_file), proxy_for(url, os.environ)

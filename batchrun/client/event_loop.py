@@ -1,4 +1,4 @@
-"""The event loop of a run and its senders: uvloop's if installed (extra `fast`)."""
+"""The event loop of a run and its senders: uvloop's if installed."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -16,6 +16,5 @@ def faster() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def run_coroutine(main: Coroutine[Any, Any, T]) -> T:
-    """As `asyncio.run`, on the faster loop."""
     with asyncio.Runner(loop_factory=faster()) as runner:
         return runner.run(main)

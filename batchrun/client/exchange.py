@@ -31,15 +31,14 @@ else:
 _NO_HEADERS: Mapping[str, str] = CIMultiDict()
 PREFLIGHT_SECONDS = 20.0
 
+# seconds by which a deadline is late if the process was suspended; a busy loop is late by hundredths
 LATE = 0.25
-"""Seconds by which a deadline is late if the process was suspended; a busy loop is late by hundredths."""
+# seconds to read then what arrived meanwhile
 GRACE = 1.0
-"""Seconds to read then what arrived meanwhile."""
 
 
 class Client:
-    """Proxy and certificates are resolved here, from `environ`. `headers` win over the client's own. The caller limits
-    the requests in flight.
+    """`headers` win over the client's own. The caller limits the requests in flight.
 
     Raises RefusedError for a key, a header, an address or a CA file that cannot work or must not be used.
     """
@@ -88,7 +87,7 @@ class Client:
         return self._mask.text(text)
 
     def prepare(self) -> None:
-        """Make the wire, once; importing the SDK takes 0.4 s."""
+        # once; importing the SDK takes 0.4 s
         if self._wire is not None:
             return
         if self._token is None:
@@ -124,7 +123,7 @@ class Client:
         await self._wire.close()
 
     async def preflight(self, *, seconds: float = PREFLIGHT_SECONDS) -> None:
-        """Connect and close. Raises HostError."""
+        """Raises HostError."""
         await reach(self._url, self._proxy, self._tls, seconds=seconds)
 
     async def reachable(self, *, seconds: float) -> bool:
@@ -167,7 +166,6 @@ class Client:
 
     @property
     def is_own_server(self) -> bool:
-        """Whether the provider is in a private network, or without TLS."""
         return trust.is_private(self._url)
 
     def open_calls(self) -> Calls:
@@ -186,9 +184,9 @@ class Client:
     def space(self, spaced: Callable[[], bool]) -> None: ...
 
     async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109 # one timer is cheaper than asyncio.timeout by a tenth of a request
-        """`timeout` is the total in seconds, from resolving the name to the last byte.
+        """`timeout` is the total in seconds.
 
-        Failures of the wire are in the Exchange; what a source of tokens raises passes through. Needs a task.
+        Failures of the wire are in the Exchange; what a source of tokens raises passes through.
         """
         wire = self._wire
         assert wire is not None, "the client was entered"
@@ -224,8 +222,6 @@ def _late(error: BaseException, deadline: "_Deadline") -> Verdict:
 
 
 class _Deadline:
-    """Distinguishes its own cancellation of a task from another's."""
-
     __slots__ = ("_before", "_task", "due", "extended", "fault", "left", "seconds")
 
     def __init__(self, task: asyncio.Task[Any], seconds: float, due: float, left: float) -> None:
@@ -243,7 +239,7 @@ class _Deadline:
             self._task.cancel()
 
     def caused(self, error: BaseException) -> bool:
-        """Raises `error` if something else cancelled the task too."""
+        # raises `error` if something else cancelled the task too
         if self.fault is None:
             return False
         if self._task.uncancel() > self._before:
@@ -301,12 +297,12 @@ class _Deadlines:
 
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+# first bytes; JSON never starts with them
 COMPRESSED = frozenset({_GZIP[:1], _ZSTD[:1]})
-"""First bytes; JSON never starts with them."""
 
 
 def undone(body: bytes, most: int) -> bytes:
-    """Gzip and zstd without a header that says so; unchanged if broken or larger than `most`."""
+    """Gzip and zstd without a header; unchanged if broken or larger than `most`."""
     try:
         if body.startswith(_GZIP):
             unpacker = zlib.decompressobj(wbits=31)

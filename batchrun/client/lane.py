@@ -1,7 +1,6 @@
 """Prepared requests over aiohttp's connections, without a request and a response object for each.
 
-The head of a request is built once, and a used connection goes directly to the next one: both save CPU. This use of
-aiohttp is undocumented, so versions that are not in `TRIED` post by the session.
+This use of aiohttp is undocumented, so versions that are not in `TRIED` post by the session.
 """
 
 import asyncio
@@ -21,11 +20,11 @@ from yarl import URL
 
 from batchrun.client.wire import Answer, TooLargeError
 
+# versions of aiohttp
 TRIED = ("3.14.",)
-"""Versions of aiohttp."""
 
+# Request Timeout (RFC 9110, 15.5.9): may have crossed the request, whose answer follows
 GIVEN_UP = 408
-"""Request Timeout (RFC 9110, 15.5.9): may have crossed the request, whose answer follows."""
 
 _SWITCHING = 101
 
@@ -34,15 +33,14 @@ _SWITCHING = 101
 KEEP_ALIVE_SECONDS = 4.0
 
 PIECE = 256 * 1024
+# bytes that are copied behind the head, cheaper than two writes
 SMALL = 16 * 1024
-"""Bytes that are copied behind the head, cheaper than two writes."""
 
 
 class Protocol(ResponseHandler):
-    """Parses without what only web sockets and read time-outs need."""
-
+    # parses without what only web sockets and read time-outs need
     def data_received(self, data: bytes) -> None:
-        """Anything unusual is left to aiohttp."""
+        # anything unusual is left to aiohttp
         parser: Any = self._parser
         if parser is None or self._upgraded or self._read_timeout or self._payload_parser is not None:
             super().data_received(data)
@@ -77,7 +75,7 @@ class _Failing:
 
 
 class Lane:
-    """Posts to one address, not through a proxy. Raises what `ClientSession.post` raises."""
+    """Posts to one address. Raises what `ClientSession.post` raises."""
 
     def __init__(
         self,
@@ -108,7 +106,6 @@ class Lane:
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def post(self, body: bytes) -> Answer:
-        """The connection is reused after a whole answer to a whole request."""
         connection, renewed = self._take() or await self._connected(), self._renewed
         protocol, writing = connection.protocol, None
         transport = protocol.transport
@@ -138,6 +135,7 @@ class Lane:
         if writing is not None and not writing.done():
             writing.cancel()  # the server answers before it has the whole request: nothing else can follow on it
             done = False
+        # reused only after a whole answer to a whole request
         if (
             done
             and renewed == self._renewed
@@ -171,7 +169,7 @@ class Lane:
             self._sweeping.cancel()
 
     def _take(self) -> Any:
-        """An idle connection. One on which data has arrived is closed: it would be taken for the next answer."""
+        # a connection on which data has arrived is closed: it would be taken for the next answer
         now = monotonic()
         while self._idle:
             connection, since = self._idle.popleft()
@@ -191,7 +189,7 @@ class Lane:
 
 
 async def _write(protocol: Any, transport: Any, body: bytes) -> None:
-    """A lost connection fails the reading."""
+    # a lost connection fails the reading
     with memoryview(body) as whole:
         for start in range(0, len(whole), PIECE):
             if transport.is_closing():
@@ -218,8 +216,9 @@ def whole(content: Any, most: int) -> bytes | None:
 
 
 async def read_whole(content: aiohttp.StreamReader, most: int) -> bytes:
-    """Raises TooLargeError, and aiohttp's errors. Cut off after a JSON object or a stream's last event, a body is
-    complete.
+    """Cut off after a JSON object or a stream's last event, a body is complete.
+
+    Raises TooLargeError, and aiohttp's errors.
     """
     size = 0
     chunks: list[bytes] = []
@@ -250,7 +249,6 @@ def _is_complete(body: bytes) -> bool:
 
 
 def _head(request: aiohttp.ClientRequest) -> bytes:
-    """The head of a request up to the value of Content-Length."""
     headers = CIMultiDict(request.headers)
     del headers["content-length"]
     lines = [f"POST {request.url.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]

@@ -1,7 +1,6 @@
 """Imports aiohttp without reading the certificates of the system.
 
-aiohttp reads them twice when it is imported, for the two default contexts of `aiohttp.connector`: a fifth of its import,
-of no use for plain http, and for https the context of `trust` is used. These contexts read them at their first connection.
+aiohttp reads them for its two default contexts, a fifth of its import; for https the context of `trust` is used.
 """
 
 import ssl
@@ -10,8 +9,6 @@ from typing import Any
 
 
 class LateContext(ssl.SSLContext):
-    """Reads the certificates of the system when it is first used."""
-
     _pending = True
 
     def _read(self) -> None:
@@ -29,7 +26,7 @@ class LateContext(ssl.SSLContext):
 
 
 def import_aiohttp() -> None:
-    """Once, before any other module imports it."""
+    """Call it once, before any other module imports aiohttp."""
     made: list[ssl.SSLContext] = []
 
     def postpone(self: ssl.SSLContext) -> None:

@@ -1,4 +1,4 @@
-"""Connecting once before the first request: a wrong address is one error, not a thousand failed rows."""
+"""Connecting once before the first request: a wrong address is one error, not a thousand."""
 
 import asyncio
 import base64
@@ -71,7 +71,7 @@ def _dial_hint(url: URL) -> str:
 
 
 async def _tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, url: URL, proxy: URL) -> None:
-    """RFC 9110, section 9.3.6."""
+    # RFC 9110, section 9.3.6
     host = f"{url.host_subcomponent}:{url.port}"
     writer.write(f"CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n{_proxy_authorization(proxy)}\r\n".encode())
     try:

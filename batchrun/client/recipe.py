@@ -1,6 +1,6 @@
 """The addresses and headers of all requests, as the OpenAI SDK sends them.
 
-Known ones do without the SDK, whose import takes 0.4 s of CPU; tests/test_client_recipe.py compares the two.
+Known ones do without the SDK, whose import takes 0.4 s of CPU.
 """
 
 import os
@@ -16,13 +16,13 @@ from batchrun.models import Endpoint
 
 NO_KEY = "none"
 
+# versions of the SDK that tests/test_client_recipe.py compares; any other is imported
 TRIED = ("3.",)
-"""Versions of the SDK that were compared; any other is imported."""
 
+# addresses that need no normalization
 _PLAIN = re.compile(
     r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:(?!80\b|443\b)[0-9]{1,5})?(/[A-Za-z0-9_~][A-Za-z0-9._~-]*)*/?"
 )
-"""Addresses that need no normalization."""
 
 _PER_MESSAGE = frozenset({"host", "connection", "content-length", "accept-encoding", "transfer-encoding"})
 _OF_OPENAI_ONLY = frozenset({"openai-organization", "openai-project"})
@@ -39,7 +39,7 @@ def recipe(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Re
 
 
 def known(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Recipe | None:
-    """The recipe, unless the version, the address or the environment is unusual."""
+    """The recipe without the SDK, unless something is unusual."""
     number = version("openai")
     if not number.startswith(TRIED) or "OPENAI_CUSTOM_HEADERS" in os.environ or not _PLAIN.fullmatch(base_url):
         return None
@@ -58,7 +58,7 @@ def sdk_path(endpoint: Endpoint) -> str:
 
 
 def lasting(sent: CIMultiDict[str], host: str, api_key: str | None, chosen: Mapping[str, str]) -> Mapping[str, str]:
-    """Headers of every request; Azure's hosts get a key in `api-key`. `chosen` are the user's."""
+    """`chosen` are the user's headers."""
     kept = CIMultiDict((name, value) for name, value in sent.items() if belongs(name.lower(), host))
     own = {name.lower() for name in chosen}
     if "authorization" not in own:
@@ -74,7 +74,7 @@ def lasting(sent: CIMultiDict[str], host: str, api_key: str | None, chosen: Mapp
 
 
 def belongs(name: str, host: str) -> bool:
-    """Whether to send a header of the SDK: none of one message, of this machine, or of OpenAI at another host."""
+    # none of one message, of this machine, or of OpenAI at another host
     if name in _OF_OPENAI_ONLY:
         return host == "openai.com" or host.endswith(".openai.com")
     return name not in _PER_MESSAGE and not name.startswith("x-stainless-")

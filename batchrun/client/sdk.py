@@ -1,6 +1,4 @@
-"""The OpenAI SDK, for addresses, headers and tokens that expire: with these it builds every request, which the session
-sends.
-"""
+"""The OpenAI SDK builds requests, for addresses, headers and tokens that expire; the session sends them."""
 
 from collections.abc import Mapping
 
@@ -18,7 +16,6 @@ _DONE_WITH = frozenset({"content-encoding", "content-length", "set-cookie", "tra
 
 
 def recipe(base_url: str, api_key: str | None, headers: Mapping[str, str]) -> Recipe:
-    """Have the SDK build a request per endpoint, without sending any."""
     seen: list[httpx2.Request] = []
 
     def record(request: httpx2.Request) -> httpx2.Response:

@@ -17,16 +17,15 @@ from batchrun.client.lane import GIVEN_UP, KEEP_ALIVE_SECONDS, Lane, Protocol, r
 from batchrun.client.wire import MAX_REPLY_BYTES, UNSENT, Answer, Recipe, TooLargeError
 from batchrun.models import Endpoint
 
+# seconds for one address, TLS included
 CONNECT_SECONDS = 20.0
-"""Seconds for one address, TLS included."""
 
 _BYTES = 256 * 1024
 _LARGE_BODY_BYTES = 1024 * 1024
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Hands out no idle connection with data on it, which would be taken for the next answer."""
-
+    # hands out no idle connection with data on it, which would be taken for the next answer
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] - aiohttp leaves a type open
         if aiohttp.__version__.startswith(lane.TRIED):
@@ -55,8 +54,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Response(aiohttp.ClientResponse):
-    """Reuses no connection on which another answer may follow."""
-
+    # reuses no connection on which another answer may follow
     async def start(self, connection: Any) -> Self:
         protocol = connection.protocol
         await super().start(connection)
@@ -66,7 +64,7 @@ class _Response(aiohttp.ClientResponse):
 
 
 def headers_of(body: bytes) -> dict[str, str]:
-    """RFC 7578, 4.1."""
+    # RFC 7578, 4.1
     if not body.startswith(b"--"):
         return {}
     boundary = body[2 : body.index(b"\r\n")].decode()
@@ -74,7 +72,7 @@ def headers_of(body: bytes) -> dict[str, str]:
 
 
 class SessionWire:
-    """A `Lane` sends ordinary requests; the session those through a proxy and the SDK's."""
+    """A `Lane` sends ordinary requests; the session those through a proxy."""
 
     def __init__(
         self,
@@ -134,7 +132,6 @@ class SessionWire:
         return self.carry(self._urls[endpoint], CIMultiDict(headers_of(body)), body)
 
     async def carry(self, url: URL, headers: CIMultiDict[str] | None, body: bytes) -> Answer:
-        """`headers` win over the common ones."""
         assert self._session is not None, "the wire is open"
         # aiohttp writes bytes in one piece and warns from 1 MB on; a file object it writes piece by piece.
         data = body if len(body) < _LARGE_BODY_BYTES else io.BytesIO(body)

@@ -22,7 +22,7 @@ class Target(NamedTuple):
 
 
 def parse_base_url(base_url: str) -> URL:
-    """Raises RefusedError, also for credentials."""
+    """Raises RefusedError."""
     try:
         url = URL(base_url)
     except ValueError as error:
@@ -40,7 +40,7 @@ _URL_HINT = "Write it with scheme, host and path, such as https://api.openai.com
 
 
 def check_key(key: str) -> None:
-    """Raises RefusedError, without quoting the key."""
+    """Raises RefusedError."""
     if not key.isascii():
         raise RefusedError("The API key contains characters outside ASCII.", _KEY_HINT)
     if any(character.isspace() or not character.isprintable() for character in key):
@@ -53,7 +53,7 @@ _KEY_HINT = "Copy the key again, without quotes and without a line break."
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Raises RefusedError (RFC 9110, section 5), without quoting the value."""
+    """Raises RefusedError (RFC 9110, section 5)."""
     for name, value in headers.items():
         if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
             raise RefusedError(f"{name!r} is not a valid header name.", "Use letters, digits, - and _ only.")
@@ -62,7 +62,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def check_plain_http(url: URL, *, secret: bool, allowed: bool) -> None:
-    """Raises RefusedError for a secret in plain HTTP to another machine."""
+    """Raises RefusedError for a secret sent to another machine."""
     if url.scheme == "http" and secret and not allowed and not is_loopback(url.host or ""):
         raise RefusedError(
             f"The key would cross the network unencrypted to {authority(url)}.",
@@ -71,7 +71,7 @@ def check_plain_http(url: URL, *, secret: bool, allowed: bool) -> None:
 
 
 def proxy_for(url: URL, environ: Mapping[str, str]) -> URL | None:
-    """The proxy by HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; lower case wins, as in curl. Raises RefusedError."""
+    """Raises RefusedError. Lower case wins, as in curl."""
     host = url.host or ""
     if is_loopback(host):
         return None
@@ -119,7 +119,7 @@ _PROXY_HINT = "Set HTTPS_PROXY to http://host:port, or name the provider's host 
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """Certificates of the system, or of SSL_CERT_FILE and SSL_CERT_DIR, and of `ca_file`. Raises RefusedError."""
+    """Certificates of the system and of `ca_file`. Raises RefusedError."""
     context = ssl.create_default_context()
     if ca_file is not None:
         try:
@@ -131,7 +131,7 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
 
 
 def is_private(url: URL) -> bool:
-    """Plain HTTP, a private address or name (RFC 1918, 4193, 6762, 8375, ICANN on `.internal`)."""
+    # names: RFC 1918, 4193, 6762, 8375, ICANN on `.internal`
     host = (url.host or "").rstrip(".")
     if url.scheme == "http" or is_loopback(host) or ("." not in host.removeprefix("[") and ":" not in host):
         return True
@@ -153,6 +153,6 @@ _SECRET_NAMES = ("auth", "cookie", "key", "secret", "token")
 
 
 def secret_values(headers: Iterable[tuple[str, str]]) -> list[str]:
-    """The values of secret headers, with and without their scheme."""
+    """Secret headers' values, with and without their scheme."""
     values = [value for name, value in headers if any(word in name.lower() for word in _SECRET_NAMES)]
     return [part for value in values for part in {value, value.rpartition(" ")[2]}]

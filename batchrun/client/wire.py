@@ -10,18 +10,16 @@ from yarl import URL
 
 from batchrun.models import Endpoint, Fault
 
+# the largest reply that is read, decompressed
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-"""The largest reply that is read, decompressed."""
 
 UNSENT = "there was no connection yet"
-"""Message of a cancellation before anything was sent."""
-
+# called before every request
 Token = Callable[[], Awaitable[str]]
-"""Called before every request."""
 
 
+# status, headers, decompressed body
 Answer = tuple[int, Mapping[str, str], bytes]
-"""Status, headers, decompressed body."""
 
 
 class Recipe(NamedTuple):
@@ -41,7 +39,8 @@ class UnsentError(Exception):
 
 
 class Wire(Protocol):
-    """`post` tries once, follows no redirect, returns every answer, and raises `WIRE_ERRORS`; cancel it for a deadline.
+    """`post` tries once, follows no redirect, returns every answer, and raises `WIRE_ERRORS`.
+
     After `renew` no open connection is reused.
     """
 
@@ -54,8 +53,8 @@ class Wire(Protocol):
     async def close(self) -> None: ...
 
 
+# all that an exchange may raise, apart from cancellation
 WIRE_ERRORS = (aiohttp.ClientError, OSError, HttpProcessingError, TooLargeError)
-"""All that an exchange may raise, apart from cancellation."""
 
 _LONGEST_DETAIL = 500
 
@@ -81,15 +80,14 @@ _BEFORE_SENDING = frozenset({Fault.DNS, Fault.REFUSED, Fault.TLS, Fault.PROXY, F
 
 
 class Verdict(NamedTuple):
-    """`sent` is False only if it certainly was not."""
-
+    # `sent` is False only if it certainly was not
     fault: Fault
     detail: str
     sent: bool
 
 
 def explain(error: BaseException) -> Verdict:
-    """The detail may quote the server and is not masked."""
+    # the detail may quote the server and is not masked
     fault = _fault(error)
     detail = " ".join(str(error).split()) or type(error).__name__
     return Verdict(fault, detail[:_LONGEST_DETAIL], fault not in _BEFORE_SENDING)

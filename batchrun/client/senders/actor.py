@@ -1,7 +1,4 @@
-"""A sender as an actor of a Ray cluster.
-
-Both directions are byte streams whose pieces carry their offset, so a failed call is safely repeated.
-"""
+"""A sender as an actor of a Ray cluster, with a byte stream each way."""
 
 import asyncio
 import importlib
@@ -21,7 +18,7 @@ class SenderActor:
         self._data_ready: asyncio.Future[None] | None = None
 
     async def load(self, pause: float) -> str | None:
-        """Returns why the sender cannot start; `pause` as for `Sender`."""
+        """Returns why the sender cannot start."""
         try:
             module: Any = importlib.import_module("batchrun.client.senders.sender")
         except Exception as error:  # noqa: BLE001  a package that is not there may fail in any way
@@ -32,8 +29,8 @@ class SenderActor:
     async def exchange(self, first: int, received: int, again: bool, *data: bytes) -> tuple[int, int, bytes]:
         """Take frames from offset `first`; return (bytes taken, offset of the data, data).
 
-        The caller has `received` bytes; with `again` it may lack some. Waits for data for a second, or until another
-        call.
+        Offsets make repeated calls safe: with `again` the caller may lack some of what it `received`. Waits for data for a
+        second, or until another call.
         """
         for piece in data:
             if first <= self._taken < first + len(piece):
@@ -62,7 +59,6 @@ class SenderActor:
             self._data_ready.set_result(None)
 
     async def _wait_for_data(self) -> None:
-        """Ends the wait of an earlier call."""
         self._wake()
         self._data_ready = ready = asyncio.get_running_loop().create_future()
         try:

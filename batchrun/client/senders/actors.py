@@ -37,7 +37,6 @@ class ActorTransport:
     """At most two calls of `exchange` at a time, one of which waits for data."""
 
     def __init__(self, driver: DriverProcess, number: int, receiver: Receiver, ended: Callable[[int], object]) -> None:
-        """`ended` gets the number when the actor is gone."""
         self._driver = driver
         self._number = number
         self._receiver = receiver
@@ -61,7 +60,7 @@ class ActorTransport:
         self._driver.kill(self._number)
 
     async def close(self) -> None:
-        """What is left of it ends with the driver."""
+        # what is left of it ends with the driver
         self._end()
         self.kill()
         for task in self._tasks:
@@ -69,7 +68,6 @@ class ActorTransport:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _soon(self) -> None:
-        """Schedule a call where none is under way or there is data."""
         if self._is_gone or self._timer is not None:
             return
         if self._again:
@@ -138,9 +136,9 @@ class ActorTransport:
 
 
 class Actors:
-    """`count` senders on a cluster's nodes (None: one each). An async context manager.
+    """`count` senders on a cluster's nodes (None: one each); `environ` must hold no secret.
 
-    `environ` must hold no secret. Raises RefusedError where no cluster can be joined.
+    Raises RefusedError where no cluster can be joined.
     """
 
     def __init__(self, address: str, count: int | None, environ: Mapping[str, str]) -> None:
@@ -171,7 +169,6 @@ class Actors:
             await self._driver.close()
 
     def watch(self, resize: Callable[[int], None]) -> None:
-        """With one sender on each node: call `resize` when nodes change."""
         if self._on_each:
             self._watching = asyncio.get_running_loop().create_task(self._watch(resize))
 
@@ -183,7 +180,7 @@ class Actors:
                     resize(max(1, len(await self._driver.nodes())))
 
     async def start(self, receiver: Receiver) -> ActorTransport:
-        """On the node with the fewest senders. Raises OSError."""
+        """Raises OSError."""
         number, refusal = next(self._numbers), None
         try:
             async with self._joining:

@@ -49,11 +49,11 @@ class Child(asyncio.Protocol):
             self._transport.write(frame)
 
     def kill(self) -> None:
-        """Also where it is suspended (SIGSTOP)."""
+        # also where it is suspended (SIGSTOP)
         self._process.kill()
 
     async def close(self) -> None:
-        """Closing the socket ends it."""
+        # closing the socket ends it
         if self._transport is not None:
             self._transport.abort()
         await asyncio.to_thread(self._end)
@@ -66,7 +66,6 @@ class Child(asyncio.Protocol):
             self._process.wait()
 
     def _exit_text(self, code: int) -> str:
-        """How it ended, with the last line of its errors."""
         self._errors.seek(0)
         last = self._errors.read()[-2000:].decode(errors="replace").strip().rpartition("\n")[2]
         name = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"

@@ -1,30 +1,10 @@
-"""The protocol between driver and sender: frames over a byte stream, and what carries them. Nothing is unpickled.
+"""The protocol between driver and sender: frames over a byte stream. Nothing is unpickled.
 
-    frame = length of the rest (4 bytes, big-endian) · kind (1 byte) · length of the head (4 bytes) · head (JSON) · bodies
+frame = length of the rest (4 bytes, big-endian), kind (1), length of the head (4), head (JSON), bodies
 
-Times are seconds of the driver's clock (`time.monotonic`); a sender derives its offset from the smallest delay seen
-lately. `now` is (that clock, `boot_time`) when the frame is written.
-
-| kind | from | head |
-|---|---|---|
-| OPEN | driver | now, place, {address, key, headers … of a client} |
-| OPENED | sender | place |
-| LEASES | driver | now, batch, [lease, place, endpoint, timeout, depart, length of its body] … |
-| CANCEL | driver | [lease …]: their answers are not needed any more |
-| NAMES | sender | number, names of headers in lower case |
-| COMPLETIONS | sender | number of the first, [lease, status, fault, sent, left, ended, detail, number of names, values of headers, length of its body] … |
-| UNSENT | sender | [lease …]: not sent |
-| HOLD | driver | null: return planned leases as UNSENT |
-| RENEW | driver | place: reuse no connection open now |
-| END | driver | place, before: end what was sent before that time |
-| PING | driver | now, cursor: the first completion still to be kept |
-| PONG | sender | null |
-| REACH | driver | number, place, seconds: check that the address can be reached |
-| REACHED | sender | number, error and hint; null and null without |
-
-Batches and completions are numbered from 1 for each sender. A repeated batch is not sent again: its completions are
-returned once more. A sender keeps each until the cursor is beyond it, which the driver moves when the reply is in the
-journal.
+Times are seconds of the driver's `time.monotonic`; a sender derives its offset. Batches and completions are numbered
+from 1 for each sender. A repeated batch is not sent again: its completions are returned once more. A sender keeps each
+until the cursor is beyond it, which the driver moves when the reply is in the journal.
 """
 
 import struct
@@ -48,20 +28,22 @@ BUG = "bug"  # the fault of an exchange that ended with an unexpected exception
 
 
 class Kind(IntEnum):
-    OPEN = 1
-    OPENED = 2
-    LEASES = 3
-    CANCEL = 4
+    OPEN = 1  # driver: now (its clock, `boot_time`), place, {address, key, headers … of a client}
+    OPENED = 2  # sender: place
+    LEASES = 3  # driver: now, batch, [lease, place, endpoint, timeout, depart, length of its body] …
+    CANCEL = 4  # driver: [lease …], whose answers are not needed any more
+    # sender: number of the first, [lease, status, fault, sent, left, ended, detail, number of names, values of headers,
+    # length of its body] …
     COMPLETIONS = 5
-    UNSENT = 6
-    RENEW = 7
-    END = 8
-    PING = 9
-    PONG = 10
-    HOLD = 11
-    REACH = 12
-    REACHED = 13
-    NAMES = 14
+    UNSENT = 6  # sender: [lease …], not sent
+    RENEW = 7  # driver: place; reuse no connection open now
+    END = 8  # driver: place, before; end what was sent before that time
+    PING = 9  # driver: now, cursor (the first completion still to be kept)
+    PONG = 10  # sender: null
+    HOLD = 11  # driver: null; return planned leases as UNSENT
+    REACH = 12  # driver: number, place, seconds; check that the address can be reached
+    REACHED = 13  # sender: number, error and hint (null without)
+    NAMES = 14  # sender: number, names of headers in lower case
 
 
 class Frame(NamedTuple):
@@ -93,7 +75,7 @@ class Frames:
         self._wanted = _LENGTH.size
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that these bytes complete. Raises ValueError for an invalid stream."""
+        """Complete frames. Raises ValueError for an invalid stream."""
         self._held += len(data)
         self._pieces.append(data)
         if self._held < self._wanted:
@@ -125,25 +107,19 @@ def _frame(whole: bytes, start: int, end: int) -> Frame:
 
 
 def boot_time() -> float:
-    """Seconds since boot, sleep included, where there is such a clock."""
+    """Seconds since boot, sleep included where possible."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 class Transport(Protocol):
-    """Carries frames to one sender, in order; `Receiver.gone` is called last."""
+    """Carries frames in order; `Receiver.gone` is called last."""
 
-    def write(self, frame: bytes) -> None:
-        """Dropped where the sender is gone."""
-        ...
+    def write(self, frame: bytes) -> None: ...
 
-    def kill(self) -> None:
-        """`gone` follows."""
-        ...
+    def kill(self) -> None: ...
 
-    async def close(self) -> None:
-        """End the sender and wait for that."""
-        ...
+    async def close(self) -> None: ...
 
 
 class Receiver(Protocol):
@@ -156,8 +132,7 @@ Start = Callable[[Receiver], Awaitable[Transport]]  # raises OSError where it ca
 
 
 class Pacing(NamedTuple):
-    """Seconds."""
-
+    # seconds
     slice: float = SLICE  # between two frames of leases
     ahead: float = 0.01  # for which a spaced request is sent ahead
 

@@ -1,4 +1,4 @@
-"""The driver's side of the senders: hands out leases, takes completions, detects lost senders.
+"""The driver's side of the senders.
 
 A lease, a journaled attempt, goes to the READY sender with the fewest, or waits here. What a LOST sender had comes back
 as `Fault.LOST`, possibly billed; what was not sent raises UnsentError.
@@ -34,20 +34,17 @@ Listen = Callable[[SendersChanged], None]
 
 
 class Kept(Exchange):
-    """Its sender keeps it until `stored` is called."""
-
+    # its sender keeps it until `stored` is called
     stored: Callable[..., None]
 
 
 class Lost(Exchange):
-    """`late`, if set, is called where it ends after all."""
-
+    # `late` is called where it ends after all
     late: Callable[[Exchange], None] | None = None
 
 
 class _Query:
-    """`left` senders have not answered it yet."""
-
+    # `left` senders have not answered it yet
     def __init__(self, answer: asyncio.Future[None], left: int) -> None:
         self.answer, self.left = answer, left
 
@@ -104,7 +101,7 @@ class Sender:
 
 
 class Hub:
-    """`count` senders, made by `start`; `hint` if none starts. An async context manager."""
+    """An async context manager of `count` senders."""
 
     def __init__(
         self, start: Start, count: int, *, beat: Beat = BEAT, pacing: Pacing = PACING, hint: str = "see the log"
@@ -147,13 +144,12 @@ class Hub:
         await asyncio.gather(*ended, return_exceptions=True)
 
     def resize(self, count: int) -> None:
-        """A surplus sender stays, but is not replaced."""
-        self._count = count
+        self._count = count  # a surplus sender stays, but is not replaced
         for _ in range(count - len(self._senders)):
             self._add_sender()
 
     def add(self, place: Mapping[str, Any]) -> int:
-        """A place to send to, the head of OPEN; returns its number."""
+        """Takes the head of OPEN; returns its number."""
         self._places.append(place)
         number = len(self._places) - 1
         for sender in self._senders:
@@ -162,7 +158,7 @@ class Hub:
         return number
 
     async def ready(self) -> None:
-        """Wait until a sender is READY. Raises RefusedError where none starts."""
+        """Raises RefusedError where no sender starts."""
         await asyncio.shield(self._first)
 
     @property
@@ -195,7 +191,6 @@ class Hub:
             raise
 
     def send_page(self, leases: Sequence[Lease]) -> None:
-        """`pages` gets what comes of those without a future."""
         for lease in leases:
             self._leases += 1
             lease.number = self._leases
@@ -203,7 +198,6 @@ class Hub:
         self._flush_soon()
 
     def abandon_pages(self) -> None:
-        """The answers to leases of pages are not needed any more."""
         self._waiting = deque(lease for lease in self._waiting if lease.future is not None)
         for sender in self._senders:
             if numbers := [number for number, lease in sender.leases.items() if lease.future is None]:
@@ -212,12 +206,10 @@ class Hub:
                 sender.write(Kind.CANCEL, numbers)
 
     def subscribe(self, listen: Listen) -> None:
-        """Emit the states of the senders, now and on each change."""
         self._listen = listen
         listen(self.view)
 
     def none_for(self, now: float) -> float:
-        """Seconds without a READY sender."""
         return 0.0 if self._none_since is None else now - self._none_since
 
     def recall(self) -> None:
@@ -233,7 +225,7 @@ class Hub:
             sender.write(Kind.RENEW, place)
 
     async def reach(self, place: int, seconds: float) -> None:
-        """Check that a READY sender can reach that place. Raises HostError, or TimeoutError without an answer."""
+        """Raises HostError, or TimeoutError without an answer."""
         await self.ready()
         ready = [sender for sender in self._senders if sender.state is State.READY]
         self._query_count += 1
@@ -248,7 +240,7 @@ class Hub:
             del self._queries[number]
 
     def end(self, place: int, before: float) -> int:
-        """End what was sent before that time; returns how many."""
+        """End what was sent before that time."""
         for sender in self._senders:
             sender.write(Kind.END, [place, before])
         leases = [lease for sender in self._senders for lease in sender.leases.values()]
@@ -343,7 +335,7 @@ class Hub:
             self._flush_soon()
 
     def _end(self, sender: Sender) -> None:
-        """Kill a silent sender. Its leases return when its process has ended: no answer can come later."""
+        # leases return when the process has ended: no answer can come later
         if sender.transport is None or (sender.ended and sender.silent >= self._beat.lost + self._beat.suspect):
             self.lose(sender, f"no message for {sender.silent:.0f} s")
         elif not sender.ended:
@@ -351,7 +343,7 @@ class Hub:
             sender.transport.kill()
 
     def lose(self, sender: Sender, why: str) -> None:
-        """Report its requests as lost, as they may have been billed, and start another sender."""
+        # what it had is reported as lost, as it may have been billed
         if sender.state is State.LOST or self._closed:
             return
         started, sender.state = sender.state is not State.STARTING, State.LOST

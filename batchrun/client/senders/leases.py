@@ -13,10 +13,7 @@ _NUMBERS: dict[Endpoint, int] = {endpoint: number for number, endpoint in enumer
 
 
 class Lease:
-    """Without a `future`, `Pages` gets the exchange. `number` is set by the hub; `left`: given to `sender`.
-
-    A `depart` above 0 is when it is to be sent.
-    """
+    """Without a `future`, `Pages` gets the exchange."""
 
     __slots__ = ("body", "depart", "endpoint", "future", "left", "number", "place", "sender", "timeout")
 
@@ -31,12 +28,11 @@ class Lease:
         self.place, self.timeout, self.future = place, timeout, future
         self.endpoint, self.body = _NUMBERS[endpoint], body
         self.number = 0
-        self.left = self.depart = 0.0
+        self.left = self.depart = 0.0  # when given to `sender`, and when it is to be sent (0: at once)
         self.sender: Sender | None = None
 
     @property
     def awaited(self) -> bool:
-        """Whether its answer is still wanted."""
         return self.future is None or not self.future.done()
 
 
@@ -49,7 +45,6 @@ class Completions:
         self.first, self.left = first, left
 
     def stored(self, *_: object) -> None:
-        """One is in the journal, or not needed."""
         self.left -= 1
 
     def stored_all(self, count: int) -> None:
@@ -57,10 +52,7 @@ class Completions:
 
 
 class Came(NamedTuple):
-    """A reply with status 200 to a lease of a page; its sender keeps it until `Completions.stored`.
-
-    `left` and `ended` as in `Exchange`; header number `id_at` is the request's id, if not negative.
-    """
+    """A reply with status 200; its sender keeps it until `Completions.stored`."""
 
     lease: Lease
     left: float
@@ -72,18 +64,14 @@ class Came(NamedTuple):
 
 
 class Pages(Protocol):
-    """Sends leases in pages, and gets what comes of them."""
-
     def id_at(self, names: list[str]) -> int | None:
-        """The place of the request's id among these headers (-1: none); None where others matter."""
+        """The place of the request's id (-1: none); None where others matter."""
         ...
 
     def came(self, replies: list[Came], frame: Completions) -> None: ...
 
-    def returned(self, lease: Lease, exchange: Exchange) -> None:
-        """Any other exchange."""
-        ...
+    def returned(self, lease: Lease, exchange: Exchange) -> None: ...
 
     def failed(self, lease: Lease, error: Exception) -> None:
-        """UnsentError where it was not sent, RuntimeError for a bug in the sender."""
+        """UnsentError where it was not sent, RuntimeError for a bug."""
         ...

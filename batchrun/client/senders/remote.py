@@ -11,8 +11,7 @@ from batchrun.models import Exchange, Request
 
 
 class RemoteClient(Client):
-    """`hub` outlives it; `elsewhere`: senders are on other machines."""
-
+    # `hub` outlives it
     def __init__(self, hub: Hub, *, elsewhere: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self._hub = hub
@@ -36,10 +35,9 @@ class RemoteClient(Client):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """The senders close their connections when they end."""
+        """Senders close their connections when they end."""
 
     def space(self, spaced: Callable[[], bool]) -> None:
-        """`spaced`: whether requests keep a distance, also at the senders."""
         self._spaced = spaced
 
     def send(self, request: Request, *, timeout: float) -> "CoroutineType[Any, Any, Exchange]":
@@ -48,11 +46,9 @@ class RemoteClient(Client):
 
     @property
     def place(self) -> int:
-        """Its number at the hub."""
         return self._place
 
     async def preflight(self, *, seconds: float = PREFLIGHT_SECONDS) -> None:
-        """From where requests are sent."""
         if not self._elsewhere:
             await super().preflight(seconds=seconds)
             return
@@ -62,7 +58,7 @@ class RemoteClient(Client):
             raise HostError("No sender reported whether the address can be reached.", "See the log.") from error
 
     async def reachable(self, *, seconds: float) -> bool:
-        """True without an answer of a sender."""
+        # True without an answer of a sender
         if not self._elsewhere:
             return await super().reachable(seconds=seconds)
         try:
@@ -75,7 +71,6 @@ class RemoteClient(Client):
 
     @property
     def is_own_server(self) -> bool:
-        """False with senders on other machines."""
         return not self._elsewhere and super().is_own_server
 
     def renew(self) -> None:

@@ -1,4 +1,4 @@
-"""A sender: makes HTTP exchanges for a driver, and ends with it. Imports little, to be small."""
+"""A sender makes HTTP exchanges for a driver, and imports little, to be small."""
 
 import asyncio
 import gc
@@ -34,8 +34,6 @@ _FAULTS = {fault: fault.value for fault in Fault} | {None: ""}
 
 
 class Sender:
-    """Frames with completions are `pause` seconds apart."""
-
     def __init__(self, write: Callable[[bytes], object], pause: float = SLICE) -> None:
         self._to_driver = write
         self._loop = asyncio.get_running_loop()
@@ -116,7 +114,6 @@ class Sender:
         self._write(Kind.OPENED, place)
 
     def _sync_clocks(self, times: list[float]) -> float:
-        """The age in seconds of a frame with these times."""
         now, boot = times
         here, booted = self._loop.time(), boot_time()
         self._clock.update(here - now, here)

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 
 class State(StrEnum):
-    """STARTING until every place is open; READY for leases; SUSPECT while silent; LOST for good."""
-
+    # STARTING until every place is open; LOST for good
     STARTING = "starting"
     READY = "ready"
     SUSPECT = "suspect"
@@ -16,8 +15,7 @@ class State(StrEnum):
 
 
 class Beat(NamedTuple):
-    """Seconds."""
-
+    # seconds
     every: float = 1.0  # between pings
     suspect: float = 5.0  # of silence until SUSPECT
     lost: float = 30.0  # of silence until LOST
@@ -28,7 +26,7 @@ BEAT = Beat()
 
 
 def counted_silence(seconds: float, beat: Beat) -> float:
-    """At most two pings: the driver may have been suspended."""
+    # at most two pings: the driver may have been suspended
     return min(seconds, 2 * beat.every)
 
 
@@ -41,12 +39,12 @@ def next_state(state: State, silent: float, *, opened: bool, beat: Beat) -> Stat
 
 
 def pause(failed: int) -> float:
-    """Seconds until a lost sender is replaced, after `failed` without a completion."""
+    """Seconds until a lost sender is replaced."""
     return 0.0 if failed == 0 else min(30.0, 2.0 ** (failed - 1))
 
 
 def shares(loads: Sequence[int], count: int) -> list[int]:
-    """How to distribute `count` leases so that senders have equally many."""
+    """How to distribute leases so that senders have equally many."""
     found = [0] * len(loads)
     order = sorted(range(len(loads)), key=loads.__getitem__)
     for having in range(len(order), 0, -1):  # those that have most get none where the others do not reach them
@@ -69,7 +67,6 @@ class Offset:
         self._since = -inf
 
     def update(self, delay: float, now: float) -> None:
-        """`delay` is the time here less the time in a message."""
         if now - self._since > self._WINDOW:
             self._before, self._now, self._since = self._now, delay, now
         self._now = min(self._now, delay)
