@@ -5,35 +5,31 @@ All requests to one limit scope (host, key, model) pass one `Gate`, first in fir
     admit ──► (the journal commits the attempt) ──► leave ──► … exchange … ──► settle
                                                       └─► cancel
 
-During that commit the gate may close, and a slow one releases many requests at once. The first of these that holds the
-next request back is the reason shown to users:
+The first of these that holds the next request back is the reason shown to users:
 
 1. *Paused* by the user.
-2. *Cool-down* after a 429 (`cooldown`): until Retry-After or a jittered back-off, for all requests.
+2. *Cool-down* after a 429 (`cooldown`): until Retry-After or a jittered back-off.
 3. *Half-open*: single requests while the provider is down, loads its model or reports a used-up quota.
 4. *First only*: while rows fail alike, only the one from elsewhere that is tried.
 5. *Concurrency* (`concurrency`).
-6. *Requests* (`buckets.Spacing`): the lowest of the user's, the stated and the learned rate; half of it for two seconds
-   after a cool-down.
+6. *Requests* (`buckets.Spacing`): the lowest of the user's, the stated and the learned rate.
 7. *Tokens* (`buckets.TokenBucket`): reserved by an estimate, settled with the usage.
 8. *Stated limits* (`stated`).
 
-A 429 counts once per burst: requests sent before the gate closed change nothing again. Headers count if they answer a
-later request than the last ones used, and `remaining` less what was sent since. Times are the loop's.
+A 429 counts once per burst: requests sent before the gate closed change nothing again. Headers count only if they
+answer a later request than the last ones used. Times are the loop's.
 
-**Concurrency.** Slow start from 16 doubles the limit per round until a round completes no more per second than the
-last; Little's law then gives a sufficient size. Later a smaller size that completes as much is better (the rest only
-queued at the provider), a larger one must complete more. A 429 about concurrency cuts the limit to the number let
-through beside it, one of unknown cause at a full limit to 0.8; clearly beyond the refused size slow start begins again.
+**Concurrency.** Slow start doubles the limit until a round completes no more per second than the last; Little's law
+then gives a sufficient size. Later a smaller size that completes as much is better (the rest only queued at the
+provider), a larger one must complete more. A 429 about concurrency cuts the limit to the number let through beside it.
 If a server reports its queue (`queue`), that decides.
 
 **Learned rate** (`learning`). *Start*: the rate doubles until the first 429. *Search*: from just below what was
-admitted then, it grows ever faster. *Hold*: the rate of a refused request is the level; the rate falls below it and
-returns along a cubic (as RFC 9438 does with a window). A 429 soon after a fall deepens the next. If they continue after
-four falls, a large share means a lower limit, a small one is random, unless single requests in succession were refused
-with pauses (a used-up window). The search begins again when headers show room, or so many answers had no 429 that this
-would be chance in 1 of 20 cases. A bucket that holds seconds of its rate refuses only when empty; what it admits from
-one refusal to the next then bounds its rate (`rates.Refill`). Figures without a source were tuned over all cells of
+admitted then, it grows ever faster. *Hold*: it falls below the rate of a refused request and returns along a cubic (as
+RFC 9438 does with a window). If 429s continue after four falls, a large share means a lower limit, a small one is
+random, unless single requests in succession were refused with pauses (a used-up window). The search begins again when
+headers show room, or when so many answers without a 429 would be chance in 1 of 20 cases. What a bucket admits from one
+refusal to the next bounds its rate (`rates.Refill`). Figures without a source were tuned over all cells of
 benchmarks/limits_lab.py.
 
 **Random 429s** (`random_429s`) change nothing; their Retry-After applies to their own request. A limit refuses nothing
@@ -52,8 +48,7 @@ intervals that include all rounding; a contradicted one is out until the limit c
 * REFILL: else, `remaining` falls by less than was sent; the difference is the refill.
 
 While none or several are left, only `remaining` counts. A limit per hour or longer is a budget without a rate. If a
-bucket (FULL, REFILL) refuses although it has room, requests are spaced at its refill; if `remaining` then stays near
-the limit, the cause was another, and spacing ends.
+bucket refuses although it has room, requests are spaced at its refill, until `remaining` stays near the limit.
 
 **Unnamed refusals** (`refusals`): a server with N slots refuses exactly while N requests are there, a rate limit at any
 number. So the same number beside the refused one in three bursts, with never more let through, shows a limit of

@@ -1,7 +1,4 @@
-"""Shallow continuous buckets that space requests. Pure.
-
-One as deep as a minute's quota would allow twice the quota in its first minute.
-"""
+"""Shallow buckets: one as deep as a minute's quota would allow twice the quota at first. Pure."""
 
 import math
 from collections import deque
@@ -20,10 +17,9 @@ _REFUND_DEPTH = 0.5  # Seconds of the rate to which refunds may fill the bucket
 
 
 class Spacing:
-    """Requests at `rate` per second (inf: unlimited), charged on departure.
+    """Requests at `rate` per second (inf: unlimited), charged on departure."""
 
-    Lost time is made up for up to the depth, within `stated` per second.
-    """
+    # Lost time is made up for up to the depth, within `stated` per second.
 
     __slots__ = (
         "_ahead",
@@ -60,7 +56,7 @@ class Spacing:
         self.level = min(self.level, self.depth)
 
     def refill(self, now: float) -> None:
-        """A clock that leaps adds at most one depth."""
+        # A clock that leaps adds at most one depth.
         elapsed = now - self._at
         self._at = now
         if elapsed > 0:
@@ -68,7 +64,6 @@ class Spacing:
 
     @property
     def pending(self) -> int:
-        """Admitted and not sent yet."""
         return self.admitted - self.sent
 
     def wait(self) -> float:
@@ -79,7 +74,6 @@ class Spacing:
         self.admitted += 1
 
     def release(self) -> None:
-        """An admitted one will not be sent."""
         self.admitted -= 1
 
     def ready(self, admitted: float, now: float) -> float:
@@ -105,7 +99,6 @@ class Spacing:
         return short / self.rate if short > self.rate * _NOW else 0.0
 
     def _until_fewer(self, now: float) -> float:
-        """To keep the stated limit within any second."""
         if self.stated == math.inf:
             return 0.0
         gone = self._last_second
@@ -116,7 +109,7 @@ class Spacing:
 
 
 class TokenBucket:
-    """Tokens at `rate` per second (inf: unlimited), reserved at admission."""
+    """Tokens at `rate` per second, reserved at admission."""
 
     __slots__ = ("_at", "depth", "level", "rate")
 
@@ -140,19 +133,18 @@ class TokenBucket:
             self.level = min(self.depth, self.level + elapsed * self.rate)
 
     def wait(self, tokens: float) -> float:
-        """Seconds from the last `refill`."""
         if self.rate == math.inf:
             return 0.0
         short = min(tokens, self.depth) - self.level
         return short / self.rate if short > self.rate * _NOW else 0.0
 
     def take(self, tokens: float) -> None:
-        """If necessary into debt."""
+        # If necessary into debt.
         if self.rate != math.inf:
             self.level -= tokens
 
     def give(self, tokens: float) -> None:
-        """The difference between reservation and usage, maybe below 0."""
+        # The difference between reservation and usage, maybe below 0.
         if self.rate != math.inf:
             self.level = (
                 max(self.level, min(self.level + tokens, self.rate * _REFUND_DEPTH))

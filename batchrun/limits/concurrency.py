@@ -90,7 +90,6 @@ class ConcurrencyLimiter:
             self._start(min(float(self.cap), max(1.0, size)), now)
 
     def restart(self, now: float) -> None:
-        """Slow start again, after an outage."""
         if not self.fixed:
             self._start(min(self.cap, START), now)
 
@@ -133,7 +132,7 @@ class ConcurrencyLimiter:
             self._alone.append(took)
 
     def apply_queue(self, queue: Queue | None, flying: int, now: float) -> None:
-        """None: no longer reported; `flying` are ours."""
+        # `flying` are ours; the queue is that of all clients.
         if self.fixed or self._stage is _Stage.REFUSED:
             return
         if queue is None:
@@ -158,7 +157,6 @@ class ConcurrencyLimiter:
         self._void(now)
 
     def at_random(self, flying: int, left: float, now: float) -> bool:
-        """Whether a 429 is random."""
         known = self._random_429s.share
         random = self._random_429s.refused(flying, left)
         if self._random_429s.share and not known:
@@ -177,13 +175,12 @@ class ConcurrencyLimiter:
         self.size = min(self.size, beside + max(1.0, _FEW_MORE * beside))
 
     def clear(self, now: float) -> None:
-        """The cause of the refusals is known."""
         if self._suspected:
             self._start(self._suspected, now)
             self._suspected = 0.0
 
     def refused(self, beside: int, left: float, now: float) -> None:
-        """For concurrency; a later refusal of the burst may lower the size."""
+        """A later refusal of the burst may lower the size."""
         if self.fixed:
             return
         if left <= self._cut_at:
@@ -213,7 +210,6 @@ class ConcurrencyLimiter:
         self._cut_at = now
 
     def first_left(self, now: float) -> None:
-        """Start the first round's clock."""
         if self._since < 0:
             self._since = now
 

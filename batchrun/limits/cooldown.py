@@ -1,4 +1,4 @@
-"""The cool-down after a 429: closed for all requests, then half the rate, which recovers over some seconds."""
+"""The cool-down after a 429, and the recovery of the rate."""
 
 import math
 import random
@@ -34,19 +34,14 @@ class CoolDown:
         self.refusal_seconds = _REFUSAL_SECONDS  # Seconds after which a request would have been refused
 
     def again(self, left: float) -> bool:
-        """Whether a 429 shows a too short cool-down."""
+        """A 429 shows a too short cool-down."""
         return self.bursts > 0 and left > self._began
 
     def new(self, left: float) -> bool:
-        """Whether a 429 begins a burst."""
         return left > self._began
 
     def refused(self, left: float, announced: float | None, now: float) -> None:
-        """The back-off grows with each burst that only 429s separate from the last.
-
-        After a long announced wait that was far too long (a later request was let through), the next is tried earlier,
-        once.
-        """
+        # The back-off grows with each burst that only 429s separate from the last.
         new, again = self.new(left), self.again(left)
         self.refusal_seconds = max(self.refusal_seconds, _REFUSAL_FACTOR * (now - left))
         if new:
@@ -57,6 +52,7 @@ class CoolDown:
         if announced:
             self._announced = announced
             if announced >= _LONG and self._overstated and not again:
+                # The last long wait was far too long (a later request was let through): once, try earlier.
                 announced = max(_SHORTEST, announced * _EARLIER)
             self.until = max(self.until, now + announced * (1 + _LATER * self._random.random()))
         elif new:
@@ -64,7 +60,7 @@ class CoolDown:
         self._reopens = self.until
 
     def next(self, last: float) -> float:
-        """The first after an unannounced cool-down is alone."""
+        # The first after an unannounced cool-down is alone.
         alone = min(self.refusal_seconds, _ALONE_AT_MOST)
         if last < self.until or self._named:
             return self.until

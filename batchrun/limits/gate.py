@@ -1,4 +1,4 @@
-"""The gate: one queue, one timer, and the parts that decide whether its first request may be sent."""
+"""One queue, one timer, and the parts that decide whether its first request may be sent."""
 
 import asyncio
 import math
@@ -37,11 +37,10 @@ class Gate:
         limits: Limits,
         *,
         emit: Callable[[Waiting | Resumed], None],
-        clock: Callable[[], float] | None = None,
+        clock: Callable[[], float] | None = None,  # monotonic seconds
         random: Random | None = None,
-        senders: bool = False,
+        senders: bool = False,  # others make the exchanges
     ) -> None:
-        """`clock` gives monotonic seconds; with `senders` others make the exchanges."""
         self._limits, self._senders = limits, senders
         self._clock = clock or asyncio.get_running_loop().time
         now = self._clock()
@@ -67,10 +66,8 @@ class Gate:
         self._tune(now)
 
     async def admit(self, demand: Demand, *, ready: Callable[[], object] | None = None, first: bool = False) -> Permit:
-        """Wait for a slot, a request and `demand` tokens; with `first` before all others.
-
-        `ready` prepares the request, once, when only a slot is missing. Raises NeverFits, GateClosed.
-        """
+        """Wait for a slot, a request and `demand` tokens. Raises NeverFits, GateClosed."""
+        # `ready` prepares the request, once, when only a slot is missing; with `first` it comes before all others.
         if self._closed:
             raise GateClosed
         if not self._queue.waiters:
@@ -84,7 +81,7 @@ class Gate:
         return await self._waited(queue.join_first(tokens_of(demand)) if first else queue.join(demand, ready))
 
     def leaves(self, permit: Permit) -> bool:
-        """Whether the request is sent now, unspaced and without a cool-down."""
+        """Whether it is sent now, unspaced and without a cool-down."""
         now, rates = self._clock(), self._rates
         if rates.spacing.rate != math.inf or self._recalled or now < self._cooldown.until:
             return False
@@ -93,10 +90,8 @@ class Gate:
         return True
 
     async def leave(self, permit: Permit) -> Permit:
-        """Wait until the request may be sent; returns its permit.
-
-        If the gate has closed meanwhile, it waits again, first in the queue. Raises GateClosed, after `cancel`.
-        """
+        """Wait until it may be sent. Raises GateClosed, after `cancel`."""
+        # If the gate has closed meanwhile, it waits again, first in the queue.
         while True:
             now = self._clock()
             if (early := self._rates.spacing.ready(permit.left, now)) > 0:
@@ -115,7 +110,7 @@ class Gate:
             permit = await self._waited(self._queue.join_first(permit.tokens))
 
     def settle(self, permit: Permit, feedback: Feedback) -> float:
-        """Returns the Retry-After seconds of a random 429, for this request only."""
+        """Returns the Retry-After of a random 429, for this request only."""
         if not permit.open:
             return 0.0
         hints, throttle, failed, usage, size = feedback
@@ -168,11 +163,10 @@ class Gate:
         self._pump(now)
 
     def set_aside(self) -> None:
-        """Requests in flight no longer count: they were sent before an outage."""
+        """Requests in flight no longer count: they preceded an outage."""
         self._in_flight -= self.flights.set_aside(self._clock())
 
     def set_first_only(self, only: bool) -> None:
-        """Admit only requests that come `first`."""
         if only is not self._first_only:
             self._first_only = only
             self._note_plain()
@@ -208,7 +202,6 @@ class Gate:
 
     @property
     def cap(self) -> int:
-        """Requests in flight at most."""
         return self._window.cap
 
     def close(self, *, recall: bool = True) -> None:
@@ -219,7 +212,6 @@ class Gate:
         self._alarm.cancel()
 
     def hand_back(self) -> None:
-        """Raise HandedBack in all waiting requests."""
         self._queue.dissolve(HandedBack)
 
     @property
@@ -228,7 +220,6 @@ class Gate:
         return self._rates.stated
 
     def learned(self) -> dict[str, Any]:
-        """As JSON values for `restore`."""
         return {"window": self._window.size, "tokens": self._estimate.kept(), **self._rates.learned()}
 
     def restore(self, learned: dict[str, Any]) -> None:
@@ -320,7 +311,6 @@ class Gate:
         return Permit(tokens, spacing.rate / rates.share, spacing.rate, full, now)
 
     def _may_leave(self, now: float, demand: Demand, first: bool) -> int | Wait:
-        """Its tokens, or why it waits. Raises NeverFits."""
         rates, tokens = self._rates, 0
         wait = _FULL if self._in_flight + 1 > self._window.size else None
         if not self._plain:
@@ -412,7 +402,7 @@ class Gate:
         return alone
 
     def _tested(self, permit: Permit, beside: int, now: float) -> tuple[Throttle, bool]:
-        """The cause so far, and whether the test made the 429."""
+        # The cause so far, and whether the test made the 429.
         cause = self._unnamed.refused(permit, beside, self.flights.oldest, now)
         if cause is Cause.OPEN:
             self._window.suspect(beside)

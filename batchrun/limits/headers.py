@@ -1,7 +1,6 @@
-"""Limits from headers, and from the text of refusals; nonsensical values are ignored. Pure.
+"""Limits from headers, and from the text of refusals. Pure."""
 
-Names and sentences are data with sources (`providers/limits.toml`).
-"""
+# Names and sentences are data with sources (`providers/limits.toml`). Nonsensical values are ignored.
 
 import math
 import re
@@ -32,7 +31,7 @@ _TEXT = 4000  # Bytes read of a refusal's body
 
 
 class Stated(NamedTuple):
-    """By one answer; times in seconds."""
+    """Times in seconds."""
 
     key: str  # distinguishes a provider's limits
     kind: str  # "requests", "tokens" (input and output), "input" or "output"
@@ -44,8 +43,6 @@ class Stated(NamedTuple):
 
 
 class Hints(NamedTuple):
-    """What one answer states."""
-
     retry_after: float | None = None  # seconds
     limits: tuple[Stated, ...] = ()
     looks_like_429: bool = False
@@ -74,20 +71,19 @@ def hints(headers: Mapping[str, str], status: int, body: bytes = b"", *, now: fl
 
 
 def _longest(waits: list[float]) -> float | None:
-    """Unless it is another one rounded up."""
+    # Unless it is another one rounded up.
     longest = max(waits, default=None)
     return min((wait for wait in waits if wait and math.ceil(wait) == longest), default=longest)
 
 
 def parse_number(text: str | None) -> float | None:
-    """A plain decimal number ≥ 0."""
     if text is None or not _NUMBER.fullmatch(text := text.strip()):
         return None
     return float(text)
 
 
 def parse_duration(text: str | None) -> float | None:
-    """Seconds of a Go duration (`6m0s`) or a plain number."""
+    """Go's format (`6m0s`), or seconds."""
     if text is None:
         return None
     text = text.strip()
@@ -114,7 +110,7 @@ def parse_reset(text: str | None, at: float) -> float | None:
 
 
 def parse_retry_after(text: str | None, at: float) -> float | None:
-    """Seconds from `at` of seconds, a duration or an HTTP-date (RFC 9110)."""
+    """Seconds, a duration or an HTTP-date (RFC 9110)."""
     if text is None:
         return None
     seconds = parse_duration(text)
@@ -125,7 +121,6 @@ def parse_retry_after(text: str | None, at: float) -> float | None:
 
 
 def sent_at(headers: Mapping[str, str], now: float | None = None) -> float:
-    """By the Date header, else `now`, else this clock."""
     date = _http_date(headers["date"]) if "date" in headers else None
     if date is not None:
         return date
@@ -133,8 +128,6 @@ def sent_at(headers: Mapping[str, str], now: float | None = None) -> float:
 
 
 class _Named(NamedTuple):
-    """The headers of one limit by field."""
-
     key: str
     kind: str
     window: float | None
@@ -172,7 +165,6 @@ def _named(names: tuple[str, ...]) -> tuple[_Named, ...]:
 
 
 def _words(of: str, unit: str | None) -> tuple[str, float | None, list[str]]:
-    """The kind, the window in seconds and the other words."""
     kinds: list[str] = []
     window: float | None = None
     others: list[str] = []
@@ -230,7 +222,6 @@ def _quota(text: str) -> float | None:
 
 @lru_cache(1024)
 def _span(text: str) -> tuple[float | None, float]:
-    """Seconds of a duration, and its rounding."""
     return parse_duration(text), _quantum(text)
 
 
@@ -244,7 +235,7 @@ def _quantum(reset: str) -> float:
 
 
 def _items(limit: _Named, text: str, policy: str | None) -> list[Stated]:
-    """`"name";r=50;t=30, …` with policies, or `limit=300, remaining=297, reset=42`."""
+    # `"name";r=50;t=30, …` with policies, or `limit=300, remaining=297, reset=42`.
     members: dict[str, str] = dict(_MEMBER.findall(text))
     if "limit" in members:
         return _listed(limit, members | ({"policy": policy} if policy else {}))
@@ -267,7 +258,7 @@ def _item_name(item: str) -> str:
 
 
 def _listed(limit: _Named, members: dict[str, str]) -> list[Stated]:
-    """`10, 10;w=60`, or `1, 15000`."""
+    # `10, 10;w=60`, or `1, 15000`.
     entries = [entry.strip() for entry in members["limit"].split(",")]
     policies = [entry for entry in entries if ";" in entry] + members.get("policy", "").split(",")
     windows = [(parse_number(entry.split(";")[0]), dict(_MEMBER.findall(entry)).get("w")) for entry in policies]
@@ -314,7 +305,7 @@ def _waits_of(text: str, headers: Mapping[str, str], now: float | None) -> list[
 
 
 def _worded(text: str) -> float | None:
-    """Seconds of `2.5s`, `7m12s`, `20 seconds`."""
+    # `2.5s`, `7m12s`, `20 seconds`
     short = {"mil": "ms", "sec": "s", "min": "m", "hou": "h"}
     return parse_duration(_WORDS.sub(lambda match: short[match[1][:3]], text).replace(" ", ""))
 

@@ -39,13 +39,11 @@ class ReplyTimes:
 
     @property
     def slow(self) -> float | None:
-        """The 99th percentile."""
         ordered = sorted(self._recent)
         return ordered[int(0.99 * (len(ordered) - 1))] if ordered else None
 
     @property
     def overdue(self) -> float:
-        """When an attempt takes too long."""
         return max(_STALE_LEAST, _STALE * (self.slow or 0.0))
 
 
@@ -76,7 +74,6 @@ class InFlight:
         self.left(page)
 
     def ended_in_page(self, page: PagePermit, count: int, now: float) -> None:
-        """`count` requests of a page."""
         page.count -= count
         self.last_ended = now
         if not page.count:
@@ -92,7 +89,7 @@ class InFlight:
         return together if together > 1 else 1
 
     def set_aside(self, before: float) -> int:
-        """Requests sent `before` no longer count; returns their number."""
+        """Those sent `before` no longer count; returns their number."""
         aside = [flight for flight in self._flights if flight.left < before and not flight.aside]
         for flight in aside:
             flight.aside = True
@@ -108,12 +105,10 @@ class InFlight:
         return sum(flight.count for flight in earlier) + self._replies - permit.replies
 
     def standing(self, since: float) -> int:
-        """How many were sent until then."""
         return sum(flight.count for flight in self._flights if flight.left <= since)
 
     @property
     def oldest(self) -> float:
-        """Its departure."""
         return min((flight.left for flight in self._flights), default=math.inf)
 
     def quiet_for(self, now: float) -> float:
@@ -121,7 +116,6 @@ class InFlight:
         return max(0.0, now - max(self.last_ended, self.oldest))
 
     def turned_away(self, permit: Permit, status: int, hints: Hints, overloaded: bool, now: float) -> bool:
-        """Whether an answer is a refusal."""
         if permit.flight not in self._flights:
             return False
         seconds, took = self.times.average(now), now - permit.left

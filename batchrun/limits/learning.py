@@ -77,12 +77,10 @@ class LearnedRate:
 
     @property
     def learnt(self) -> bool:
-        """Whether a 429 has shown the limit."""
         return self._stage != "start"
 
     @property
     def noisy(self) -> bool:
-        """Whether random 429s are known."""
         return self._random_429s.share > 0
 
     def refresh(self, now: float, binding: bool, took: float = math.inf) -> float:
@@ -120,7 +118,6 @@ class LearnedRate:
                 self._frequent -= _RECENT * self._frequent
 
     def restore(self, rate: float, now: float, *, learnt: bool) -> None:
-        """The level if `learnt`, else the first rate."""
         self._first = self._at = now
         if learnt:
             self._new_level(rate, now)
@@ -137,7 +134,7 @@ class LearnedRate:
         self._cut_at = now
 
     def note_room(self, room: bool, now: float) -> None:
-        """For one more request, by headers."""
+        # For one more request, by headers.
         if not room:
             self._roomy_since = now
         elif self._stage == "hold" and now - max(self._roomy_since, self._cut_at) > self._roomy:
@@ -147,7 +144,6 @@ class LearnedRate:
             self._time = 0.0
 
     def at_random(self, left: float, pace: float, rate: float, now: float, *, again: bool) -> bool:
-        """Whether a refusal is random."""
         known = self._random_429s.share
         if self._random_429s.calm or not known:
             self._onset, self._onset_left = pace, left
@@ -157,10 +153,7 @@ class LearnedRate:
         return random
 
     def refused(self, left: float, pace: float, spaced: float, now: float, most: float = math.inf) -> bool:
-        """Whether a refusal for the rate begins a burst.
-
-        `pace` was in force, `spaced` used of it; the limit admits at most `most`.
-        """
+        """Whether it begins a burst; `spaced` is what was used of `pace`."""
         if self._stage == "start" and (self.rate != math.inf or pace == math.inf):
             self._begin_search(min(left, self._onset_left), now)
             return True
@@ -293,32 +286,27 @@ class Estimate:
 
     @property
     def settled(self) -> bool:
-        """Enough replies for the averages."""
         return self._count >= _SETTLED
 
     @property
     def tokens(self) -> float:
-        """Average of input and output."""
         return self._input + self._output
 
     def share(self, kind: str) -> float:
-        """Of "input" or "output"; 1 while unknown."""
+        """1 while unknown."""
         part = self._input if kind == "input" else self._output
         return part / self.tokens if self._count and part else 1.0
 
     def kept(self) -> list[float]:
-        """For `restore` in a later session."""
         return [self._ratio, self._input, self._output]
 
     def restore(self, ratio: float, input_tokens: float, output_tokens: float) -> None:
         self._ratio, self._input, self._output, self._count = ratio, input_tokens, output_tokens, _SETTLED
 
     def expected_output(self) -> int:
-        """Of a request without a limit."""
         return math.ceil(self._output)
 
     def of(self, body_bytes: int, output_limit: int | None) -> int:
-        """Input by bytes and observed ratio; output as observed."""
         output = self._output
         if output_limit is not None and (self._count == 0 or output_limit < output):
             output = output_limit

@@ -28,7 +28,6 @@ class PageGate(Gate):
 
     @property
     def size(self) -> int:
-        """Requests in flight at present at most."""
         return int(self._window.size)
 
     def admit_page(self, most: int) -> PagePermit | None:
@@ -51,7 +50,7 @@ class PageGate(Gate):
         return permit
 
     def settle_page(self, permit: PagePermit, count: int, seconds: float, usage: tuple[int, int, int]) -> None:
-        """`count` requests were accepted; `seconds` and `usage` (bytes, input and output tokens) are averages."""
+        """`seconds` and `usage` (bytes, input and output tokens) are averages."""
         now = self._clock()
         if not permit.aside:
             self._in_flight -= count

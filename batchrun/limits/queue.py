@@ -23,7 +23,6 @@ class Queue(NamedTuple):
 
 
 def read(text: str) -> Queue | None:
-    """None without known gauges."""
     if text.startswith('"'):
         try:
             text = str(json.loads(text))

@@ -1,8 +1,7 @@
-"""Distinguishes random 429s from those of a limit.
+"""Distinguishes random 429s from those of a limit."""
 
-Proven is the size of a block of answered requests, less a bucket's depth; of those beside a refused one, times the
-share answered; or as many as were let through together.
-"""
+# Proven is the size of a block of answered requests, less a bucket's depth; of those beside a refused one, times the
+# share answered; or as many as were let through together.
 
 import math
 from collections import deque
@@ -29,10 +28,8 @@ class Random429Detector:
     )  # fmt: skip
 
     def __init__(self, *, certain: float, clear: float, depth: tuple[float, float], strays_at_most: float) -> None:
-        """Every limit admits `certain`; below `clear` times the proven size is clearly smaller.
-
-        `depth`: what a bucket may admit beyond its limit, as number and share.
-        """
+        # `certain`: every limit admits it. `clear`: below that share of the proven size is clearly smaller. `depth`:
+        # what a bucket may admit beyond its limit, as number and share.
         self._certain = certain
         self._clear = clear
         self._depth = depth
@@ -49,7 +46,6 @@ class Random429Detector:
 
     @property
     def calm(self) -> bool:
-        """No more 429s than usual lately."""
         return self._score == 0.0
 
     def explains(self, size: float) -> bool:
@@ -70,7 +66,7 @@ class Random429Detector:
             self._prove_block()
 
     def refused(self, size: float, left: float, *, again: bool = False) -> bool:
-        """Whether it is random; `again`: nothing was answered since the last."""
+        """Whether it is random; `again`: nothing was answered since."""
         self._met = True
         self._score += self._adds
         self._before += 1
@@ -106,10 +102,8 @@ class Random429Detector:
         self._weigh(self.share)
 
     def believe(self, stalled: float = 0.0) -> None:
-        """A limit has shown itself: what was proven may no longer hold.
-
-        After a stall a whole window may be free, so blocks last as long.
-        """
+        """What was proven may no longer hold."""
+        # After a stall a whole window may be free, so blocks last as long.
         self._lasts = max(self._lasts, min(stalled, _LONGEST_WINDOW))
         self._score = 0.0
         self._proven = self._certain

@@ -16,10 +16,9 @@ _DEEP = 1.0  # Seconds of its rate that a bucket must have held at first.
 
 
 class Refill:
-    """What was let through since the last refusal, at requests per second.
+    """What was let through since the last refusal."""
 
-    It counts only after a much larger first burst: shallow buckets lose what is unused.
-    """
+    # It counts only after a much larger first burst: shallow buckets lose what is unused.
 
     __slots__ = ("_burst", "_let_through", "_pace", "_since", "closed")
 
@@ -29,7 +28,7 @@ class Refill:
         self._burst: tuple[int, float] | None = None  # until the first refusal: requests, and seconds
 
     def opened(self, let_through: int, pace: float, now: float) -> None:
-        """After a refusal; `let_through` counts all before."""
+        # After a refusal; `let_through` counts all before.
         self.closed, self._let_through, self._pace, self._since = False, let_through, pace, now
 
     def refused(self, let_through: int, left: float) -> float:
@@ -89,17 +88,14 @@ class Rates:
 
     @property
     def known(self) -> bool:
-        """Whether a rate of requests is."""
         return self.pace.learnt or self._request_pace < math.inf
 
     @property
     def noisy(self) -> bool:
-        """Whether random 429s are known."""
         return self.pace.noisy or self._token_pace.noisy
 
     @property
     def stated(self) -> tuple[float | None, float | None]:
-        """Requests and tokens per minute."""
         own, refill = self._own, {True: math.inf, False: math.inf}
         for limit in self._stated.values():
             if limit.inference.rate and not limit.inference.budget:
@@ -118,7 +114,6 @@ class Rates:
         return now - self._tuned >= _TUNED_EVERY or now < self._tuned
 
     def tune(self, now: float, share: float) -> None:
-        """`share` of the request rate is used."""
         own = self._own
         requests = math.inf if own.rpm is None else own.rpm / MINUTE * MARGIN
         tokens = math.inf if own.tpm is None else own.tpm / MINUTE * MARGIN
@@ -149,7 +144,7 @@ class Rates:
         self._tuned, self.free = now, not (self.limited or self._stated)
 
     def test(self, rate: float | None, now: float) -> None:
-        """Allow that rate, to test for another cause."""
+        """To test for another cause."""
         if (rate is None) != (self.testing is None):
             self.testing = rate
             self.tune(now, self.share)
@@ -179,7 +174,6 @@ class Rates:
         return None
 
     def held(self, wait: Wait, now: float) -> None:
-        """`wait` is the result of `Rates.wait`."""
         self._binding |= wait.spaced
         if wait.of_tokens:
             self._short_of_tokens = now
@@ -257,7 +251,6 @@ class Rates:
         self.pace.note_room(all(not _used_up(stated) for stated in hints.limits), now)
 
     def settle(self, permit: Permit, tokens: int | None, took: float) -> None:
-        """`tokens` used, None where unknown."""
         if self._timed < _TIMED:  # the first to end of many is the shortest, so it counts little
             self._timed += 1
             if self._timed == 1:
@@ -270,7 +263,7 @@ class Rates:
             self._sent_tokens -= unused
 
     def kind(self, throttle: Throttle | None, hints: Hints, now: float) -> Throttle:
-        """As the 429 says, else by its headers, else tokens if they were short."""
+        # As the 429 says, else by its headers, else tokens if they were short.
         if throttle not in (None, Throttle.UNKNOWN):
             return throttle
         for stated in hints.limits:
@@ -280,7 +273,6 @@ class Rates:
         return Throttle.TOKENS if recently and not self.pace.learnt else Throttle.UNKNOWN
 
     def answered(self, permit: Permit, count: int = 1) -> None:
-        """Something other than a 429 came back to `count` of its requests."""
         self.pace.answered(permit, count)
         if self.free:
             return
@@ -295,7 +287,7 @@ class Rates:
             self._token_pace.answered(permit, count)
 
     def refused(self, permit: Permit, throttle: Throttle, again: bool, now: float) -> bool:
-        """Whether it was random; else slow down. `again`: only 429s since."""
+        """Whether it was random. `again`: only 429s since."""
         self._refused += 1
         explained = self._explained(permit, throttle, now)
         pace, at = self.pace, permit.pace
@@ -321,7 +313,7 @@ class Rates:
         return False
 
     def fills(self) -> tuple[float | None, float | None]:
-        """The remaining requests and tokens, 0..1."""
+        """Requests and tokens, 0..1."""
         requests, tokens = self._fill(of_requests=True), self._fill(of_requests=False)
         if requests is None and self.known:
             requests = min(1.0, max(0.0, self.spacing.level / self.spacing.depth))
@@ -330,7 +322,6 @@ class Rates:
         return requests, tokens
 
     def per_minute(self) -> tuple[float | None, float | None]:
-        """The request and token rates in force."""
         requests, tokens = self.stated
         if self.known and self.spacing.rate < math.inf:
             requests = self.spacing.rate * MINUTE
@@ -339,11 +330,9 @@ class Rates:
         return requests, tokens
 
     def quotas(self) -> tuple[Quota, ...]:
-        """The limits per hour or longer."""
         return tuple(quota for limit in self._stated.values() if (quota := limit.quota) is not None)
 
     def learned(self) -> dict[str, Any]:
-        """As JSON values for `restore`."""
         limits: list[dict[str, Any]] = []
         for limit in self._stated.values():
             stated = limit.inference.stated._replace(remaining=None, reset=None)._asdict()
@@ -363,7 +352,7 @@ class Rates:
         self._tuned = -math.inf
 
     def _explained(self, permit: Permit, throttle: Throttle, now: float) -> bool:
-        """Whether a stated limit has no room; one with room is stricter than it shows."""
+        # A stated limit has no room; one with room is stricter than it shows.
         explained = False
         for limit in self._stated.values():
             requests = limit.inference.stated.kind == "requests"

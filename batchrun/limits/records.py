@@ -12,8 +12,6 @@ from batchrun.models import Usage
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The user's limits."""
-
     cap: int = 256  # in flight
     fixed: bool = False
     rpm: float | None = None  # requests per minute
@@ -31,8 +29,6 @@ class Throttle(StrEnum):
 
 
 class Feedback(NamedTuple):
-    """How an exchange ended."""
-
     hints: Hints = NO_HINTS
     throttle: Throttle | None = None  # of a 429
     failed: bool = False  # 5xx, lost connection or deadline
@@ -66,7 +62,7 @@ class Permit:
 
     @property
     def most(self) -> float:
-        """Requests per second that were sent at most."""
+        """Requests per second."""
         return self.spaced if self.spaced < math.inf else self.leaving
 
     @property
@@ -76,7 +72,7 @@ class Permit:
 
 
 class PagePermit(Permit):
-    """`count` requests that leave together and have not ended."""
+    """`count` requests that have not ended."""
 
     __slots__ = ("count",)
 
@@ -85,7 +81,7 @@ class PagePermit(Permit):
         self.count = count
 
     def taken_out(self) -> Permit:
-        """For one of them, in flight with the page."""
+        """In flight with the page."""
         one = _OneOfPage(0, self.pace, self.spaced, self.full, self.left)
         one.page, one.leaving, one.flying, one.aside = self, self.leaving, self.flying, self.aside
         one.replies, one.refusals = self.replies, self.refusals
@@ -106,7 +102,7 @@ _WINDOWS = {1.0: "a second", 60.0: "a minute", 3600.0: "an hour", 86_400.0: "a d
 
 
 class Quota(NamedTuple):
-    """A stated limit per hour or longer; `window` in seconds."""
+    """Per hour or longer; `window` in seconds."""
 
     name: str
     kind: str

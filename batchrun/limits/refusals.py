@@ -1,8 +1,7 @@
-"""Which answers are refusals, and the cause of unnamed ones.
+"""Which answers are refusals, and the cause of unnamed ones."""
 
-A *refusal* turns a request away because a healthy server is busy. Every 429 is one; a status in
-`providers/refusals.toml` is one if a wait is announced, no requests remain, or it came far sooner than replies do.
-"""
+# A refusal turns a request away because a healthy server is busy. Every 429 is one; a status in
+# `providers/refusals.toml` is one if a wait is announced, no requests remain, or it came far sooner than replies do.
 
 import math
 from enum import Enum
@@ -26,7 +25,6 @@ class Facts(NamedTuple):
 
 
 def is_refusal(status: int, hints: Hints, facts: Facts, *, overloaded: bool = False) -> bool:
-    """`overloaded`: the body says so."""
     if status == 429 or hints.looks_like_429:
         return True
     if status not in BUSY and not overloaded:
@@ -40,15 +38,13 @@ def is_refusal(status: int, hints: Hints, facts: Facts, *, overloaded: bool = Fa
 
 
 class Cause(Enum):
-    """Of refusals that do not name it."""
-
     OPEN = "not known yet"
     RATE = "a rate"
     CONCURRENCY = "how many are in flight"
 
 
 class Unnamed:
-    """The counts beside such refusals."""
+    """Counts beside refusals that do not name their cause."""
 
     __slots__ = ("_next", "_since", "_until", "bursts", "cause")
 
@@ -59,11 +55,10 @@ class Unnamed:
 
     @property
     def suspected(self) -> int | None:
-        """The number that may be the limit."""
         return self.bursts[0] if self.bursts and self.cause is Cause.OPEN else None
 
     def refused(self, permit: Permit, beside: int, oldest: float, now: float) -> Cause:
-        """A burst is new once a rate would have admitted two more than the slack since the last."""
+        # A burst is new once a rate would have admitted two more than the slack since the last.
         if self.cause is Cause.RATE:
             return self.cause
         if self.cause is Cause.CONCURRENCY:
@@ -87,7 +82,7 @@ class Unnamed:
         return self.cause
 
     def tested(self, permit: Permit) -> bool:
-        """Whether the request was sent during a test."""
+        """Whether it was sent during a test."""
         return self._since < permit.left <= self._until
 
     def let_through(self, together: int, now: float) -> None:

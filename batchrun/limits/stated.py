@@ -1,8 +1,7 @@
-"""One limit as the provider states it: what it means, inferred from how its figures move, and how much remains.
+"""What a stated limit means, inferred from how its figures move, and how much remains."""
 
-`remaining` counts less what was sent since, plus the refill. Without a known refill, one request is sent when `reset`
-is over.
-"""
+# `remaining` counts less what was sent since, plus the refill. Without a known refill, one request is sent when `reset`
+# is over.
 
 import math
 from enum import Enum
@@ -60,7 +59,6 @@ def refill_if_full(stated: Stated) -> Interval:
 
 
 def end_if_window(stated: Stated, at: float) -> Interval:
-    """If `reset` is the time until the end."""
     assert stated.reset is not None
     return at + stated.reset - stated.quantum - _JITTER, at + stated.reset + stated.quantum + _JITTER
 
@@ -88,7 +86,6 @@ class Inference:
         self._forget()
 
     def learn(self, stated: Stated, sent: Sent, at: float) -> None:
-        """An answer that arrived `at`."""
         if stated.window is None and stated.limit == self.stated.limit:
             stated = stated._replace(window=self.stated.window)
         if stated.limit != self.stated.limit or stated.window != self.stated.window:
@@ -106,13 +103,12 @@ class Inference:
         self._decide()
 
     def name(self, window: float) -> None:
-        """A refusal names the window in seconds."""
         if self.stated.window is None:
             self.stated = self.stated._replace(window=window)
             self.meaning, self.rate = Meaning.NAMED, self.stated.limit / window
 
     def restore(self, meaning: Meaning, rate: float | None) -> None:
-        """Contradicting answers overrule an earlier session's result."""
+        # Contradicting answers overrule an earlier session's result.
         self.meaning, self.rate = meaning, rate
         if rate is not None and meaning is Meaning.FULL:
             self._full, self._windowless = (rate / _CLOSE, rate * _CLOSE), True
@@ -126,7 +122,6 @@ class Inference:
 
     @property
     def budget(self) -> bool:
-        """An hour or longer."""
         window = self.window
         return window is not None and window >= LONG
 
@@ -140,7 +135,6 @@ class Inference:
 
     @property
     def inferred(self) -> bool:
-        """Whether no name stated the refill."""
         return self.meaning is not Meaning.NAMED
 
     def _forget(self) -> None:
@@ -284,13 +278,13 @@ class StatedLimit:
         self._opens = now + self._reset
 
     def refused(self, at: float, now: float) -> None:
-        """In spite of room, at that many units per second."""
+        # In spite of room, at that many units per second.
         self._refused_at = at
         if not self.spaced:
             self.spaced, self._spaced_since = True, now
 
     def doubted(self, now: float) -> bool:
-        """Whether spacing has just ended because there was room all the time."""
+        """Whether spacing has just ended, as there was room throughout."""
         if not self.spaced or not self.inference.inferred or now - self._spaced_since < self._check_after:
             return False
         left = self.inference.stated.remaining
@@ -323,7 +317,6 @@ class StatedLimit:
 
     @property
     def quota(self) -> Quota | None:
-        """If it is per hour or longer."""
         stated, window = self.inference.stated, self.inference.window
         if not self.inference.budget or stated.remaining is None or window is None:
             return None
@@ -336,7 +329,6 @@ class StatedLimit:
         return WaitReason.REQUESTS if self.inference.stated.kind == "requests" else WaitReason.TOKENS
 
     def level(self, now: float) -> float:
-        """What remains now."""
         if self._level < self.inference.stated.limit:
             elapsed = max(0.0, now - self._at)
             if self.inference.rate:

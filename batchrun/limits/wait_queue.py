@@ -1,4 +1,4 @@
-"""The queue at a gate: first in, first out; the next few may prepare before their turn."""
+"""First in, first out; the next few may prepare before their turn."""
 
 import asyncio
 import math
@@ -30,7 +30,6 @@ class Alarm:
         self._at = math.inf
 
     def set(self, at: float, now: float) -> None:
-        """Call at that time, or before."""
         if self.timer is not None:
             if self._at <= at:
                 return
@@ -86,7 +85,6 @@ class WaitQueue:
         return future
 
     def next(self) -> None:
-        """Remove the first."""
         self.waiters.popleft()
         if self._ready:
             self._ready -= 1
@@ -99,7 +97,6 @@ class WaitQueue:
                 waiter.ready()
 
     def dissolve(self, why: type[GateClosed | HandedBack]) -> None:
-        """Raise that exception in all waiting requests."""
         for waiter in self.waiters:
             if not waiter.future.done():
                 waiter.future.set_exception(why())

@@ -1,4 +1,4 @@
-"""When a wait is worth an event: on a change of reason, after a second without a departure."""
+"""Waits worth an event: on a change of reason, after a second without a departure."""
 
 from collections.abc import Callable
 from typing import NamedTuple
