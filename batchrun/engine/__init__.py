@@ -1,1 +1,1 @@
-"""The engine: one run from its plan to its end; `start` prepares, `execute` performs, `run` has the workers."""
+"""The engine: one run from its plan to its end. `start` prepares, `execute` performs."""

@@ -1,7 +1,7 @@
 """Assigns rows to lanes. Pure.
 
 A row goes where wait plus exchange are shortest. A slower lane takes rows only if the faster ones would not finish the
-rest sooner. A lane with the row's prefix cached is preferred while it has room.
+rest sooner.
 """
 
 import math
@@ -21,18 +21,16 @@ class Policy(StrEnum):
 
 
 class LaneView(NamedTuple):
-    """`trying`: takes single rows as a probe; `room` for rows; `wait` seconds until the next is sent; `seconds` of an
-    exchange; `rate` rows per second; `load` share of slots; `rank` by policy, lowest first.
-    """
+    """Times are in seconds."""
 
     open: bool = True
-    trying: bool = False
-    room: int = 0
-    wait: float = 0.0
-    seconds: float = 0.0
-    rate: float = 0.0
-    load: float = 0.0
-    rank: float = 0.0
+    trying: bool = False  # Takes single rows as a probe
+    room: int = 0  # For rows
+    wait: float = 0.0  # Until the next is sent
+    seconds: float = 0.0  # Of an exchange
+    rate: float = 0.0  # Rows per second
+    load: float = 0.0  # Share of slots
+    rank: float = 0.0  # By policy, lowest first
     reason: WaitReason | None = None
     until: float | None = None
 
@@ -42,18 +40,14 @@ class LaneView(NamedTuple):
 
 
 class RowView(NamedTuple):
-    """`only` these lanes (None: all)."""
-
     failed_at: frozenset[int] = frozenset()
-    only: frozenset[int] | None = None
-    cached_at: frozenset[int] = frozenset()
+    only: frozenset[int] | None = None  # These lanes (None: all)
+    cached_at: frozenset[int] = frozenset()  # Lanes that have its prefix: preferred while there is room
 
 
 class Wait(NamedTuple):
-    """`until` is loop time."""
-
     reason: WaitReason
-    until: float | None
+    until: float | None  # Loop time
 
 
 def assign(rows: Sequence[RowView], lanes: Sequence[LaneView], left: int) -> list[tuple[int, int]] | Wait:
@@ -103,7 +97,7 @@ def helps(lane: LaneView, lanes: Sequence[LaneView], left: int) -> bool:
 
 
 def to_recall(lanes: Sequence[LaneView], waiting: Sequence[int], left: int, *, spare: bool) -> list[int]:
-    """Lanes whose `waiting` rows would be answered clearly sooner elsewhere; moving restarts a row."""
+    """Lanes whose `waiting` rows others would answer clearly sooner; moving restarts a row."""
     idle = [n for n, view in enumerate(lanes) if view.open and not view.trying and view.room > 0 and not view.wait]
     recalled: list[int] = []
     for number, (view, count) in enumerate(zip(lanes, waiting, strict=True)):

@@ -55,7 +55,7 @@ _WAITS, _ADMITTED, _LEFT, _ANSWERED, _OVER = Phase
 
 
 class Attempt:
-    """`lease` and `exchange` are given if a batch answered it."""
+    """`lease` and `exchange` are of a batch."""
 
     __slots__ = (
         "_begun", "_services", "charge", "exchange", "lane", "lease", "number", "permit", "phase", "reservation", "state",
@@ -82,7 +82,7 @@ class Attempt:
         self._begun: asyncio.Future[None] | None = None
 
     async def depart(self, request: Request) -> Request:
-        """Returns what is sent. The journal entry is written while a slot is awaited.
+        """Returns what is sent.
 
         Raises NeverFits, BudgetReached, GateClosed, HandedBack, ChangedError, StorageError, after releasing all.
         """
@@ -124,7 +124,6 @@ class Attempt:
         return self._begun
 
     def sent_in_page(self, permit: Permit, reservation: Reservation) -> None:
-        """The first attempt of its row was journaled and sent with others."""
         self.number, self.phase, self.permit, self.reservation = 1, _LEFT, permit, reservation
         self._begun = asyncio.get_running_loop().create_future()
 
@@ -142,7 +141,7 @@ class Attempt:
         self.charge, self.reservation = self._services.guard.settle(self.reservation, judged), None
 
     def end(self, end: End, body: str | None) -> "asyncio.Future[None]":
-        """A sender process keeps its answer until this is committed."""
+        """A sender keeps its answer until this is committed."""
         self.phase = _OVER
         stored = self._services.journal.end(self.state.row.seq, self.number, end, body, self.lease)
         if isinstance(self.exchange, Kept):
@@ -150,14 +149,12 @@ class Attempt:
         return stored
 
     def complete(self, end: End, outcome: Outcome, completed: partial[None]) -> None:
-        """`completed` is called after the commit."""
         self.phase = _OVER
         assert self.exchange is not None, "it is answered"
         reply = end, self.exchange.body.decode()
         self._services.journal.complete(self.state.row.seq, self.number, reply, outcome, completed)
 
     def cancel(self, message: str = "abandoned while it was in flight") -> None:
-        """See the table above."""
         services, lane, seq, phase = self._services, self.lane, self.state.row.seq, self.phase
         if phase is _OVER:
             return

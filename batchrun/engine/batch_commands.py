@@ -1,4 +1,4 @@
-"""What only the user can decide about batches: which batch belongs to a chunk, if any."""
+"""What only the user can decide: which batch belongs to a chunk, if any."""
 
 import asyncio
 from dataclasses import replace

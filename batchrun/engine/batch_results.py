@@ -24,17 +24,13 @@ from batchrun.lanes.states import State, detailed, is_imported, main_of, tokens_
 from batchrun.models import Pending, Ticket
 
 Returned = tuple[Pending, Lease, Completion]  # What a batch returned for a row in it
-Take = Callable[[Ticket, Sequence[Returned]], Awaitable[None]]
-"""Accepted results may not be committed yet on return."""
+Take = Callable[[Ticket, Sequence[Returned]], Awaitable[None]]  # Accepted results may not be committed yet on return
+# Stores replies that need no decision; returns the others
 Accept = Callable[[Ticket, int | None, Answers], Awaitable[list[Completion]]]
-"""Stores replies that need no decision; returns the others."""
-Again = Callable[[int, Ticket, Completion], Awaitable[None]]
-"""For a row (`seq`) that already has a reply."""
+Again = Callable[[int, Ticket, Completion], Awaitable[None]]  # For a row (`seq`) that already has a reply
 
 
 class Late(Protocol):
-    """For its row if `wanted`."""
-
     async def __call__(self, ticket: Ticket, lease: Lease, completion: Completion, *, wanted: bool) -> bool: ...
 
 
@@ -126,7 +122,7 @@ class Ends:
         await self.release(ticket, NOT_SENT, State.SETTLED, RunResult(ExitCode.STOPPED, message, hint))
 
     async def _wait_for_room(self, ticket: Ticket, message: str) -> None:
-        """Too many tokens are enqueued: try again later, with a smaller file if necessary."""
+        """Too many tokens are enqueued: retry later, maybe with a smaller file."""
         found = _LIMIT.search(message)
         limit = int(found[1].replace(",", "")) if found and found[1].strip(",") else None
         tokens = tokens_of(ticket)
@@ -151,7 +147,7 @@ class Ends:
             await asyncio.to_thread(self._process.start)
 
     async def fetched(self, ticket: Ticket) -> None:
-        """Ingest results; those of other batches of the same call come last."""
+        """Results of other batches of the same call come last."""
         main = main_of(ticket)
         if main is None:
             if not await self._ingest(ticket):
@@ -250,7 +246,6 @@ class Ends:
             self._stop(self.stops)
 
     async def _hand_over(self, ticket: Ticket, page: list[Completion]) -> set[int]:
-        """Returns the rows still in this ticket."""
         where = None if is_imported(ticket) else ticket.id
         assert self.take is not None
         taken, left, more = set[int](), page, bool(page)
@@ -268,7 +263,7 @@ class Ends:
         await self.flush()
 
     async def release(self, ticket: Ticket, end: End, state: State, stops: RunResult | None = None) -> int:
-        """Close a ticket's open attempts; returns their number. `stops` ends the run before a row is sent again."""
+        """Close open attempts; returns their number. `stops` ends the run before a row is resent."""
         await self._journal.put_ticket(ticket)  # commits what was handed over before: those attempts are closed
         count, after = 0, 0
         while leases := await asyncio.to_thread(self._journal.leases, ticket.id, after):

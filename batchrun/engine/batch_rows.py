@@ -88,7 +88,6 @@ class BatchRows:
             raise error
 
     async def send(self, state: RowState, request: Request) -> None:
-        """Only the journal tracks the row until `take`."""
         try:
             await self._batches.add(state.row.seq, state.number + 1, self._lines.line(request))
         except RefusedError as error:
@@ -117,7 +116,7 @@ class BatchRows:
         return ReplyReader(*alike, checker, *self._services.guard.batch_rates(model))
 
     async def accept(self, ticket: Ticket, where: int | None, answers: Answers) -> list[Completion]:
-        """One commit (`flush` waits); returns those with more to decide. Rows must be in ticket `where`, if given."""
+        """One commit (`flush` waits); returns those with more to decide."""
         if not answers.rows:
             return []
         leased, left = await asyncio.to_thread(self._services.journal.leased, where, answers.rows), list[Completion]()
@@ -154,7 +153,6 @@ class BatchRows:
         self._stored = stored, rows_answered(answers, found, self._loop.time(), places)
 
     async def flush(self) -> None:
-        """Wait until stored replies are committed, then emit them."""
         if self._stored is not None:
             (stored, event), self._stored = self._stored, None
             await stored
@@ -208,7 +206,6 @@ class BatchRows:
         return True
 
     def _charged(self, ticket: Ticket, lease: Lease, completion: Completion) -> tuple[Judged, End]:
-        """Charge a reply in place of its lease."""
         judged = judge_body(Request(Endpoint(ticket.endpoint), b"", None), completion.body.decode(), None)
         judged = served(judged, BATCH)
         charge = self._services.guard.settle(
@@ -239,7 +236,7 @@ class BatchRows:
             self.leave_pending(state)
 
     def stop(self, state: RowState, ending: RunResult) -> None:
-        """Stop the run once all lines are ingested."""
+        """Stop once all lines are ingested."""
         self._batches.ends.stops = self._batches.ends.stops or ending
         self.leave_pending(state)
 
@@ -250,7 +247,7 @@ class BatchRows:
 
 
 def matched(leased: Leased, answers: Answers) -> tuple[Leased, Answers, list[Completion]]:
-    """Leases of rows for which nothing waits, their answers, and the other answers."""
+    """Leases of rows for which nothing waits, their answers, and the rest."""
     attempts = zip(leased.rows, leased.numbers, leased.waits, strict=True)
     places = {(row, number): place for place, (row, number, waits) in enumerate(attempts) if not waits}
     found = [places.get(each) for each in zip(answers.rows, answers.numbers, strict=True)]

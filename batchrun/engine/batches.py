@@ -46,17 +46,15 @@ class BatchMode(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batching:
-    """`first` limits the first chunk, `lines` any; `parts` are imported."""
-
     executor: BatchExecutor
     run: str
     lane: int
     folder: Path
     sending: bool = True
-    first: int = 100
-    lines: int | None = None
+    first: int = 100  # Most rows of the first chunk
+    lines: int | None = None  # Most rows of any
     batch_mode: BatchMode = BatchMode.RESUME
-    parts: Sequence[Part] = ()
+    parts: Sequence[Part] = ()  # To be imported
 
 
 class Batches:
@@ -101,7 +99,6 @@ class Batches:
 
     @property
     def answered(self) -> int:
-        """By the provider's counts."""
         found = [self._executor.batch_of(ticket) for ticket in self.open if ticket.rows]
         return sum(batch.done for batch in found if batch is not None)
 
@@ -121,7 +118,7 @@ class Batches:
         self._stop_run(ending)
 
     async def add(self, seq: int, number: int, request: Request) -> None:
-        """Raises RefusedError if the vendor's batches cannot take it, media.ChangedError, BudgetReached."""
+        """Raises RefusedError, media.ChangedError, BudgetReached."""
         vendor = self._executor.vendor
         vendor.check(str(request.endpoint))
         sent = await with_content(request) if request.files else request
@@ -231,7 +228,6 @@ class Batches:
                 await self.ends.read_late(ticket)
 
     async def carry(self) -> None:
-        """An error ends the run."""
         try:
             while not self._closed:
                 await self._carry_due()
@@ -262,7 +258,7 @@ class Batches:
                 return
 
     async def _poll_all(self, due: list[Ticket]) -> list[Ticket]:
-        """One list page for several batches; returns tickets still due."""
+        """One list page for several; returns tickets still due."""
         submitted = [ticket for ticket in self.open if ticket.state == State.SUBMITTED]
         if len(submitted) < 2 and not all(map(self._is_new, submitted)):
             return due
@@ -353,7 +349,7 @@ class Batches:
         self._tickets.poll_now()
 
     async def quiet(self) -> None:
-        """Wait until each ticket was polled or waits at the provider."""
+        """Wait until each ticket was polled or waits."""
         while not self._closed and not all(map(self._tickets.is_waiting, self.open)):
             self._tickets.advanced.clear()
             await self._tickets.advanced.wait()
@@ -376,7 +372,6 @@ class Batches:
             await self._tickets.put(replace(now, note=cancelled.note, detail=cancelled.detail, next=now.next))
 
     def halt(self) -> None:
-        """Tickets stay as they are committed."""
         self._closed = True
         self._tickets.wake()
 

@@ -1,7 +1,4 @@
-"""Reserves each request's worst-case cost, charges the actual one, and enforces the caps.
-
-A request that does not fit waits while others may release budget; otherwise the run ends.
-"""
+"""Reserves each request's worst-case cost, charges the actual one, and enforces the caps."""
 
 import asyncio
 import time
@@ -26,10 +23,7 @@ from batchrun.pricing import STANDARD, Price, Rates, Served, Tariff, Terms, bill
 
 
 class Reservation:
-    """Picodollars (None: unknown) and tokens. `tier` (None: standard) and `size` are of the body.
-
-    `attempt` and `prices` are set if its worst case may rise in flight.
-    """
+    """A worst case in picodollars (None: unknown) and tokens."""
 
     __slots__ = ("attempt", "cost", "price", "prices", "size", "tier", "tokens")
 
@@ -37,9 +31,9 @@ class Reservation:
         self.cost = cost
         self.tokens = tokens
         self.price = price
-        self.tier = tier
-        self.size = size
-        self.attempt: tuple[int, int] | None = None
+        self.tier = tier  # None: standard
+        self.size = size  # Of the body
+        self.attempt: tuple[int, int] | None = None  # Set if the worst case may rise in flight
         self.prices: Prices | None = None
 
     @property
@@ -53,11 +47,9 @@ BATCH = "batch"  # The service tier of batches
 
 
 class BudgetReached(Exception):  # noqa: N818  # a state that the run is told of, not a fault
-    """`cap` is `cost`, `tokens` or `requests`."""
-
     def __init__(self, cap: str) -> None:
         super().__init__(f"the budget of --max-{OPTIONS[cap]} is reached")
-        self.cap = cap
+        self.cap = cap  # A key of OPTIONS
 
 
 OPTIONS = {"cost": "cost", "tokens": "total-tokens", "requests": "requests"}
@@ -82,10 +74,8 @@ _tariff = cache(Tariff)
 
 
 class Named(NamedTuple):
-    """`tier` None: standard."""
-
     model: str | None
-    tier: str | None
+    tier: str | None  # None: standard
 
 
 def named_in(request: Request) -> Named:
@@ -98,14 +88,12 @@ def named_in(request: Request) -> Named:
 
 
 class Prices:
-    """`expected` output tokens apply without a limit."""
-
     def __init__(self, plan: Plan, *, expected: Callable[[], int]) -> None:
         self.tariff = tariff_of(plan)
         self._one_model = plan.kind is Kind.ROWS
         self._named: Named | None = None
         self._extra = 0 if plan.reserve is None else picodollars(plan.reserve)
-        self._expected = expected
+        self._expected = expected  # Output tokens of a request without a limit
 
     def typical(self, model: str | None) -> float:
         """Picodollars per token in and out; 0 if unknown."""
@@ -135,7 +123,6 @@ class Prices:
     def worst_cases(
         self, requests: Sequence[Request], served: Served, tier: str | None = BATCH
     ) -> list[tuple[int | None, int]]:
-        """Worst-case (cost, tokens) of each request."""
         expected, found, price = self._expected(), list[tuple[int | None, int]](), None
         for place, request in enumerate(requests):
             if not (place and self._one_model):
@@ -146,7 +133,7 @@ class Prices:
         return found
 
     def worst(self, price: Price | None, size: int, limit: int, tier: str | None, served: Served) -> int | None:
-        """Picodollars of `size` bytes and `limit` output tokens; None if unknown."""
+        """Picodollars of `size` bytes and `limit` output tokens."""
         if price is None:
             return None
         cost = price.worst(size, limit, (BATCH,) if tier == BATCH else price.tiers(tier, served))
@@ -154,12 +141,10 @@ class Prices:
 
 
 class BudgetGuard:
-    """`clock` gives Unix seconds, `prices` default to batch prices."""
-
     def __init__(
         self, plan: Plan, journal: Journal, *, expected: Callable[[], int], clock: Callable[[], float] = time.time
     ) -> None:
-        self._clock = clock
+        self._clock = clock  # Unix seconds
         self._journal = journal
         self._caps = caps_of(plan)
         self._capped = self._caps.any
@@ -176,16 +161,16 @@ class BudgetGuard:
         self._requested = Sum(requests=1)
 
     def at_once(self, request: Request, tier: str | None = None, prices: Prices | None = None) -> Reservation | None:
-        """Returns None where a cap is set."""
+        """None where a cap is set."""
         return None if self._capped else (prices or self._prices).worst_case(request, tier, self._before)
 
     def now(self, request: Request, tier: str | None, prices: Prices | None = None) -> Reservation | None:
-        """Returns None if it does not fit now."""
+        """None if it does not fit now."""
         reservation = (prices or self._prices).worst_case(request, tier, self._before)
         return reservation if isinstance(self._budget.reserve(*reservation.held), Held) else None
 
     def all_now(self, requests: Sequence[Request]) -> list[tuple[int | None, int]]:
-        """Reserve for as many as fit; returns (cost, tokens) of each."""
+        """Reserve (cost, tokens) for as many as fit."""
         asked = self._prices.worst_cases(requests, self._before)
         if isinstance(
             self._budget.reserve(sum(cost or 0 for cost, _ in asked), sum(tokens for _, tokens in asked), len(asked)),
@@ -199,11 +184,10 @@ class BudgetGuard:
         return self._capped
 
     def worst_cases(self, requests: Sequence[Request], prices: Prices) -> list[tuple[int | None, int]]:
-        """Worst-case (cost, tokens) of each of these requests without a service tier, where no cap is set."""
+        """Without a tier, where no cap is set."""
         return prices.worst_cases(requests, self._before, None)
 
     def reserved(self, request: Request, cost: int | None, tokens: int, prices: Prices) -> Reservation:
-        """The reservation of one of them."""
         price = prices.tariff.of(prices.named(request).model)
         return Reservation(cost, tokens, price, None, len(request.body))
 
@@ -225,7 +209,7 @@ class BudgetGuard:
                 self._reach(verdict.cap)
             if isinstance(verdict, Held):
                 break
-            waits = True
+            waits = True  # Until a request in flight releases some
         if self._caps.cost is not None:
             reservation.attempt, reservation.prices = attempt, prices
             self._in_flight.add(reservation)
@@ -241,7 +225,6 @@ class BudgetGuard:
         self._budget.charge(held, *held, len(leases))
 
     def release_leases(self, leases: Sequence[Lease]) -> None:
-        """These requests went into no batch."""
         self._budget.cancel(_held(leases), len(leases))
         self._wake()
 
@@ -253,12 +236,12 @@ class BudgetGuard:
         self.reached = self.reached or ("cost" if over else "tokens" if caps.tokens is not None else "requests")
 
     def adopt(self, cost: int | None, tokens: int, model: str | None, tier: str) -> Reservation:
-        """For an attempt charged in full by an earlier process."""
+        """For an attempt charged by an earlier process."""
         self._budget.adopt(cost or 0, tokens)
         return Reservation(cost, tokens, self._prices.tariff.of(model), tier)
 
     def refund(self, cost: int | None, tokens: int) -> None:
-        """The attempt was charged and never sent."""
+        """The attempt was never sent."""
         self._budget.adopt(cost or 0, tokens)
         self._budget.cancel(Held(cost or 0, tokens))
         self._wake()
@@ -282,17 +265,15 @@ class BudgetGuard:
         return charge
 
     def batch_rates(self, model: str) -> tuple[Rates | None, int]:
-        """Batch prices now, whatever tier replies name, and picodollars added to each."""
+        """Prices now, and picodollars added to each request."""
         price = self._prices.tariff.of(model)
         return None if price is None else price.at(BATCH, self._clock()), self._extra
 
     def rates(self, model: str | None, prices: Prices) -> tuple[Rates | None, int]:
-        """The same without a batch."""
         price = prices.tariff.of(model)
         return None if price is None else price.at(STANDARD, self._clock()), self._extra
 
     def settle_all(self, leased: Leased, answers: Answers) -> Answers:
-        """The same for batch replies of one model."""
         reserved = [cost or 0 for cost in leased.costs]
         if None in answers.input_tokens:
             stated = [tokens is not None for tokens in answers.input_tokens]
@@ -313,7 +294,7 @@ class BudgetGuard:
         return answers
 
     def _learn(self, reservation: Reservation, prices: Prices, charge: Charge, named: str) -> None:
-        """A reply used another tier's price or cost more than reserved: raise worst cases."""
+        """Raise worst cases after a dearer reply or tier."""
         before = self._served.get(prices, self._before)
         beyond = max(0, (charge.cost or 0) - reservation.held.cost)
         served = before.with_reply(reservation.tier, named)._replace(excess=before.excess + beyond)
@@ -338,7 +319,6 @@ class BudgetGuard:
             self._wake()
 
     def close(self) -> None:
-        """Waiting requests get GateClosed."""
         self._closed = True
         for waiter in self._queue:
             if not waiter.done():
@@ -346,7 +326,6 @@ class BudgetGuard:
         self._queue.clear()
 
     def final_message(self, totals: Totals) -> tuple[str, str]:
-        """Message and hint."""
         cap = self.reached or "requests"
         charged, capped = self._budget.charged, self._caps
         spent: int = getattr(charged, cap)

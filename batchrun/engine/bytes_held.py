@@ -22,8 +22,6 @@ _SLOWLY = 1 / 16  # Weight of the last row in an average
 
 
 class BytesHeld:
-    """One loop, no threads."""
-
     def __init__(self, most: float) -> None:
         self._most = most
         self._total = 0
@@ -50,7 +48,7 @@ class BytesHeld:
         state.counted = size
 
     def holds(self, state: "RowState", body: int, reply: int = 0) -> None:
-        """The row counts at least its text, body and reply."""
+        """Count at least its text, body and reply."""
         reply *= _COPIES
         size = len(state.row.text) + len(state.row.encoded) + body + reply
         if size > state.held:
@@ -81,7 +79,6 @@ class BytesHeld:
             await waiter
 
     def over(self, state: "RowState", size: int) -> None:
-        """The row is finished or queued again, and counts `size`."""
         if state.held:
             self.beside += (max(0, state.held - state.size) - self.beside) * _SLOWLY
         self._total += size - state.counted
@@ -94,16 +91,15 @@ class BytesHeld:
             self._wake()
 
     def count_page(self, size: int) -> None:
-        """Count so many bytes more (or fewer) for rows that are sent in pages."""
+        """Count more bytes (or fewer) for rows in pages."""
         self._total += size
 
     def leave_page(self, count: int) -> int:
-        """How many of so many requests may be sent, by the room for their replies."""
+        """How many may be sent, by room for replies."""
         free = count if self._usual < 1 or self._closed else int((self._most - self._replies) / self._usual)
         return min(count, max(free, 0 if self._left else 1))
 
     def when_room(self, call: Callable[[], object]) -> None:
-        """Call it once where `leave_page` may find room for a reply."""
         if not self._waits_for_page:
             self._waits_for_page = True
             waiter = asyncio.get_running_loop().create_future()
@@ -115,13 +111,13 @@ class BytesHeld:
         call()
 
     def left_page(self, count: int) -> int:
-        """So many are sent; returns the bytes reserved for each."""
+        """Returns the bytes reserved for each."""
         self._left += count
         self._replies += count * int(self._usual)
         return int(self._usual)
 
     def over_page(self, count: int, reserved: int, reply: float | None) -> None:
-        """So many are over, with `reserved` each; `reply` is the average size of a body, if known."""
+        """`reply`: the average size of a body, if known."""
         self._left -= count
         self._replies -= count * reserved
         if reply is not None:
@@ -144,17 +140,16 @@ class BytesHeld:
 
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
-_LARGE = 8 * 1024 * 1024
+_LARGE = 8 * 1024 * 1024  # Fixed: glibc's own threshold rises, which leaves holes for long rows
 _M_TRIM_THRESHOLD = -1
 _KEPT = 64 * 1024 * 1024
 
 
 @cache
 def keep_freed_memory() -> None:
-    """Let glibc keep up to 64 MiB of free memory, and unmap freed blocks of 8 MiB and more (Linux).
+    """Let glibc keep freed memory (Linux, mallopt(3)).
 
-    By default it returns memory above 128 KiB at the heap's end, so each copy of a 2 MB body faults 500 pages anew:
-    nearly half of all CPU. Its dynamic mmap threshold leaves holes for long rows (mallopt(3)).
+    By default each copy of a 2 MB body faults 500 pages anew, nearly half of all CPU.
     """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError, OSError):  # musl has no mallopt

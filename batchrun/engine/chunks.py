@@ -1,4 +1,4 @@
-"""The requests of a batch: their lines, and the file of one chunk."""
+"""The requests of a batch: their lines, and a chunk's file."""
 
 import hashlib
 import math
@@ -26,11 +26,9 @@ SHARE = 0.9  # Of a vendor's limits that a chunk may use; the vendor may count s
 
 @dataclass(slots=True)
 class Size:
-    """`bytes` of lines, estimated input tokens."""
-
     rows: int = 0
-    bytes: int = 0
-    tokens: float = 0.0
+    bytes: int = 0  # Of lines
+    tokens: float = 0.0  # Estimated input
 
     def has_room(self, most: "Size", size: int, tokens: float) -> bool:
         return self.rows < most.rows and self.bytes + size <= most.bytes and (self.tokens + tokens <= most.tokens)
@@ -42,13 +40,12 @@ class Size:
 
     @classmethod
     def most(cls, vendor: Vendor) -> "Size":
-        """The limits for a batch of this vendor."""
         tokens = math.inf if vendor.tokens is None else vendor.tokens * SHARE
         return cls(max(1, int(vendor.lines * SHARE)), int(vendor.bytes * SHARE), tokens)
 
 
 class Tokens:
-    """Estimates input tokens from body lengths: bytes / 4 until replies state better."""
+    """Estimates input tokens: bytes / 4 until replies state better."""
 
     def __init__(self, learned: tuple[int, int] = (0, 0)) -> None:
         self._bytes, self._tokens = learned

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 async def connected(
     plan: Plan, access: Access | None, simulator: "sim.Settings | None"
 ) -> AsyncGenerator[tuple[Member, ...]]:
-    """Marks unreachable lanes; raises HostError if none can be reached. Without `access` nothing is sent."""
+    """Marks unreachable lanes; raises HostError if all are. Without `access` nothing is sent."""
     if access is None:
         yield (Member(plan, None),)
         return
@@ -67,7 +67,6 @@ async def connected(
 
 
 async def _senders(plan: Plan, access: Access, stack: contextlib.AsyncExitStack) -> "Hub | None":
-    """They end with `stack`."""
     if plan.senders is None and (
         plan.processes == 1 or not hasattr(os, "fork")
     ):  # the journal may be from another system

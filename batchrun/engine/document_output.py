@@ -73,10 +73,10 @@ def write_documents(  # noqa: PLR0913  where each part goes
     output: Path,
     errors: BinaryIO,
     *,
-    line_of: Callable[[Plan, Record], str],
-    value_of: Callable[[Plan, Record], str],
+    line_of: Callable[[Plan, Record], str],  # Of a failed row in the errors file
+    value_of: Callable[[Plan, Record], str],  # JSON of a translation
 ) -> Written:
-    """`line_of` makes a failed row's errors line, `value_of` a translation's JSON. Raises OSError, StorageError."""
+    """Raises OSError, StorageError."""
     noted = reader.note(_SOURCES)
     if noted is None:
         raise StorageError(
@@ -147,7 +147,7 @@ class _DocumentRows:
             raise DocumentError("it could not be read")
 
     def values(self) -> Iterator[tuple[str, Value]]:
-        """Values in document order; a text in pieces is one value."""
+        """In document order; a text in pieces is one value."""
         parts: list[tuple[dict[str, Any], Value]] = []
         for _, fields, record in self.source:
             if fields.get("part", 1) == 1:
@@ -179,7 +179,6 @@ def _joined(parts: list[tuple[dict[str, Any], Value]]) -> tuple[dict[str, Any], 
 
 
 def _damage(fields: dict[str, Any], value: Any) -> str | None:
-    """The reason, or None."""
     forms = cast("dict[str, str] | None", fields.get("forms"))
     if forms is not None:
         if not isinstance(value, dict) or set(cast("dict[str, Any]", value)) != set(forms):

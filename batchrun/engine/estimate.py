@@ -1,4 +1,4 @@
-"""Estimates requests, cost, time, prompt cache and lanes of a run; afterwards the error."""
+"""Estimates requests, cost, time and prompt cache of a run; afterwards the error."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -44,14 +44,14 @@ def seen_in(run: RunFile, renderer: Renderer) -> list[Seen]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """None where unknown. `cost` in picodollars includes `charged`; `duplicates` is its part for repeated requests."""
+    """None where unknown. Costs are in picodollars."""
 
     requests: int
     measured: int
     input_tokens: Range
     output_tokens: Range | None
-    cost: Range | None
-    duplicates: Range | None
+    cost: Range | None  # Includes `charged`
+    duplicates: Range | None  # The cost of repeated requests
     charged: int
     time: Duration | None
 
@@ -93,7 +93,7 @@ def _lower(one: float | None, other: float | None) -> float | None:
 
 
 def stated_limits(run: RunFile) -> tuple[float | None, float | None]:
-    """Requests and tokens per minute in the last samples."""
+    """Requests and tokens per minute, by the last samples."""
     with Reader.open(run.path) as reader:
         states = [sample.state for sample in reader.samples()[-20:]]
     rates = {name: [state[name] for state in states if state.get(name)] for name in ("rpm", "tpm")}
@@ -154,7 +154,7 @@ class Prediction(NamedTuple):
 
 
 def prediction(run: RunFile) -> Prediction | None:
-    """Returns None until every row has its outcome."""
+    """None until every row has its outcome."""
     with Reader.open(run.path) as reader:
         note, totals, sessions = reader.note(_NOTE), reader.totals, reader.sessions
     if note is None or totals.pending or totals.unknown:
@@ -167,17 +167,14 @@ def prediction(run: RunFile) -> Prediction | None:
 
 
 class LaneCost(NamedTuple):
-    """Picodollars; `most` with all output; None where unknown."""
-
     name: str
     model: str | None
-    prompts: float | None
-    most: float | None
+    prompts: float | None  # Picodollars (None: unknown)
+    most: float | None  # With all output
     price: str | None
 
 
 def lane_costs(found: RequestStats) -> list[LaneCost]:
-    """Empty for one lane."""
     if not found.plan.lanes:
         return []
     size, limit, rows = found.lengths.size, found.output_limit, found.lengths.rows
@@ -200,12 +197,10 @@ AT_FIRST = 16  # Requests sent before the first reply arrives
 
 
 class Saving(NamedTuple):
-    """`saved` picodollars (negative: a loss; None: unknown). `tokens` of the fixed prefix; `marked` in requests."""
-
-    tokens: int
+    tokens: int  # Of the fixed prefix
     minimum: int
-    saved: int | None
-    marked: bool
+    saved: int | None  # Picodollars (negative: a loss; None: unknown)
+    marked: bool  # In requests
 
     @property
     def is_kept(self) -> bool:

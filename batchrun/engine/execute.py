@@ -50,10 +50,9 @@ async def execute(
     on_start: Callable[[Run], None],
     stream: BinaryIO | None = None,
 ) -> RunEnded:
-    """Emit and return the result.
+    """Emit and return the result. Raises HostError before the first call.
 
-    Without `access` only stored replies are processed. `stream` takes rows for `-`. Raises HostError before the first
-    call.
+    Without `access` only stored replies are processed. `stream` takes rows for `-`.
     """
     loop = asyncio.get_running_loop()
     if prepared.notice is not None:
@@ -87,7 +86,7 @@ async def execute(
 async def pilot(
     prepared: Prepared, rows: int, access: Access, emit: Emit, *, on_start: Callable[[Run], None]
 ) -> RunResult:
-    """Rows spread over the input; no output, and the journal stays open. Raises as `execute`."""
+    """Send rows spread over the input; no output. Raises as `execute`."""
     plan = prepared.plan
     prepared.plan = replace(plan, sample=rows)
     ending = RunResult(ExitCode.OK)
@@ -188,7 +187,7 @@ def _batches_left(prepared: Prepared) -> tuple[str, ...]:
 
 
 def _tiers(prepared: Prepared) -> dict[str, tuple[int, int]]:
-    """This reads all attempts."""
+    """Reads all attempts."""
     if not prepared.plan.tier or not prepared.journal.totals.replies:
         return {}
     with Reader.open(prepared.journal.path) as reader:
@@ -228,7 +227,6 @@ def simulator_of(prepared: Prepared) -> "sim.Settings | None":
 
 
 def batching_of(prepared: Prepared, client: Client | None, lane: int) -> Batching | None:
-    """Without a client, results are imported."""
     plan = prepared.plan
     if client is None and prepared.batch_mode is not BatchMode.IMPORT:
         return None
@@ -276,7 +274,6 @@ def _settled(ending: RunResult, totals: Totals, prepared: Prepared, *, sending: 
 async def _output(
     prepared: Prepared, ending: RunResult, run: Run | None, emit: Emit, *, sending: bool
 ) -> tuple[RunResult, Exported | None]:
-    """Writes none after a hurried stop."""
     output = prepared.run.output
     if output is None or prepared.tried or ending.exit_code is ExitCode.STORAGE:
         return ending, None
@@ -318,7 +315,7 @@ async def _written(prepared: Prepared, target: Path, output: Path, run: Run | No
 
 
 async def _until_read(fifo: Path, run: Run | None, emit: Emit, held: contextlib.ExitStack) -> RunResult | None:
-    """Keeps the pipe open; returns the ending if the run is stopped first."""
+    """Keeps the pipe open; returns the ending if stopped first."""
     reported = False
     while run is None or run.ending is None:
         with contextlib.suppress(OSError):  # no reader (ENXIO); any other error is met again when it is written

@@ -24,11 +24,9 @@ _UNLIKE = frozenset({"jsonl", "json", "objects"})  # Inputs whose rows may diffe
 
 
 class Exported(NamedTuple):
-    """`errors` is None where none failed."""
-
     output: Path
     rows: int
-    errors: Path | None
+    errors: Path | None  # None where none failed
     failed: int
 
 
@@ -55,7 +53,7 @@ def export(
     errors: Path | None = None,
     cancelled: Callable[[], bool] = wait_forever,
 ) -> Exported:
-    """Done rows go to `output`, failed and skipped ones to `errors`; atomically.
+    """Done rows go to `output`, others to `errors`; atomically.
 
     Raises StorageError, and UnreadError once `cancelled` returns true.
     """
@@ -88,7 +86,7 @@ def to_write(plan: Plan, reader: Reader) -> Iterator[Result | Record]:
 def write_output(
     plan: Plan, journal: Path, target: Path, output: Path, cancelled: Callable[[], bool] = wait_forever
 ) -> Exported:
-    """Errors go beside `output`. Raises StorageError, BrokenPipeError, UnreadError."""
+    """Raises StorageError, BrokenPipeError, UnreadError."""
     errors = None if is_device(output) else errors_path(output)
     with Reader.open(journal) as reader:
         try:
@@ -126,7 +124,6 @@ class RecordWriter:
         )
 
     def write(self, record: Result | Record) -> None:
-        """An OpenAI Batch file needs a `Record`."""
         if self._rows is not None:
             self._rows.write(record.text, additions(self._plan, record))
         elif isinstance(record, Record):
@@ -163,7 +160,6 @@ def additions(plan: Plan, record: Result | Record) -> dict[str, str]:
 
 
 def _lane_name(plan: Plan, lane: str | None) -> str | None:
-    """None for a reused reply."""
     if lane is None:
         return None
     place = json.loads(lane)

@@ -26,8 +26,6 @@ UNMEASURED = 10.0  # Seconds assumed for a live request before one was sent
 
 
 class FinishBy:
-    """`chosen` filters a page for rows to be sent."""
-
     def __init__(  # noqa: PLR0913  what it works with, each by name
         self,
         plan: Plan,
@@ -35,7 +33,7 @@ class FinishBy:
         renderer: Renderer,
         batches: Batches,
         *,
-        chosen: Callable[[list[Pending]], list[Pending]],
+        chosen: Callable[[list[Pending]], list[Pending]],  # Filters a page for rows to be sent
         emit: Emit,
     ) -> None:
         self._plan = plan
@@ -48,7 +46,6 @@ class FinishBy:
         self._seconds = UNMEASURED
 
     async def start(self) -> None:
-        """Await this first."""
         if self._plan.finish_by is not None:
             self._seconds = await asyncio.to_thread(_measured, self._journal)
             await self._check()

@@ -1,8 +1,8 @@
 """Predicts tokens, cost and time from answered rows. Pure.
 
-Input tokens are a ratio of request lengths. Output tokens: a least-squares line over the length, or means of five
-length classes, whichever has the smaller spread. Beyond seen lengths the line counts by half; that half, and half the
-difference of the two, widen the range. Ranges are 95 % intervals by Student's t.
+Output tokens: a least-squares line over the length, or means of five length classes, whichever has the smaller spread.
+Beyond seen lengths the line counts by half; that half, and half the difference of the two, widen the range. Ranges are
+95 % intervals by Student's t.
 """
 
 import math
@@ -29,13 +29,11 @@ class Range(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Bytes, tokens of all attempts, picodollars, seconds of the last attempt."""
-
-    size: int
-    input_tokens: int
+    size: int  # Bytes
+    input_tokens: int  # Of all attempts
     output_tokens: int
-    cost: int | None
-    seconds: float
+    cost: int | None  # Picodollars
+    seconds: float  # Of the last attempt
     attempts: int
 
 
@@ -126,13 +124,13 @@ def _unseen(seen: int, rows: int) -> float:
 
 
 def _student(freedom: int) -> float:
-    """The 97.5 % point of Student's t (Cornish-Fisher; within 0.5 % from 4 degrees of freedom on)."""
+    """The 97.5 % point (Cornish-Fisher; within 0.5 % from 4 degrees of freedom on)."""
     freedom = max(1, freedom)
     return 1.96 + 2.372 / freedom + 2.822 / freedom**2 + 2.556 / freedom**3
 
 
 class Throughput(NamedTuple):
-    """Rates per minute (None: unknown); `seconds` of an exchange."""
+    """Rates per minute (None: unknown)."""
 
     rpm: float | None
     tpm: float | None

@@ -1,7 +1,4 @@
-"""Checks and renders the input once on its way into the journal.
-
-`Digests` takes 25 bytes per digest, a dict 130: open addressing with linear probing (Knuth, TAOCP 6.4, algorithm L).
-"""
+"""Checks and renders the input once on its way into the journal."""
 
 import time
 from array import array
@@ -23,7 +20,7 @@ _SLOTS = 1024  # Initial slots, a power of two; doubled when two thirds are used
 
 
 class Digests:
-    """A multiset of 64-bit digests."""
+    """A multiset of 64-bit digests (Knuth, TAOCP 6.4, algorithm L), in 25 bytes each; a dict has 130."""
 
     def __init__(self) -> None:
         self._used = 0
@@ -48,8 +45,8 @@ class Digests:
         self._counts[place] -= present
         return present
 
+    # 0 marks a free slot, so digest 0 counts as 1
     def _place(self, digest: int) -> int:
-        """0 marks a free slot, so digest 0 counts as 1."""
         keys, mask, wanted = self._keys, self._mask, digest or 1
         place = wanted & mask
         while keys[place] not in (0, wanted):
@@ -89,7 +86,7 @@ class Ids:
             self._repeated = row.key, row.line
 
     def refuse(self, rows: Iterable[IntakeRow]) -> None:
-        """Raises InputError with both lines; `rows` are read once more."""
+        """Raises InputError with both lines; reads `rows` again."""
         if self._repeated is not None:
             key, line = self._repeated
             first = next((row.line for row in rows if row.key == key and row.request), line)
@@ -98,8 +95,6 @@ class Ids:
 
 
 class Problems:
-    """`where` formats a line."""
-
     def __init__(self, where: Callable[[int], str]) -> None:
         self.count = 0
         self.mixed = 0
@@ -166,7 +161,7 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
     reduction: Reduction | None = None,
     folder: Path = _HERE,
 ) -> Iterator[IntakeRow]:
-    """Each row with its request hash; invalid ones are noted in `problems`. Rows must not have the columns `added`."""
+    """Rows must not have the columns `added`."""
     taken, may_be_blank, render = frozenset(added), bool(blanks.columns), renderer.render
     for item in source:
         if isinstance(item, Row):

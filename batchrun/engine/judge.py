@@ -15,31 +15,27 @@ from batchrun.retry import Answer, Meaning, Meanings, Refusal, Tries
 
 Mask = Callable[[str], str]
 
+# Meanings that use no attempt, beside 429s
 _UNCOUNTED = frozenset({Meaning.LOADING, Meaning.NO_CAPACITY, Meaning.ADDED})
-"""Meanings that use no attempt, beside 429s."""
 EXCERPT = 2000  # Characters kept of a body that is no reply
 
 
 class Charge(NamedTuple):
-    """Picodollars (None: unknown), tokens, and the money by kind."""
-
-    cost: int | None
+    cost: int | None  # Picodollars (None: unknown)
     tokens: int
     bill: Bill | None = None
 
 
 class Judged(NamedTuple):
-    """`value` is JSON where a schema gives the reply a value of its own."""
-
     answer: Answer
     reply: Reply | None
     usage: Usage | None
     hints: Hints
-    value: str | None
+    value: str | None  # JSON, where a schema gives the reply a value of its own
 
 
 def judge(request: Request, exchange: Exchange, checker: ReplyChecker | None, meanings: Meanings, mask: Mask) -> Judged:
-    """Any 2xx may carry a reply; an error in its place is judged by its code as a status. `mask` removes secrets."""
+    """An error in place of a reply is judged by its code as a status. `mask` removes secrets."""
     status = exchange.status
     hints = limits.hints(exchange.headers, status, exchange.body)
     if not 200 <= status < 300:
@@ -68,7 +64,7 @@ def judge_body(  # noqa: PLR0913  a body, and what is known around it
     *,
     data: Any = None,
 ) -> Judged:
-    """The same for the body of a 200; `data` is its JSON if parsed."""
+    """The same for a 200; `data` is its JSON if parsed."""
     reply = replies.read(request.endpoint, body, request.output_limit, inputs_of(request), data)
     if isinstance(reply, Defect):
         reason, _, detail = reply.reason.partition(": ")  # a detail may be another one each time
@@ -172,7 +168,6 @@ def end_of(judged: Judged, exchange: Exchange, verdict: retry.Verdict, mask: Mas
 
 
 def counted(attempts: int, deadlines: int, asks: int, answer: Answer) -> Tries:
-    """Includes this answer."""
     asked = answer.complaint is not None or Flag.TRUNCATED in answer.flags
     if answer.accepted:
         return made(Tries, (attempts + 1, deadlines, asks + asked))

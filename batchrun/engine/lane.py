@@ -35,34 +35,26 @@ _SAID_BY_THE_PROVIDER = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """The run's plan for one endpoint, key and model.
-
-    Members of one `quota` share a limiter. `unreachable`: why. `instead`: the start of the run's bodies and its
-    replacement for another model name. A `fallback` gets only rows that failed elsewhere.
-    """
+    """The run's plan for one endpoint, key and model."""
 
     plan: Plan
     client: Client | None
     record: Record | None = None
     name: str = ""
-    quota: str | None = None
-    unreachable: str | None = None
-    instead: tuple[bytes, bytes] | None = None
-    fallback: bool = False
+    quota: str | None = None  # Members of one share a limiter
+    unreachable: str | None = None  # Why
+    instead: tuple[bytes, bytes] | None = None  # The start of the run's bodies, and its own for another model name
+    fallback: bool = False  # Gets only rows that failed elsewhere
     hub: Hub | None = None
 
 
 class Closed(NamedTuple):
-    """`again` is loop time; the result applies if there is no other lane."""
-
-    ending: RunResult
-    again: float
+    ending: RunResult  # If there is no other lane
+    again: float  # Loop time
     pause: float
 
 
 class Lane:
-    """`fitted`: a reply of an earlier session was valid."""
-
     def __init__(  # noqa: PLR0913  what a lane is, and who hears of it
         self,
         member: Member,
@@ -70,7 +62,7 @@ class Lane:
         *,
         emit: Emit,
         rows_left: Callable[[], int],
-        fitted: bool = False,
+        fitted: bool = False,  # A reply of an earlier session was valid
         number: int = 0,
         changed: Callable[["Lane"], None] = lambda _: None,
     ) -> None:
@@ -122,7 +114,7 @@ class Lane:
                 self.health.passed.update(map(Meaning, learned["passed"]))
 
     def learned_json(self) -> str | None:
-        """Returns None if unchanged."""
+        """None if unchanged."""
         learned = json.dumps({"limits": self.gate.learned(), "passed": sorted(self.health.passed)})
         if learned == self._learned:
             return None
@@ -148,7 +140,7 @@ class Lane:
         self.queued += 1
 
     def rate(self, now: float) -> float:
-        """Rows answered per second lately; 0 if unknown."""
+        """Rows per second lately; 0 if unknown."""
         since = self._answered[0] if len(self._answered) == _LATELY else self._busy_since
         return len(self._answered) / (now - since) if self._answered and now > since else 0.0
 
@@ -190,7 +182,7 @@ class Lane:
         return judged, self.gate.settle(permit, feedback(judged, request.weight))
 
     def receive_page(self, ended: list[float], seconds: float, sizes: list[int], given: list[int]) -> None:
-        """Note accepted replies of a page: when each ended, average seconds, bytes of bodies, input tokens."""
+        """Accepted replies: ends, average seconds, body bytes, input tokens."""
         weight = min(1.0, len(ended) / 16) if self.took else 1.0
         self.took += (seconds - self.took) * weight
         self._answered.extend(ended)
@@ -227,14 +219,13 @@ class Lane:
             self.outage.refused()
 
     def _hold_others(self) -> None:
-        """Where rows fail alike, have one from far ahead tried, and no other leave until its verdict."""
+        """Rows fail alike: try one from far ahead, and let no other leave until its verdict."""
         doubtful = self.health.doubtful
         if doubtful and not self._probing_ahead:
             self.seeks_probe = self._probing_ahead = True
         self._hold(self._probing_ahead and (doubtful or self.health.all_alike))
 
     def end_probe(self, state: RowState) -> None:
-        """Whatever became of the row from far ahead: others may leave."""
         state.elsewhere = self.seeks_probe = self._probing_ahead = False
         self.probe = None
         self._hold(False)
@@ -294,7 +285,7 @@ class Lane:
         return "" if self._probing is None else self._probing.message
 
     def close(self, ending: RunResult, pause: float) -> None:
-        """Send only single rows, after `pause` seconds, with a new health."""
+        """Send only single rows, after `pause` seconds."""
         if self.closed is None:
             self._notice(f"its rows go to other lanes: {ending.message}")
         self.closed = Closed(ending, self._loop.time() + pause, pause)

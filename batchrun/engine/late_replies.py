@@ -1,7 +1,7 @@
-"""Replies that come after their sender was lost: it was only slow, or its node could not be reached.
+"""Replies that come after their sender was lost: it was only slow, or could not be reached.
 
-The journal has such an attempt as possibly billed, and its row is queued again. The reply waits in memory: it answers
-the row if no other reply does, else it was paid again.
+The attempt is journaled as possibly billed, and its row queued again. The reply waits in memory: it answers the row if
+no other does, else it was paid again.
 """
 
 from functools import partial
@@ -56,7 +56,7 @@ class LateReplies:
             state.late = late
 
     def take(self, state: RowState, late: Late) -> Judged:
-        """The row must have no other answer and no attempt in flight."""
+        """No other answer, and no attempt in flight."""
         state.late = None
         self._record(state, late, wanted=True)
         state.attempts += 1

@@ -1,11 +1,8 @@
 """Monitors of a lane: outages, the queue of a server of one's own, silently truncated prompts.
 
 A restarted server may leave old connections open and silent. If nothing arrives for long, a connection is tried each
-second; if refused, the provider is down. Requests from before an outage that are overdue (`ReplyTimes`) are ended once
-connections are accepted again: possibly billed, resent without using an attempt. Without an outage none is ended.
-
-Small context windows (Ollama's default) keep a prompt's end, so that requests of different length have the same input
-tokens.
+second; if refused, the provider is down. Once connections are accepted again, overdue requests from before are ended:
+possibly billed, resent without using an attempt. Without an outage none is ended.
 """
 
 import asyncio
@@ -29,8 +26,6 @@ class Breaker(Protocol):
 
 
 class Outage:
-    """`gone` is called when no connection is accepted."""
-
     def __init__(self, gate: Gate, client: Client, *, gone: Breaker) -> None:
         self._gate = gate
         self._client = client
@@ -101,12 +96,12 @@ _MISSES = 3  # Polls without figures after which the last ones expire, and after
 
 
 class QueueWatch:
-    """Polls without the key; hosted providers have no gauges. `server` is empty until it has answered."""
+    """Polls without the key."""
 
     def __init__(self, gate: Gate, client: Client) -> None:
         self._gate = gate
         self._calls = client.open_calls()
-        self.server = ""
+        self.server = ""  # Empty until it has answered
 
     async def watch(self) -> None:
         misses = 0
@@ -144,20 +139,21 @@ _MOST = 1000
 
 
 class Cuts:
-    """Detects truncation; reports once."""
+    """Small context windows (Ollama's default) keep a prompt's end, so that requests of different length have the same
+    input tokens.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[int, int, int]] = {}
         self._reported = False
 
     def look(self, request: Request, input_tokens: int) -> str | None:
-        """Returns a notice; requests with images are skipped."""
+        """Returns a notice, once; requests with images are skipped."""
         if self._reported or input_tokens < FEWEST or request.files or b";base64," in request.body:
             return None
         return self.look_at(len(request.body), input_tokens)
 
     def look_at(self, size: int, input_tokens: int) -> str | None:
-        """The same by the size of a body without images."""
         if self._reported:
             return None
         rows, least, most = self._seen.get(input_tokens, (0, size, size))

@@ -18,8 +18,8 @@ from batchrun.pricing import NOTHING_SERVED, Price
 from batchrun.prompts import Renderer, RenderError
 from batchrun.prompts.request import output_limit
 
+# Hosts whose newer models refuse `max_tokens`; all others accept it, some nothing else
 _OWN_NAMES = ("openai.com", "azure.com")
-"""Hosts whose newer models refuse `max_tokens`; all others accept it, some nothing else."""
 _TEXT = frozenset({"text", "input_text", "output_text", "refusal"})
 _COUNTED = _TEXT | {"image_url", "input_image"}
 _EXTRA_COST = ("tools", "functions", "audio", "web_search_options", "plugins")

@@ -1,7 +1,7 @@
 """Output files: replaced as a whole or not at all; a pipe or terminal with a bounded wait for its reader.
 
-A blocked write cannot be interrupted. So each write to a pipe is preceded by a poll and no larger than the pipe accepts
-at once (POSIX, `write`: PIPE_BUF). The descriptor stays blocking: other processes may share it.
+A blocked write cannot be interrupted, so each is preceded by a poll and no larger than the pipe accepts at once (POSIX,
+`write`: PIPE_BUF). The descriptor stays blocking: other processes may share it.
 """
 
 import contextlib
@@ -102,7 +102,7 @@ def storing(output: Path) -> Generator[None]:
 def replaced(
     path: Path, *, unless_empty: bool = False, cancelled: Callable[[], bool] = wait_forever
 ) -> Generator[BinaryIO]:
-    """Replaces `path` when the block succeeds: temp file, fsync, rename, fsync. A pipe or device is appended to."""
+    """Temp file, fsync, rename, fsync, if the block succeeds. A pipe or device is appended to."""
     if is_device(path):
         with path.open("ab") as device:
             stream = outlet(device, cancelled)

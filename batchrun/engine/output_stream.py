@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class ReaderWait:
-    """A hurried end stops it; once only writing is left (`alone`), any end does."""
+    """A hurried end stops it; once `alone`, any end does."""
 
     def __init__(self, run: Run | None) -> None:
         self._run = run

@@ -1,14 +1,4 @@
-"""The queue of rows: fresh ones from the journal, due retries, and rows that wait for an equal request.
-
-Followers of a representative (`journal.duplicates`), by its outcome:
-
-| the row that was sent                      | its followers                            |
-|---|---|
-| done, or failed in post-processing only    | share its reply                          |
-| failed permanently                         | fail alike                               |
-| failed, retryable                          | the first is sent, the others wait       |
-| no outcome: the run ends                   | stay as they are                         |
-"""
+"""The queue of rows: fresh ones from the journal, due retries, and rows that wait for an equal request."""
 
 import asyncio
 import heapq
@@ -33,19 +23,17 @@ if TYPE_CHECKING:
     from batchrun.engine.late_replies import Late
 
 AHEAD = 2000  # Rows fetched from the journal at a time
-MOST_DUE = 10 * AHEAD
-"""No fresh rows are handed out above this: it bounds memory."""
+MOST_DUE = 10 * AHEAD  # No fresh rows are handed out above this: it bounds memory
 _FIRST = 0.0  # Due time of a row that is handed out before all others
-ELSEWHERE = 0.618
-"""Fraction of the remaining input to skip; joined inputs seldom have a seam there."""
+ELSEWHERE = 0.618  # Fraction of the remaining input to skip; joined inputs seldom have a seam there
+# The next rows from a position, and where to continue (None: the end)
 Fetch = Callable[[int], Awaitable[tuple[list[Pending], int | None]]]
-"""The next rows from a position, and where to continue (None: the end)."""
 
 
 class GroupVerdict(Enum):
-    SHARE = auto()
+    SHARE = auto()  # Followers (`journal.duplicates`) share the reply
     FAIL_ALIKE = auto()
-    SEND_NEXT = auto()
+    SEND_NEXT = auto()  # The first is sent, the others wait
 
 
 def group_verdict(outcome: Outcome) -> GroupVerdict:
@@ -56,63 +44,54 @@ def group_verdict(outcome: Outcome) -> GroupVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Followers:
-    """A group to fetch, behind row `after`: followers of `representative`, whose row `source` ended with `outcome`;
-    without one, rows that share replies. `reduces`: complete reduce rows, `target` or all.
-    """
+    """A group of rows to fetch."""
 
-    representative: int | None = None
-    source: int = 0
+    representative: int | None = None  # None: rows that share replies
+    source: int = 0  # The representative's row, which ended with `outcome`
     outcome: Outcome | None = None
     after: int = 0
-    reduces: bool = False
+    reduces: bool = False  # Complete reduce rows: `target`, or all
     target: int | None = None
 
 
 FetchFollowers = Callable[[Followers], Awaitable[tuple[list[Pending], int | None]]]
-"""The same for a group."""
 
 
 @dataclass(slots=True, eq=False)
 class RowState:
-    """A row in progress.
-
-    `request` if it differs from the rendered `first_request`; `represents`: the row whose followers wait; `gave_up` before
-    the fallback; `elsewhere`: taken from far ahead; `refusals` in succession; `tier_since` it lacked capacity;
-    `handed_on`: the verdict was performed; `over`: the outcome is decided.
-    Bytes: `size` in the journal, `counted` now, `held` measured, `reply` reserved; `left`: sent.
-    """
+    """A row in progress. Sizes are bytes."""
 
     row: Pending
     number: int
     attempts: int
     deadlines: int
     asks: int
-    request: Request | None = None
+    request: Request | None = None  # If it differs from `first_request`
     lane: "Lane | None" = None
     attempt: "Attempt | None" = None
-    handed_on: bool = False
+    handed_on: bool = False  # The verdict was performed
     reused: SharedReply | None = None
     shared_outcome: Outcome | None = None
-    represents: int | None = None
+    represents: int | None = None  # The row whose followers wait
     from_batch: bool = False
-    elsewhere: bool = False
-    refusals: int = 0
+    elsewhere: bool = False  # Taken from far ahead
+    refusals: int = 0  # In succession
     failed_at: frozenset[int] = frozenset()
-    gave_up: GiveUp | None = None
-    first_request: Request | None = None
+    gave_up: GiveUp | None = None  # Before the fallback
+    first_request: Request | None = None  # As rendered
     shared: tuple[Prefix, ...] = ()
     marks: tuple[Prefix, ...] = ()
     added: frozenset[str] = frozenset()
     tier: str | None = None
-    tier_since: float | None = None
+    tier_since: float | None = None  # Its tier has lacked capacity
     tiers_left: frozenset[str] = frozenset()
     late: "Late | None" = None
-    over: bool = False
-    size: int = 0
-    counted: int = 0
-    held: int = 0
-    left: bool = False
-    reply: int = 0
+    over: bool = False  # The outcome is decided
+    size: int = 0  # In the journal
+    counted: int = 0  # Now, in `BytesHeld`
+    held: int = 0  # Measured
+    left: bool = False  # The request was sent
+    reply: int = 0  # Reserved for it
 
     @classmethod
     def of(cls, row: Pending) -> "RowState":
@@ -135,7 +114,7 @@ class RowState:
 
 
 class PendingQueue:
-    """Input order, due retries first; `--max-bytes-in-flight` always lets one row pass. One loop, no threads."""
+    """Input order, due retries first. One loop, no threads."""
 
     def __init__(
         self,
@@ -146,7 +125,6 @@ class PendingQueue:
         *,
         most_bytes: float = math.inf,
     ) -> None:
-        """`groups` orders rows by prefix; `most_bytes` limits rows without an outcome."""
         self._groups = groups
         self.bytes = BytesHeld(most_bytes)
         self._fresh_bytes = 0
@@ -166,8 +144,8 @@ class PendingQueue:
         self._woken = 0  # waiters that will look for a row
         self._out = 0
         self._after: int | None = 0
+        # Takes fresh rows that need not be handed out, and returns the others
         self.direct: Callable[[list[Pending]], Awaitable[list[Pending]]] | None = None
-        """Takes fresh rows that need not be handed out, and returns the others."""
         self._closed = False
         self._fetching: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -198,7 +176,7 @@ class PendingQueue:
         return len(self._fresh) + (0 if self._groups is None else self._groups.waiting)
 
     async def take_from_ahead(self, lane: "Lane") -> RowState | None:
-        """Hand out next, before all that are due, a row from far ahead for that lane; returns it, None if there is none."""
+        """Hand out next, before all that are due, a row from far ahead."""
         state = None
         if self._after is not None:
             rows, _ = await self._fetch(self._after + int((self._rows - self._after) * ELSEWHERE))
@@ -223,7 +201,6 @@ class PendingQueue:
 
     @property
     def has_first(self) -> bool:
-        """Whether a row from far ahead is to be handed out."""
         return bool(self._due) and self._due[0][0] == _FIRST
 
     def _unread(self, row: Pending) -> bool:
@@ -234,7 +211,7 @@ class PendingQueue:
         self.bytes.count(state, state.size)
 
     def count_page(self, rows: int) -> None:
-        """Count so many more rows (or fewer) that `direct` took and have no outcome."""
+        """Count more rows (or fewer) that `direct` took."""
         self._out += rows
         if not self._out and not self.more:
             self._wake(len(self._waiters))
@@ -242,7 +219,7 @@ class PendingQueue:
             self._wake(1)
 
     def hand_back(self, states: list[RowState]) -> None:
-        """These rows that `direct` took are handed out next after all."""
+        """Rows that `direct` took are handed out after all."""
         self._out -= len(states)
         self._fresh.extendleft(reversed(states))
         self._fresh_bytes += sum(state.size for state in states)
@@ -260,7 +237,6 @@ class PendingQueue:
                 self.reduce()
 
     def released(self, *states: RowState) -> None:
-        """Rows waiting for the caches of these are next."""
         if self._groups is not None:
             due = [found for state in states for found in self._groups.released(state)]
             self._fresh.extendleft(reversed(due))
@@ -273,7 +249,6 @@ class PendingQueue:
         self._arm()
 
     def finished(self, state: RowState) -> None:
-        """The row has its outcome, or is left as it is."""
         self._out -= 1
         self.bytes.over(state, 0)
         if not self._out and not self.more:
@@ -282,7 +257,7 @@ class PendingQueue:
             self._wake(1)
 
     def ended(self, state: RowState, outcome: Outcome) -> None:
-        """Hand out the row's followers and reduce row next."""
+        """Hand out its followers and reduce row next."""
         row = state.row
         if self._reducing and row.seq in self._reducing:
             self._reduced.add(row.seq)
@@ -297,17 +272,14 @@ class PendingQueue:
             self._wake(1)
 
     def recall(self, failed: Iterable[tuple[int, Outcome]]) -> None:
-        """Hand out followers of rows that failed earlier."""
         self._groups_due.extend(Followers(seq, seq, outcome) for seq, outcome in failed)
 
     def reduce(self, target: int | None = None) -> None:
-        """`target` and its pieces, or all complete reduce rows."""
         self._reduces = True
         self._groups_due.append(Followers(reduces=True, target=target))
         self._wake(1)
 
     def close(self) -> None:
-        """Waiting `next` calls return None."""
         self._closed = True
         self.bytes.close()
         if self._timer is not None:

@@ -1,7 +1,6 @@
 """The lanes of a run and its queue of rows. One loop, no threads.
 
-Rows wait here until `assign` gives them to a lane, and only a few at its gate. A lane that goes down hands its rows
-back; one that can answer no row is closed and probed.
+Rows wait here until `assign` gives them to a lane, and only a few at its gate.
 """
 
 import asyncio
@@ -95,7 +94,6 @@ class Pool:
         return lane
 
     def start(self) -> None:
-        """Close lanes that could not be reached."""
         for lane in self.lanes:
             if self.only is None and lane.unreachable is not None:
                 lane.close(RunResult(ExitCode.STOPPED, lane.unreachable), FIRST_PAUSE_AWAY)
@@ -212,9 +210,7 @@ class Pool:
         return lane.prices.typical(lane.plan.model) if self._policy is Policy.CHEAPEST else 0.0
 
     def judged(self, state: RowState, lane: Lane, answer: Answer, verdict: Verdict) -> Verdict:
-        """A row that one lane cannot answer goes to another without using an attempt; a lane that could answer none is
-        closed, and without a lane the run stops.
-        """
+        """A row that one lane cannot answer goes to another without using an attempt. Without a lane the run stops."""
         closed = lane.closed
         tried = closed is not None and answer.left >= closed.again
         if tried and (answer.accepted or answer.of_the_row):
@@ -246,7 +242,6 @@ class Pool:
         return self._fallbacks if state.gave_up is not None else [lane for lane in self.lanes if not lane.fallback]
 
     def can_fall_back(self, state: RowState, verdict: GiveUp) -> bool:
-        """Whether the row failed for its own reason."""
         known = state.first_request is not None or state.request is not None
         return verdict.permanent and state.gave_up is None and known and self.has_fallback
 
@@ -267,7 +262,7 @@ class Pool:
         return reasons[0][1] if len(same) == 1 else "; ".join(f"{name}: {message}" for name, message in reasons)
 
     def others(self, lane: Lane, state: RowState) -> bool:
-        """Whether another lane, where it has not failed, can take the row."""
+        """Whether another lane can take the row."""
         return any(
             other is not lane and other.state is LaneState.OPEN and other.number not in state.failed_at
             for other in self.lanes_for(state)
@@ -294,7 +289,7 @@ class Pool:
         return self.workers > before
 
     def close(self, *, recall: bool) -> None:
-        """Send nothing more; `recall` as for `Gate.close`."""
+        """`recall` as for `Gate.close`."""
         self._closed = True
         for waiter in self._queue:
             if not waiter.future.done():

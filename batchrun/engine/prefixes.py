@@ -1,7 +1,4 @@
-"""Orders rows so that requests read shared prefixes from a prompt cache.
-
-A cache is readable once its writer is answered; meanwhile rows of other prefixes are sent, if there are any.
-"""
+"""Orders rows so that requests read shared prefixes from a prompt cache: it is readable once its writer is answered."""
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
@@ -22,15 +19,12 @@ MOST_SHARED = 3  # Prefixes of a row beside the one that all share: a request ma
 
 
 class Prefix:
-    """`end` in bytes. Loop times in seconds."""
-
     __slots__ = ("__weakref__", "_kept_until", "_seconds", "_writer", "_writing_until", "digest", "end")
 
     def __init__(self, digest: bytes, end: int, seconds: float) -> None:
-        """Kept for `seconds` after its last use."""
         self.digest = digest
-        self.end = end
-        self._seconds = seconds
+        self.end = end  # In bytes
+        self._seconds = seconds  # Kept for these after its last use
         self._kept_until = self._writing_until = 0.0
         self._writer: RowState | None = None
 
@@ -48,7 +42,6 @@ class Prefix:
         return self._writer is not None and self._kept_until <= now < self._writing_until
 
     def ended(self, state: "RowState", now: float, *, answered: bool) -> None:
-        """`answered`: the request had a reply."""
         if answered:
             self._kept_until = now + self._seconds
         if self._writer is state:
@@ -65,7 +58,6 @@ class Groups:
         self.waiting = 0  # Rows that are set aside
 
     def arranged(self, states: Sequence["RowState"]) -> list["RowState"]:
-        """The rows in sending order."""
         cuts = [self._cuts(state) for state in states]
         many = Counter(digest for found in cuts for digest, _ in found)
         first: dict[bytes, int] = {}
@@ -77,7 +69,6 @@ class Groups:
         return [states[number] for _, number in sorted(order)] if first else list(states)
 
     def _cuts(self, state: "RowState") -> list[tuple[bytes, int]]:
-        """Prefixes that are long enough."""
         row = state.row
         if len(row.text) < self._least or state.shared_outcome is not None or row.reused is not None:
             return []

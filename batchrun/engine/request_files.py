@@ -33,7 +33,7 @@ class Written(NamedTuple):
 
 
 def write_requests(run: RunFile, folder: Path) -> list[Written]:
-    """Within the vendor's batch limits; removes outdated files. Raises StorageError, RefusedError."""
+    """Removes outdated files. Raises StorageError, RefusedError."""
     with Reader.open(run.path) as reader, storing(folder):
         plan = plan_from_json(reader.meta.plan)
         folder.mkdir(parents=True, exist_ok=True)

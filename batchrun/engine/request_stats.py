@@ -46,30 +46,24 @@ class Example(NamedTuple):
 
 @dataclass(slots=True)
 class RequestStats:
-    """Valid `rows`, `settled` ones without need of a request; the rest concerns requests to send.
-
-    `floor` (prompts) and `ceiling` in picodollars, None where unknown; `lines` that exceed the context window; `shared`
-    prefix of all bodies, None before the first.
-    """
-
     plan: Plan
     rows: int = 0
     skipped: int = 0
     documents: int = 0
-    settled: int = 0
+    settled: int = 0  # Without need of a request; the rest concerns requests to send
     lengths: Lengths = field(default_factory=Lengths)
     duplicates: Lengths = field(default_factory=Lengths)
-    floor: float | None = 0.0
-    ceiling: float | None = 0.0
+    floor: float | None = 0.0  # Picodollars of prompts (None: unknown)
+    ceiling: float | None = 0.0  # The same with all output
     output_limit: int | None = 0
     price: Price | None = None
     unpriced: set[str] = field(default_factory=set[str])
     window: int | None = None
     too_long: int = 0
-    lines: list[int] = field(default_factory=list[int])
+    lines: list[int] = field(default_factory=list[int])  # That exceed the context window
     examples: list[Example] = field(default_factory=list[Example])
     batches: int = 0
-    shared: bytes | None = None
+    shared: bytes | None = None  # Prefix of all bodies, None before the first
     run: RunFile | None = None
     reuse: RunFile | None = None
     reused: int = 0
@@ -97,7 +91,7 @@ def measure(gathered: Gathered, emit: Emit, keep: int = EXAMPLES) -> RequestStat
 
 
 def measure_pending(plan: Plan, run: RunFile, renderer: Renderer, pages: Iterable[Sequence[Any]]) -> RequestStats:
-    """The same for a journal's rows without an outcome."""
+    """The same for rows without an outcome."""
     counted, blanks = _Counted(plan, run, pending=True), copied(plan)
     for page in pages:
         for row in page:
@@ -176,11 +170,10 @@ class _Counted:
         plan: Plan,
         run: RunFile | None,
         *,
-        pending: bool = False,
+        pending: bool = False,  # Only rows without an outcome follow
         reuse: RunFile | None = None,
         keep: int = EXAMPLES,
     ) -> None:
-        """`pending`: only rows without an outcome follow."""
         self._keep = max(EXAMPLES, keep)
         self.stats = RequestStats(plan, run=run, reuse=reuse)
         self._tariff = tariff_of(plan)
@@ -278,7 +271,6 @@ class _Counted:
 
 
 def _short(digest: str) -> int:
-    """64 bits of a digest."""
     return int(digest[:16], 16)
 
 

@@ -1,7 +1,4 @@
-"""Imports result files.
-
-Lines are copied into the run's folder as results of unsubmitted tickets, and ingested like a batch's.
-"""
+"""Imports result files: copied as results of unsubmitted tickets, and ingested like a batch's."""
 
 import os
 from array import array
@@ -34,20 +31,18 @@ class Part:
     numbers: "array[int]" = field(default_factory=lambda: array("q"))
 
     def leases(self) -> list[Lease]:
-        """Leases of unknown cost."""
+        """Of unknown cost."""
         return [Lease(*each, None, 0) for each in zip(self.rows, self.numbers, strict=True)]
 
 
 @dataclass(slots=True)
 class Imported:
-    """`late`: the row was answered already; `cut`: incomplete lines."""
-
     parts: list[Part] = field(default_factory=list[Part])
     taken: int = 0
     known: int = 0
-    late: int = 0
+    late: int = 0  # Their rows were answered already
     foreign: int = 0
-    cut: int = 0
+    cut: int = 0  # Incomplete lines
 
     @property
     def summary(self) -> str:

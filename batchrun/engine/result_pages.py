@@ -68,7 +68,7 @@ class ReaderProcess:
 
 
 class ResultPages:
-    """Read here without a `reader`, or if the process ends early. Blocks."""
+    """Read here without a `reader`, or if it ends early. Blocks."""
 
     def __init__(self, results: Results, process: ReaderProcess, reader: ReplyReader | None) -> None:
         self._process = process

@@ -1,7 +1,7 @@
 """The process that reads large results and judges their replies (`result_pages`).
 
-`python -m batchrun.engine.result_reader` takes work as lines of JSON, writes pages to standard output and ends with its
-parent; it has no key, settings or journal. Few imports: they are a tenth of a second of its start.
+It takes work as lines of JSON, writes pages to standard output and ends with its parent; it has no key, settings or
+journal. Few imports: they are a tenth of a second of its start.
 """
 
 import contextlib
@@ -33,22 +33,18 @@ Line = tuple[Any, ...]  # A line of `journal.Answers`
 
 @dataclass(frozen=True, slots=True)
 class ReplyReader:
-    """Reads replies that are accepted as they are.
-
-    Their requests share `limit` (output tokens) and `inputs` (prompts each); `extra` picodollars are charged beyond
-    `rates`. `standard`: their usage has to be stated, and to have none but the standard rates.
-    """
+    """Reads replies that are accepted as they are."""
 
     endpoint: Endpoint
-    limit: int | None
-    inputs: int
+    limit: int | None  # Output tokens of each request
+    inputs: int  # Prompts of each request
     checker: ReplyChecker | None
     rates: Rates | None
-    extra: int
-    standard: bool = False
+    extra: int  # Picodollars charged beyond `rates`
+    standard: bool = False  # Usage has to be stated, and to have none but the standard rates
 
     def __call__(self, seq: int, number: int, body: bytes, data: Any) -> Line | None:
-        """Returns None where more is to decide."""
+        """None where more is to decide."""
         try:
             reply = replies.read(self.endpoint, body, self.limit, self.inputs, data)
             usage = reply.usage

@@ -27,15 +27,13 @@ def prepare_resume(  # noqa: PLR0913  what is to be sent again, each by name
     reference: str,
     flags: dict[str, Any],
     *,
-    failed: bool,
-    cause: str | None = None,
-    only: Sequence[int] | None = None,
-    chosen: str | None = None,
-    done: bool = False,
+    failed: bool,  # Also permanent failures
+    cause: str | None = None,  # Only those of one cause
+    only: Sequence[int] | None = None,  # Just these positions
+    chosen: str | None = None,  # Named by the user
+    done: bool = False,  # Also finished rows
 ) -> tuple[Prepared, Gathered]:
-    """`failed`: also permanent failures; `cause`: of one cause; `only`: just these positions; `chosen`: named by the user;
-    `done`: also finished rows. Raises RefusedError, BusyError, StorageError.
-    """
+    """Raises RefusedError, BusyError, StorageError."""
     with ExitStack() as undo:
         prepared, gathered = _opened(reference, flags, undo)
         plan, journal = prepared.plan, prepared.journal
@@ -90,7 +88,7 @@ def _leave_out_changed(prepared: Prepared) -> None:
 
 
 def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathered]:
-    """The functions of `flags` are journaled. Raises as `prepare_resume`."""
+    """Journals the functions. Raises as `prepare_resume`."""
     with ExitStack() as undo:
         prepared, gathered = _opened(reference, flags, undo)
         journal = prepared.journal
@@ -103,7 +101,7 @@ def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathe
 
 
 def prepare_import(reference: str, flags: dict[str, Any], files: Sequence[str]) -> tuple[Prepared, Gathered]:
-    """Imports at batch prices. Raises as `prepare_resume`."""
+    """At batch prices. Raises as `prepare_resume`."""
     with ExitStack() as undo:
         prepared, gathered = _opened(reference, flags, undo)
         prepared.plan = replace(prepared.plan, batch=True)

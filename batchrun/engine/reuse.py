@@ -1,7 +1,4 @@
-"""Takes replies to equal requests from another run's journal (`--reuse`).
-
-Its path is journaled until all are taken, so that a resume takes the rest.
-"""
+"""Takes replies to equal requests from another run's journal (`--reuse`); its path is journaled until all are taken."""
 
 from batchrun import registry
 from batchrun.display import counted
@@ -22,7 +19,7 @@ def reused_run(settings: Settings, plan: Plan) -> RunFile | None:
 
 
 def unfinished(run: RunFile, journal: Journal, plan: Plan) -> RunFile | None:
-    """The rest that an earlier session has not taken. Raises as `reused_run`."""
+    """What an earlier session has not taken. Raises as `reused_run`."""
     path = journal.reusing
     if path is None:
         return None

@@ -66,8 +66,7 @@ class RowRunner:
         self.throttled = self.retries = 0
 
     async def go(self, state: RowState, came: Exchange | None = None) -> None:  # noqa: PLR0912  steps, errors
-        """Perform a row's steps; `came` answers its attempt, which was sent in a page. An internal error fails the row,
-        or stops the run if the row was handed on."""
+        """`came` answers its attempt, which was sent in a page."""
         state.handed_on = False
         try:
             step, request = first_step(state, reduces=self._reduces), state.request
@@ -102,7 +101,7 @@ class RowRunner:
                 await self._finish(state, failure(GiveUp("internal error", message, permanent=False)))
 
     def rendered(self, row: Pending) -> Request | None:
-        """Returns None for a row left blank."""
+        """None for a row left blank."""
         found = restored(row, self._folder)
         if self._blanks.columns and self._blanks.is_blank(found.fields):
             return None
@@ -196,7 +195,7 @@ class RowRunner:
     async def conclude(
         self, state: RowState, request: Request, judged: Judged, exchange: Exchange | None, alone: float = 0.0
     ) -> None:
-        """Decide and perform. `exchange` is None for a stored reply; `alone` is its own Retry-After in seconds."""
+        """`exchange` is None for a stored reply; `alone` is its Retry-After in seconds."""
         answer, pool = judged.answer, self._services.pool
         lane, source, live = state.lane or pool.first, _LIVE, exchange is not None and not state.from_batch
         health = lane.health
@@ -227,7 +226,7 @@ class RowRunner:
             await self._perform(state, source, request, judged, verdict, stored)
 
     async def _probe_ahead(self, state: RowState, lane: Lane) -> None:
-        """Try a row from far ahead; where there is none, this one decides."""
+        """Try a row from far ahead; without one, this one decides."""
         lane.seeks_probe = False
         lane.probe = await self._services.queue.take_from_ahead(lane)
         if lane.probe is None:
@@ -258,7 +257,7 @@ class RowRunner:
     def _complete(  # noqa: PLR0913, PLR0917  what came, and what it means
         self, state: RowState, lane: Lane, judged: Judged, exchange: Exchange, verdict: Done, outcome: Outcome
     ) -> None:
-        """One commit for the attempt's end and the row's: the path of nearly every row."""
+        """One commit for attempt and row: the path of nearly every row."""
         attempt = state.attempt
         assert attempt is not None
         end = end_of(judged, exchange, verdict, lane.mask, attempt.charge)
@@ -348,7 +347,6 @@ class RowRunner:
             self._services.queue.finished(state)
 
     async def give_up(self, state: RowState, verdict: GiveUp) -> None:
-        """Before or without an attempt."""
         source = Source.BATCH if state.from_batch else Source.LIVE
         await self._fail(state, next_step(GiveUp, source, lambda guard: self._holds(guard, state, verdict)), verdict)
 

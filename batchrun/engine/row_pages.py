@@ -1,13 +1,12 @@
-"""Rows that need nothing but an answer, sent by senders in pages: a page of requests costs little more than one.
+"""Rows that need nothing but an answer, sent by senders in pages: a page costs little more than one request.
 
-A row is of a page on its first attempt, where one lane sends its request as rendered, its text alone, and nothing but the number in
-flight holds it back. `accepted` replies are settled and journaled together; whatever else comes back continues as a
-row of its own (`RowRunner.go`), as does every row once the gate or the provider's health is no longer plain.
+`accepted` replies are settled and journaled together; whatever else comes back continues as a row of its own
+(`RowRunner.go`), as does every row once the gate or the provider's health is no longer plain.
 
     waiting      from the journal, before a request is rendered
     ready        reserved and journaled, which is committed before it is sent
     flying       at a sender
-    answered     its reply is handed to the journal; its sender keeps it until that is committed
+    answered     handed to the journal; its sender keeps the reply until that is committed
 """
 
 import asyncio
@@ -49,16 +48,14 @@ _flight, _size, _held = map(attrgetter, ("flight", "size", "held"))
 
 
 class _Flight:
-    """A page that is sent: its permit, and the bytes reserved for each reply."""
-
     __slots__ = ("permit", "reserved")
 
     def __init__(self, permit: PagePermit, reserved: int) -> None:
-        self.permit, self.reserved = permit, reserved
+        self.permit, self.reserved = permit, reserved  # Bytes for each reply
 
 
 class RowLease(Lease):
-    """The first attempt of a row: its worst case, and the sizes of its body, and of that and the row's text."""
+    """The first attempt of a row."""
 
     __slots__ = ("cost", "flight", "held", "row", "size", "tokens")
 
@@ -70,21 +67,18 @@ class RowLease(Lease):
         super().__init__(place, request.endpoint, request.body, timeout)
         self.row, self.size = row, (size := len(request.body))
         self.cost, self.tokens = worst
-        self.held = size + len(row.text)
+        self.held = size + len(row.text)  # Bytes
 
 
-_Reply = tuple[RowLease, float, float, int, list[str], list[str], bytes]
-"""`Came` of a `RowLease`."""
+_Reply = tuple[RowLease, float, float, int, list[str], list[str], bytes]  # `Came` of a `RowLease`
 
 
 def is_plain(row: Pending) -> bool:
-    """Whether a row needs a request and nothing else."""
+    """Whether it needs a request and nothing else."""
     return row[6:] == _UNLINKED and not row.history.number and len(row.text) <= LARGEST
 
 
 class RowPages:
-    """The rows of one run that are in pages. On its loop."""
-
     def __init__(  # noqa: PLR0913  what they are sent with, and who is told of it
         self,
         plan: Plan,
@@ -137,13 +131,12 @@ class RowPages:
 
     @property
     def _usable(self) -> bool:
-        """Whether the gate and the provider's health leave nothing to decide before a row is sent."""
         lane, health = self._lane, self._lane.health
         doubtful = not health.succeeded or health.doubtful or health.all_alike or health.none_fits
         return not (doubtful or self._closed or lane.state is not LaneState.OPEN) and self._gate.open_for_pages
 
     async def put_all(self, rows: list[Pending]) -> list[Pending]:
-        """Take the rows that can be in pages, and return the others, once few wait here."""
+        """Return the rows that cannot be in pages, once few wait here."""
         if not self._usable:
             return rows
         plain = list(filter(is_plain, rows))
@@ -190,7 +183,6 @@ class RowPages:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Render, reserve and journal the next rows."""
         ahead = max(1, int(self._gate.size * READY))
         room = min(TOGETHER, ahead - len(self._ready) - self._beginning, len(self._waiting))
         rows, requests = list[Pending](), list[Request]()
@@ -218,7 +210,7 @@ class RowPages:
             self._step_soon()
 
     def _request(self, row: Pending) -> Request | None:
-        """The request as it is sent in a page; None where the row is to be sent by itself."""
+        """None where the row is to be sent by itself."""
         try:
             found = self._runner.rendered(row)
         except Exception:  # noqa: BLE001  its own steps meet it again, and say so
@@ -262,14 +254,12 @@ class RowPages:
             self._hub.send_page(leases)
 
     def _give_back(self) -> None:
-        """All rows that are not sent continue by themselves."""
         self._never_left()
         rows, self._waiting = self._waiting, deque()
         self._queue.bytes.count_page(-sum(len(row.text) for row in rows))
         self._queue.hand_back([RowState.of(row) for row in rows])
 
     def _never_left(self) -> None:
-        """Rows that are journaled and not sent continue by themselves, unless the run ends."""
         ready, self._ready = self._ready, deque()
         states = list[RowState]()
         for lease in ready:
@@ -287,7 +277,6 @@ class RowPages:
         return names.index("x-request-id") if "x-request-id" in names else -1
 
     def came(self, replies: list[Came], frame: Completions) -> None:
-        """Settle and journal accepted replies; the others continue by themselves."""
         self._safely(self._came, cast("list[_Reply]", replies), frame)
 
     def _came(self, replies: list[_Reply], frame: Completions) -> None:
@@ -320,7 +309,6 @@ class RowPages:
         return ReplyReader(request.endpoint, request.output_limit, inputs_of(request), checker, *rates, standard=True)
 
     def _settle(self, leases: list[RowLease], answers: Answers, seconds: list[float], ended: list[float]) -> None:
-        """Release what the requests held."""
         count, sizes = len(leases), [lease.size for lease in leases]
         took, given, made = sum(seconds) / count, cast("list[int]", answers.input_tokens), answers.output_tokens
         usage = sum(sizes) // count, sum(given) // count, sum(filter(None, made)) // count
@@ -336,7 +324,6 @@ class RowPages:
         self._runner.in_flight -= len(leases)
 
     def _observe(self, row: Pending, count: int, left: float) -> None:
-        """What so many accepted replies show about the provider; the last was sent at `left`."""
         health = self._lane.health
         health.observe(retry.plain(left), row.seq, self._loop.time())
         health.budget += (count - 1) * BUDGET_PER_SUCCESS
@@ -364,11 +351,9 @@ class RowPages:
         stored.add_done_callback(partial(self._safely, committed))
 
     def returned(self, lease: Lease, exchange: Exchange) -> None:
-        """The row continues by itself."""
         self._safely(self._continue, lease, exchange)
 
     def failed(self, lease: Lease, error: Exception) -> None:
-        """The same without an exchange."""
         self._safely(self._continue, lease, error)
 
     def _continue(self, lease: RowLease, came: Exchange | Exception) -> None:
@@ -385,7 +370,6 @@ class RowPages:
         self._step_soon()
 
     def _alone(self, lease: RowLease) -> tuple[RowState, Attempt]:
-        """A lease in flight as a row with its attempt."""
         self._leave([lease])
         row, lane, held = lease.row, self._lane, self._queue.bytes
         state = RowState.of(row)
@@ -411,14 +395,13 @@ class RowPages:
             task.result()
 
     def close(self) -> None:
-        """Send nothing more."""
         self._closed = True
         self._waiting.clear()
         self._never_left()
         self._notify()
 
     def abandon(self) -> None:
-        """Nothing that is in flight is waited for: its rows are unknown."""
+        """Rows in flight become unknown."""
         self._hub.abandon_pages()
         for lease in tuple(self._flying):
             _, attempt = self._alone(lease)
@@ -429,7 +412,7 @@ class RowPages:
         self._notify()
 
     async def drained(self) -> None:
-        """Wait until nothing is in flight, and all that came is in the journal."""
+        """Wait until all that came is in the journal."""
         while self._flying or self._tasks or ((self._beginning or self._storing) and self._journal.failure is None):
             self._changed = self._loop.create_future()
             await self._changed

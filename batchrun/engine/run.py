@@ -47,15 +47,14 @@ EARLY = frozenset({ExitCode.INTERRUPTED, ExitCode.BUDGET})  # Ends that count as
 _NO_SENDER = RunResult(
     ExitCode.STOPPED, "no sender process was ready within --give-up-after", "resume with --processes 1"
 )
+# Ends from outside, which may shorten the wait for requests in flight
 SIGNALLED = frozenset({ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED})
-"""Ends from outside, which may shorten the wait for requests in flight."""
 
 
 class Run:
-    """Create it inside its loop.
+    """Create it inside its loop. Failures are in the result of `run`, not raised.
 
     `emit` is called in order and returns at once. Without clients in `members` stored replies are processed only.
-    `secrets` are kept from post-processing. Failures are in the result of `run`, not raised.
     """
 
     def __init__(  # noqa: PLR0913  the four parts, what is to be done with them, and the reporters
@@ -162,7 +161,6 @@ class Run:
         return self._journal.count_pending(self._plan.limit, wanted)
 
     async def _send_all(self) -> None:
-        """Held-back failures may have followers."""
         more = True
         while more:
             self._start_workers()
@@ -240,7 +238,7 @@ class Run:
             self._hub.recall()
 
     def stop(self, ending: RunResult, *, drain: float) -> None:
-        """Send nothing new; abandon what is in flight after `drain` seconds.
+        """Abandon what is in flight after `drain` seconds.
 
         The first ending stands; a later signal can shorten the wait.
         """
@@ -303,7 +301,6 @@ class Run:
 
     @property
     def limits(self) -> Limits:
-        """The user's."""
         return self._pool.limits
 
     def _start_workers(self) -> None:
@@ -344,7 +341,7 @@ class Run:
         return rows if wanted is None else [row for row in rows if wanted(row.position)]
 
     async def _work(self) -> None:
-        """Returns when the queue is drained or the pool was shrunk."""
+        """Ends when the queue is drained or the pool shrunk."""
         try:
             queue, runner = self._queue, self._runner
             while (self._working <= self._pool.workers or queue.has_first) and (
@@ -400,7 +397,6 @@ class Run:
         self._pool.keep_learned()
 
     def _watch_quotas(self, view: GateView, now: float) -> None:
-        """Stops if the wait exceeds `--max-wait`."""
         rows = self._journal.totals.pending
         for quota in view.quotas:
             if quota.kind == "requests" and quota.remaining < rows and quota.name not in self._quotas_reported:

@@ -6,18 +6,16 @@ from batchrun.errors import ExitCode
 
 
 class RunResult(NamedTuple):
-    """A `hasty` end writes no output; `left_out` rows lack files."""
-
     exit_code: ExitCode
     message: str | None = None
     hint: str | None = None
-    hasty: bool = False
+    hasty: bool = False  # Writes no output
     notes: tuple[str, ...] = ()
-    left_out: int = 0
+    left_out: int = 0  # Rows that lack files
 
 
+# Ends after which the process may soon be killed: the output is left to a later command
 HASTY = frozenset({ExitCode.TERMINATED, ExitCode.HANGUP})
-"""Ends after which the process may soon be killed: the output is left to a later command."""
 
 
 class Stop(Protocol):

@@ -16,8 +16,7 @@ from batchrun.plan.settings import NO_CHECK
 from batchrun.replies import Checker, Complaint
 
 _DEFAULT = ("not-empty", "placeholders", "markup", "blanks")
-NUMBERS = Flag.NUMBERS
-"""Only sets a flag, unless in `--fail-on`: a translation may spell numbers in words."""
+NUMBERS = Flag.NUMBERS  # Only sets a flag, unless in `--fail-on`: a translation may spell numbers in words
 FIT = "fit"  # The name of the check that a text does not damage its document
 
 
@@ -41,7 +40,6 @@ class RowChecks:
         return self._names
 
     def judge(self, fields: Mapping[str, Any], text: str) -> Any | Complaint:
-        """The value, or a Complaint."""
         forms: Mapping[str, str] | None = fields.get("forms") if self._document else None
         if forms:
             value = _form_checker(tuple(forms.items())).check(text)
@@ -147,7 +145,6 @@ def check_named(plan: Plan, columns: Sequence[str]) -> None:
 
 
 def unfit(fields: Mapping[str, Any], target: str) -> str | None:
-    """The reason, or None."""
     source = str(fields.get("text"))
     plural: Mapping[str, str] | None = fields.get("plural")
     if plural:

@@ -1,4 +1,4 @@
-"""Which rows a command sends: by number, at random, or named by id or line."""
+"""Which rows a command sends: by number, at random, or named."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -47,7 +47,7 @@ def at_places(pending: Callable[[int, int, int], Page], places: Iterable[int], a
 
 
 def record_of(reader: Reader, name: str) -> Record:
-    """Find by id, else by line. Raises RefusedError."""
+    """By id, else by line. Raises RefusedError."""
     found = reader.row(key=name)
     if found is None and name.isascii() and name.isdecimal() and len(name) < 16:
         found = reader.row(line=int(name))
@@ -67,7 +67,7 @@ def cause_of(reader: Reader, name: str) -> str:
 
 
 def positions_of(reader: Reader, rows: str) -> tuple[int, ...]:
-    """Names are in a file (an id, line number or JSON object per line) or a comma-separated list. Raises RefusedError."""
+    """`rows`: a file (an id, line number or JSON object per line) or a comma-separated list. Raises RefusedError."""
     names = list(_names_in(Path(rows), reader)) if Path(rows).is_file() else [each.strip() for each in rows.split(",")]
     found = {record_of(reader, name).position for name in names if name}
     if not found:

@@ -1,6 +1,5 @@
-"""What is added when a request is sent: parameter names, cache marks, the service tier; and answers about them.
-
-An added member that is refused is left out for the rest of the run.
+"""What is added when a request is sent, and answers about it. An added member that is refused is left out for the rest
+of the run.
 """
 
 import asyncio
@@ -37,14 +36,12 @@ def refused_member(answer: Answer, added: Iterable[str], *, marked: bool) -> str
 
 
 class Sending:
-    """`rows_left` are not in progress; `as_rendered`: prefixes end where they did when rendered."""
-
     def __init__(self, plan: Plan, *, emit: Emit, rows_left: Callable[[], int], as_rendered: bool = True) -> None:
         self.tiers = Tiers(plan, emit=emit, rows_left=rows_left)
         self._plan = plan
         self._emit = emit
-        self._rows_left = rows_left
-        self._as_rendered = as_rendered
+        self._rows_left = rows_left  # Not in progress
+        self._as_rendered = as_rendered  # Prefixes end where they did when rendered
         self._loop = asyncio.get_running_loop()
         self._spelling = spelling_of(plan, prompt_of(plan))
         self._caching: Caching | None = None
@@ -75,7 +72,7 @@ class Sending:
         return request
 
     def sent_in_page(self, request: Request) -> Request | None:
-        """The same for a row that shares no prefix; None where more than names of parameters may change."""
+        """None where more than names of parameters may change."""
         if self.tiers.known or (self._caching is not None and self._marks_all):
             return None
         return request if self._spelling is None else self._spelling.apply(request)

@@ -34,14 +34,12 @@ def row_finished(state: RowState, outcome: Outcome, now: float) -> RowFinished:
     return RowFinished(row.seq, row.line, row.position, row.key, now, outcome, True, reused.tokens, reused.cost)
 
 
-Places = Callable[[], Sequence[tuple[int, int, str]]]
-"""Position, line and key of each of some rows."""
+Places = Callable[[], Sequence[tuple[int, int, str]]]  # Position, line and key of each of some rows
 
 
 def rows_answered(
     answers: Answers, found: Sum, now: float, places: Places, exchanges: Exchanges | None = None
 ) -> RowsAnswered:
-    """`places` reads positions, lines and keys."""
     rows, tiers, paid = len(answers.rows), dict[str, tuple[int, int]](), found.cost
     if found.stated and exchanges is None:
         if found.stated < rows:
@@ -117,11 +115,9 @@ def limits_event(view: GateView, now: float) -> LimitsChanged:
 
 
 class Session(NamedTuple):
-    """Of this session: requests in flight, attempts that met a 429, other retries."""
-
     in_flight: int
-    throttled: int
-    retries: int
+    throttled: int  # Attempts that met a 429
+    retries: int  # Other ones
 
 
 def sample_of(view: GateView, journal: Journal, session: Session) -> str:

@@ -48,7 +48,7 @@ LONG_ROWS = 64_000  # Characters of a row from which on the journal has large pa
 
 @dataclass(slots=True)
 class Prepared:
-    """`close` it. `only` are positions to send; `left_out` rows lack files; `tried` writes no output."""
+    """`close` it."""
 
     run: RunFile
     plan: Plan
@@ -57,10 +57,10 @@ class Prepared:
     renderer: Renderer
     checker: Checker | RowChecks | None
     simulator: "sim.Settings | None"
-    only: tuple[int, ...] | None = None
+    only: tuple[int, ...] | None = None  # Positions to send
     made: bool = False
-    tried: bool = False
-    left_out: int = 0
+    tried: bool = False  # Writes no output
+    left_out: int = 0  # Rows that lack files
     notice: str | None = None
     batch_mode: BatchMode = BatchMode.RESUME
     parts: Sequence[Part] = ()
@@ -87,10 +87,7 @@ class DriftError(RefusedError):
 
 
 def prepare(gathered: Gathered, emit: Emit, *, only: Sequence[int] | None = None) -> Prepared:
-    """Find or create the output's run and ingest the rows, or those at `only`.
-
-    Raises RefusedError, BusyError, StorageError.
-    """
+    """Find or create the output's run. Raises RefusedError, BusyError, StorageError."""
     keep_freed_memory()
     settings = gathered.settings
     if settings.output is not None:
@@ -212,7 +209,6 @@ def _under_earlier_name(plan: Plan, settings: Settings, emit: Emit) -> Plan:
 
 
 def renderer_of(plan: Plan, prompt: Prompt | None) -> Renderer:
-    """With output caps where the budget needs them."""
     return with_known_worst_case(plain_renderer(plan, prompt), plan)
 
 

@@ -12,12 +12,10 @@ from batchrun.models import Ticket
 
 
 class Tickets:
-    """Those in state `carried` are advanced; `most` rows in a new one."""
-
     def __init__(
         self, executor: BatchExecutor, journal: Journal, emit: Emit, most: int, carried: frozenset[State] = OPEN
     ) -> None:
-        self._carried = carried
+        self._carried = carried  # Tickets in these states are advanced
         self._executor = executor
         self._journal = journal
         self._emit = emit
@@ -29,7 +27,7 @@ class Tickets:
         self.changed = asyncio.Event()
         self.advanced = asyncio.Event()
         self.settled = 0
-        self.most = most
+        self.most = most  # Rows in a new one
 
     @property
     def open(self) -> list[Ticket]:
@@ -66,7 +64,6 @@ class Tickets:
             self.show(ticket)
 
     def show(self, ticket: Ticket) -> None:
-        """Store a committed ticket, and emit its event."""
         self._all[ticket.id] = ticket
         batch = self._executor.batch_of(ticket)
         done, failed = (0, 0) if batch is None else (batch.done, batch.failed)

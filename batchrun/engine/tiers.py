@@ -21,18 +21,16 @@ from batchrun.providers import ANY, table
 from batchrun.retry import Answer, Meaning
 
 STANDARD = "standard"
+# Seconds for which a tier without capacity is closed: doubled with every refusal, with jitter
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds for which a tier without capacity is closed: doubled with every refusal, with jitter."""
 UNREFUSED = 10.0  # Seconds after which a probe that was not refused counts as accepted, and others follow
 RESERVE = 1.25  # Factor on the time of the rows left, to finish by --finish-by
 
 
 class Tier(NamedTuple):
-    """`members` as JSON without braces, least `timeout` in seconds, and the tier whose prices apply."""
-
-    members: str
-    timeout: float
-    priced: str | None
+    members: str  # JSON without braces
+    timeout: float  # Seconds, at least
+    priced: str | None  # The tier whose prices apply
 
 
 def tier_of(name: str, dialect: str) -> Tier:
@@ -56,19 +54,15 @@ def may_miss_deadline(seconds: float, rows: int, took: float, concurrency: int, 
 
 @dataclass(slots=True)
 class _Status:
-    """Unless `open`, probed from `until` on; without capacity `since`. Loop times."""
-
     off: bool = False
     open: bool = False
     trying: RowState | None = None
-    until: float = 0.0
+    until: float = 0.0  # Loop time; probed from then on, unless `open`
     pause: float = 0.0
-    since: float | None = None
+    since: float | None = None  # Loop time, without capacity
 
 
 class Tiers:
-    """`clock` gives Unix seconds."""
-
     def __init__(
         self, plan: Plan, *, emit: Emit, rows_left: Callable[[], int], clock: Callable[[], float] = time.time
     ) -> None:
@@ -180,7 +174,6 @@ class Tiers:
         self._wake()
 
     def released(self, state: RowState) -> None:
-        """It shows nothing about its tier."""
         status = self._statuses.get(state.tier or "")
         if status is not None and status.trying is state:
             status.trying = None
