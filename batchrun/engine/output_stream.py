@@ -37,7 +37,7 @@ class ReaderWait:
         return hasty or self._cancelled or (self._alone and ending is not self._before)
 
     def alone(self) -> None:
-        self._before, self._alone = self._ending, True
+        self._before, self._alone = self._ending, True  # Only writing is left
 
     async def write(self, work: Callable[[], T]) -> T:
         """Without a run, Ctrl-C is a cancellation."""
