@@ -1,7 +1,4 @@
-"""Documents: files whose texts are translated and that otherwise stay the same.
-
-A format module finds the segments (a text and its range) of a file and spells what replaces them.
-"""
+"""Documents: files whose texts are translated and that otherwise stay the same."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -55,7 +52,7 @@ _LATE = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what only documents need on first use."""
+    # imports what only documents need on first use
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)

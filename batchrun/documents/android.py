@@ -43,7 +43,7 @@ class AndroidStrings(XmlFormat):
             yield Segment(id, text, piece.start, piece.end, (piece.spelling, quoted), piece.kind, note=note)
 
     def _piece(self, node: Node) -> Piece:
-        """Without the blanks around it, which Android ignores."""
+        # without the blanks around it, which Android ignores
         piece = xml_text.piece_of(self._content, node)
         if piece.spelling is Spelling.CDATA:
             return piece
@@ -89,7 +89,7 @@ class AndroidStrings(XmlFormat):
 
 
 def _read(piece: Piece) -> tuple[str, bool]:
-    """The text as an app shows it, and whether it is quoted."""
+    # the text as an app shows it, and whether it is quoted
     parts = [piece.text] if piece.spelling is Spelling.PLAIN else xml_text.text_parts(piece.text)
     shown = [(part, False) if number % 2 else _shown(part) for number, part in enumerate(parts)]
     return "".join(text for text, _ in shown), any(quoted for _, quoted in shown)

@@ -67,7 +67,7 @@ _ROOTS = {
 
 
 def detect(name: str, head: bytes) -> str | None:
-    """Plain text is never detected. `head`: about 64 KB."""
+    """Plain text is never detected; `head`: about 64 KB."""
     suffix = suffix_of(name)
     start = _ascii(head)
     if suffix in _XML_SUFFIXES or start.lstrip().startswith(b"<"):
@@ -80,7 +80,7 @@ def detect(name: str, head: bytes) -> str | None:
 
 
 def refusal(name: str, head: bytes) -> Refusal | None:
-    """Why the lines of a structured file are not rows."""
+    """Why a structured file's lines are no rows."""
     suffix = suffix_of(name)
     if suffix in _UNSUPPORTED:
         return _UNSUPPORTED[suffix]
@@ -96,20 +96,19 @@ def refusal(name: str, head: bytes) -> Refusal | None:
 
 
 def suffix_of(name: str) -> str:
-    """In lower case, with its dot."""
     file = re.split(r"[/\\]", name)[-1]
     stem, dot, ending = file.rpartition(".")
     return f".{ending.lower()}" if dot and stem.strip(".") else ""
 
 
 def is_tree(head: bytes) -> bool:
-    """Whether JSON begins with an object over several lines (not JSONL)."""
+    """A JSON object over several lines (not JSONL)."""
     first, _, rest = head.removeprefix(b"\xef\xbb\xbf").strip().partition(b"\n")
     return first.startswith(b"{") and bool(rest) and not first.rstrip().endswith(b"}")
 
 
 def _ascii(head: bytes) -> bytes:
-    """UTF-16 without its zero bytes."""
+    # UTF-16 without its zero bytes
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return head[2:].replace(b"\0", b"")
     return head.removeprefix(b"\xef\xbb\xbf")

@@ -33,21 +33,21 @@ _WINDOWED = _XML | {"po", "json", "arb"}  # read in a window if they are UTF-8
 _HEAD = 1 << 16  # bytes in which a file states its encoding
 _PIECE = 1 << 16
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z][\w.-]*)""")
+# codecs that would consume a byte order mark
 _WITHOUT_MARK = {"utf-16": "utf-16-le", "utf-32": "utf-32-le", "utf-8-sig": "utf-8"}
-"""Codecs that would consume a byte order mark."""
 _LONGEST_ID = 200
 _CHARSET = re.compile(rb'"Content-Type:[^"\n]*charset=([A-Za-z0-9_.:-]+)')
 
 
 class Entry(NamedTuple):
-    """A segment whose name stays the same as long as its text."""
+    """The name stays the same as long as the text."""
 
     name: str
     segment: Segment
     line: int
 
     def around(self, value: Value) -> Value:
-        """The value with the blanks around the source's text."""
+        """With the blanks around the source's text."""
         text = self.segment.text
         stripped = text.strip()
         if stripped == text:
@@ -59,9 +59,8 @@ class Entry(NamedTuple):
 
 
 class Document:
-    """`encoding` applies if the file states none and is not UTF-8.
-
-    Raises DocumentError, at the latest when read, for a wrong encoding.
+    """`encoding` applies if the file states none and is not UTF-8. Raises DocumentError, at the latest when read, for a
+    wrong encoding.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ class Document:
         return found(window if self.format in _WINDOWED else window.text, self._language)
 
     def _entries(self, window: Window, reader: Format, *, steps: bool = False) -> Iterator[Entry | None]:
-        """With `steps` also None wherever the window has moved."""
+        # with `steps` also None wherever the window has moved
         distinct = Names().distinct
         line, at, text = 1, 0, window.text
         existing, empty = self._existing, Status.EMPTY
@@ -126,17 +125,14 @@ class Document:
 
     @property
     def encoding(self) -> str | None:
-        """The encoding, if it lacks characters."""
+        """Only if it lacks characters."""
         return None if self._xml or self._encoding.startswith("utf-") else self._encoding
 
     def misfit(self, segment: Segment, value: str) -> str | None:
         return misfit(segment.kind, segment.text, value) or unwritable(value, self.encoding)
 
     def written(self, values: Iterable[tuple[str, Value]], *, trimmed: bool = False) -> Iterator[bytes]:
-        """Segments are replaced in document order; `trimmed` restores blanks around source texts.
-
-        Raises DocumentError.
-        """
+        """In document order; `trimmed` restores blanks around source texts. Raises DocumentError."""
         pieces = self._spliced(iter(values), trimmed=trimmed)
         if not self._xml:
             encoder = codecs.getincrementalencoder(self._encoding)()
@@ -226,7 +222,7 @@ def _head(chunks: Chunks) -> bytes:
 
 
 def _parts(chunks: Iterable[bytes], *, xml: bool) -> Iterator[str]:
-    """In XML a character per byte."""
+    # in XML a character per byte
     decoder = codecs.getincrementaldecoder("utf-8")()
     lines = 1
     for chunk in chain(chunks, [b""]):
@@ -279,9 +275,8 @@ _FREE = array("q", [0]) * _FEW
 
 
 class Names:
-    """Numbers repeated names in 12 to 24 bytes each (150 in a dict).
-
-    64-bit hashes with linear probing (Knuth, The Art of Computer Programming, 6.4, algorithm L).
+    """Numbers repeated names in 12 to 24 bytes each (150 in a dict): 64-bit hashes with linear probing (Knuth, The Art
+    of Computer Programming, 6.4, algorithm L).
     """
 
     def __init__(self) -> None:
@@ -290,7 +285,6 @@ class Names:
         self._mask, self._free = _FEW - 1, _FEW * 2 // 3
 
     def distinct(self, name: str) -> str:
-        """With its occurrence number if repeated."""
         table, mask = self._table, self._mask
         key = hash(name) or 1
         place = key & mask

@@ -26,8 +26,8 @@ from batchrun.models import made
 
 _STRING = r'"([^"\\\n]*+(?:\\.[^"\\\n]*+)*+)"'
 _TOKEN = re.compile(rf"[ \t\r\n]*(?:{_STRING}|([\[\]{{}},:])|([-+.\w]+))")
+# the usual content: one match instead of four
 _MEMBER = re.compile(rf"[ \t\r\n]*{_STRING}[ \t\r\n]*:[ \t\r\n]*{_STRING},?")
-"""The usual content: one match instead of four."""
 _KEY = re.compile(rf"[ \t\r\n]*{_STRING}[ \t\r\n]*:")
 _OPENED = {"}": "{", "]": "["}
 _BLANKS = re.compile(r"[ \t\r\n]*")
@@ -39,7 +39,7 @@ _Leaf = tuple[str, str | None, int, Segment]  # parent's path, key (None in an a
 
 
 class _Form(NamedTuple):
-    """A string whose key ends in a CLDR category."""
+    # a string whose key ends in a CLDR category
 
     unit: str
     base: str
@@ -63,7 +63,6 @@ class JsonTree(Format):
 
     @cached_property
     def _encode(self) -> Callable[[str], str]:
-        """With escapes if the document has them."""
         escapes, last = False, b""
         for chunk in self._window.chunks():
             if not chunk.isascii():
@@ -92,7 +91,7 @@ class JsonTree(Format):
         yield from self._flushed()
 
     def _flushed(self) -> Iterator[Segment]:
-        """Consecutive forms with `other` are one segment."""
+        # consecutive forms with `other` are one segment
         forms, self._waiting = self._waiting, []
         sources = {form.category: form.segment.text for form in forms}
         if len(forms) == 1 or "other" not in sources:
@@ -171,7 +170,7 @@ class JsonTree(Format):
             content, at = self._window.text, at - self._gone
 
     def _more(self, at: int) -> bool:
-        """Keep the text from `at` or the waiting forms on."""
+        # keeps the text from `at` or the waiting forms on
         gone = self._waiting[0].named if self._waiting else at
         if not self._window.more(gone):
             return False
@@ -198,7 +197,7 @@ class Arb(JsonTree):
 
 
 def _form(parent: str, key: str, named: int, segment: Segment) -> _Form | None:
-    """The cardinal form that a key names."""
+    # the cardinal form that a key names
     base, _, category = key.rpartition("_")
     if not base or category not in plurals.CATEGORIES or base.endswith("_ordinal"):
         return None
@@ -212,7 +211,7 @@ def _id(parent: str, key: str | None, text: str, *, positional: bool) -> str:
 
 
 def text_of(inside: str) -> str:
-    """The text between the quotation marks. Raises DocumentError."""
+    """Raises DocumentError."""
     if "\\" not in inside:
         return inside
     try:

@@ -20,9 +20,7 @@ _FRONT_MATTER = re.compile(
 
 
 class _Place(NamedTuple):
-    """`prefixes` of the further lines; the last is for added ones."""
-
-    prefixes: tuple[str, ...]
+    prefixes: tuple[str, ...]  # of the further lines; the last is for added ones
     cell: bool
 
 
@@ -60,7 +58,6 @@ class Markdown(Format):
                 )
 
     def _block(self, token: Token) -> tuple[int, int, str, tuple[str, ...]]:
-        """Range, text and line prefixes."""
         first, last = token.map or (0, 0)
         texts = token.content.split("\n")
         start, prefixes, at = -1, list[str](), 0
@@ -77,7 +74,7 @@ class Markdown(Format):
         return start, at, token.content, tuple(prefixes[1:])
 
     def _cell(self, token: Token, cells: dict[int, int]) -> tuple[int, int, str, tuple[str, ...]] | None:
-        """Range and text; `cells` has where each line's last cell ends."""
+        # `cells` has where each line's last cell ends
         number = (token.map or [0])[0]
         spelled = _with_bars(token.content)
         at = self._content.find(spelled, cells.get(number, self._starts[number]), self._ends[number])

@@ -1,4 +1,4 @@
-"""Plural forms by language (`languages.toml`): numbered in gettext, else named by CLDR categories."""
+"""Plural forms by language: numbered in gettext, else named by CLDR categories."""
 
 import gettext as library
 import re
@@ -84,7 +84,7 @@ def cldr(language: str | None) -> Forms:
 
 @cache
 def _uses(count: int, rule: str) -> dict[str, str]:
-    """Keys `form_0` … with their numbers, found by trying the rule."""
+    # keys `form_0` … with their numbers, found by trying the rule
     compiled = cast("Callable[[str], Callable[[int], int]]", getattr(library, "c2py"))  # noqa: B009  typeshed lacks it
     try:
         index = compiled(rule)

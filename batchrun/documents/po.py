@@ -74,7 +74,7 @@ class Catalog(Format):
             raise DocumentError(f"line {window.line(end)}: not an entry of a PO file")
 
     def _unit(self, found: re.Match[str]) -> Segment | None:
-        """None for the header, which is kept."""
+        # None for the header, which is kept
         comments, note, context, literal, plural, forms, target = found.groups()
         source = literal[1:-1] if "\\" not in literal and "\n" not in literal else _text(literal)
         if context is not None:
@@ -107,7 +107,6 @@ class Catalog(Format):
 
     @property
     def forms(self) -> plurals.Forms:
-        """From the header or by language."""
         if self._forms is None:
             stated = _NPLURALS.search(self._header) if self._header else None
             if stated is not None:

@@ -104,6 +104,5 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 def _units(character: str) -> str:
-    """One or two UTF-16 units."""
     data = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{data[at] << 8 | data[at + 1]:04x}" for at in range(0, len(data), 2))

@@ -1,7 +1,7 @@
 """Segments, the edits that replace them, and the window through which a format reads a document.
 
-Ranges are ranges of the file (in a window, of `text`), because its codec round-trips; in XML, whose parser counts
-bytes, a character stands for each byte. What a reader no longer needs is written (`on_discard`) and discarded.
+Ranges are ranges of the file (in a window, of `text`); in XML, whose parser counts bytes, a character stands for each
+byte. What a reader no longer needs is written (`on_discard`) and discarded.
 """
 
 import hashlib
@@ -33,8 +33,6 @@ class Status(StrEnum):
 
 
 class Kind(StrEnum):
-    """What may replace a segment."""
-
     TEXT = "text"
     CUE = "cue"
     PARAGRAPH = "paragraph"
@@ -102,7 +100,7 @@ def text_hash(text: str) -> str:
 
 
 def pointer_part(key: str) -> str:
-    """A key escaped for a JSON Pointer (RFC 6901)."""
+    """JSON Pointer, RFC 6901."""
     return key.replace("~", "~0").replace("/", "~1") if "~" in key or "/" in key else key
 
 
@@ -112,7 +110,6 @@ def line_of(content: str, at: int) -> int:
 
 
 def newline_of(content: str) -> str:
-    """The line end of the first line."""
     end = content.find("\n")
     return "\r\n" if end > 0 and content[end - 1] == "\r" else "\n"
 
@@ -121,7 +118,7 @@ CHUNK = 1 << 18  # bytes per read
 
 
 class Window:
-    """The part in memory; `chunks` returns all bytes each time."""
+    """`chunks` returns all bytes each time."""
 
     def __init__(self, parts: Iterable[str], chunks: Callable[[], Iterable[bytes]]) -> None:
         self._parts = filter(None, parts)
@@ -132,7 +129,7 @@ class Window:
         self.on_discard: Callable[[int], None] | None = None  # called before the text up to a place is discarded
 
     def more(self, at: int) -> bool:
-        """Discard the text before `at` and read on. False at the end."""
+        """Discard the text before `at`. False at the end."""
         found: list[str] = []
         wanted = len(self.text) - at
         while (part := next(self._parts, None)) is not None:
@@ -150,7 +147,6 @@ class Window:
         return True
 
     def line(self, at: int) -> int:
-        """From 1."""
         return self._lines + line_of(self.text, at)
 
     def rest(self, at: int) -> Iterator[str]:
@@ -173,7 +169,6 @@ class Splicer:
         self._make(edits)
 
     def taken(self) -> str:
-        """Return what is held."""
         piece = "".join(self._pieces)
         self._pieces.clear()
         self.held = 0

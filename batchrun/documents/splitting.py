@@ -20,7 +20,7 @@ class Piece(NamedTuple):
 
 
 def split(text: str, most: int) -> list[Piece]:
-    """A stripped text in pieces of at most `most` UTF-8 bytes, unless indivisible."""
+    """At most `most` UTF-8 bytes, unless indivisible."""
     whole = _disjoint([found.span() for found in _WHOLE.finditer(text)] + _braces(text))
     begins = [begin for begin, _ in whole]
     cuts = [
@@ -43,19 +43,17 @@ def split(text: str, most: int) -> list[Piece]:
 
 
 def _last(cuts: list[int], start: int, fits: int) -> int | None:
-    """The last cut after `start`, up to `fits`."""
     index = bisect_right(cuts, fits)
     return cuts[index - 1] if index and cuts[index - 1] > start else None
 
 
 def _free(at: int, ranges: list[tuple[int, int]], begins: list[int]) -> int:
-    """`at`, or the end of its range."""
+    # `at`, or the end of its range
     index = bisect_left(begins, at)
     return max(at, ranges[index - 1][1]) if index else at
 
 
 def _disjoint(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Sorted, overlapping ones merged."""
     found: list[tuple[int, int]] = []
     for begin, end in sorted(ranges):
         if found and begin < found[-1][1]:
@@ -66,7 +64,7 @@ def _disjoint(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _braces(text: str) -> list[tuple[int, int]]:
-    """Ranges of outermost balanced braces (ICU messages)."""
+    # outermost balanced braces (ICU messages)
     found: list[tuple[int, int]] = []
     depth = start = 0
     for match in re.finditer(r"[{}]", text):

@@ -54,7 +54,6 @@ class SubRip(Format):
         self._newline = newline_of(content)
 
     def segments(self) -> Iterator[Segment]:
-        """The context is the cue before."""
         before = ""
         found = _TIMING.search(self._content)
         if found is None and not self._blank_ends and self._content.strip("\ufeff \t\r\n"):
@@ -69,7 +68,7 @@ class SubRip(Format):
             found = following
 
     def _text(self, start: int, end: int) -> tuple[int, int]:
-        """Without blank lines around it and the next cue's number."""
+        # without blank lines around it and the next cue's number
         raw = self._content[start:end]
         if self._blank_ends:
             raw = raw[: blank.start()] if (blank := _EMPTY_LINE.search(raw)) else raw

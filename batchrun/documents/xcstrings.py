@@ -20,8 +20,6 @@ _UNFINISHED = {"new": Status.EMPTY, "needs_review": Status.FUZZY, "stale": Statu
 
 
 class _Node(NamedTuple):
-    """A JSON value with its range."""
-
     start: int
     end: int
     text: str | None
@@ -35,7 +33,7 @@ class _Node(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Over a value (level -1), or as a new member."""
+    # over a value (level -1), or as a new member
 
     level: int
     before: str = ""

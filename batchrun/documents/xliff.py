@@ -19,6 +19,7 @@ _UNWRITTEN = frozenset({"new", "needs-translation", "initial"})
 _EMPTY, _KIND, _AS_TEXT = Status.EMPTY, Kind.XML, Spelling.PLAIN  # faster than the enums' attributes
 
 
+# the usual unit of 1.2: only text inside
 _PLAIN = re.compile(
     rf"""\s*+<trans-unit\s++id="(?P<id>[^"&\s]*+)"(?P<rest>{ATTRIBUTES})>
     \s*+(?P<before>)<source(?:\s{ATTRIBUTES})?+>(?P<source>[^<]*+)</source\s*+>(?P<behind>)
@@ -26,7 +27,6 @@ _PLAIN = re.compile(
     (?P<notes>(?:<note(?:\s{ATTRIBUTES})?+>[^<]*+</note\s*+>\s*+)*+)</trans-unit\s*+>""",
     re.VERBOSE | re.ASCII,
 )
-"""The usual unit of 1.2: only text inside."""
 _BEFORE, _SOURCE, _BEHIND, _TARGET, _NOTES = (
     _PLAIN.groupindex[name] for name in ("before", "source", "behind", "target", "notes")
 )
@@ -34,8 +34,8 @@ _SEGMENT_MARK = re.compile(r"</?(?:[\w.-]+:)?mrk\b[^>]*+>", re.ASCII)  # from to
 _NOTE = re.compile(rf"<note(?:\s{ATTRIBUTES})?+>([^<]*+)")
 
 
+# spelling, tag to fill, the source's start if a target is added, whether the tag is empty, element with the state
 _Place = tuple[Spelling, str, int | None, bool, Node | None]
-"""Spelling, tag to fill, the source's start if a target is added, whether the tag is empty, element with the state."""
 _NONE: dict[str, str] = {}
 
 

@@ -58,7 +58,6 @@ class Node:
 
     @property
     def empty_tag(self) -> bool:
-        """Whether it is one tag, `<a/>`."""
         return self.after == self.inner
 
     @property
@@ -81,7 +80,6 @@ class Node:
         return None
 
     def child(self, name: str) -> "Node | None":
-        """The first of that name."""
         for child in self.children:
             if child.name == name:
                 return child
@@ -137,10 +135,7 @@ def units(
 def units(  # noqa: PLR0912  one scan with all its cases
     window: Window, names: frozenset[str], plain: re.Pattern[str] | None = None
 ) -> Iterator[tuple[Node | re.Match[str], tuple[Node, ...]]]:
-    """The outermost elements of these names, and those around them; the match if `plain` matches.
-
-    Raises DocumentError.
-    """
+    """The outermost elements of these names, and those around them; the match if `plain` matches. Raises DocumentError."""
     opened: list[Node] = []
     within: tuple[Node, ...] = ()
     at = _root(window)
@@ -186,7 +181,6 @@ def units(  # noqa: PLR0912  one scan with all its cases
 
 
 def _root(window: Window) -> int:
-    """The place of the first start tag. Raises DocumentError."""
     parser = expat.ParserCreate("utf-8")
     at = 0
 
@@ -219,7 +213,7 @@ def attributes_of(tag: str) -> dict[str, str]:
 
 
 def plain_node(content: str, start: int) -> Node:
-    """The text-only element at a place. Raises ValueError."""
+    """Raises ValueError unless it has only text."""
     tag = _MARKUP.match(content, start)
     if tag is None or tag.lastindex in (None, _END, _CUT):
         raise ValueError(f"no element at {start}")
@@ -231,7 +225,6 @@ def piece_of(content: str, node: Node) -> Piece:
 
 
 def piece(content: str, start: int, end: int) -> Piece:
-    """The text of a range inside an element."""
     raw = content[start:end]
     if "<" not in raw:
         if "&" not in raw:
@@ -245,7 +238,7 @@ def piece(content: str, start: int, end: int) -> Piece:
 
 
 def decoded(raw: str) -> str:
-    """Content as text, with XML's line ends."""
+    """With XML's line ends."""
     text = raw if raw.isascii() else raw.encode("latin-1").decode()
     return text.replace("\r\n", "\n") if "\r" in text else text
 
@@ -289,7 +282,6 @@ def comment_before(content: str, at: int) -> str:
 
 
 def indentation(content: str, at: int) -> str:
-    """The line end and blanks before a place, or nothing."""
     end = content.rfind("\n", 0, at)
     if end < 0 or content[end + 1 : at].strip(" \t"):
         return ""

@@ -17,7 +17,7 @@ _UNFINISHED = re.compile(r"""\s+type\s*=\s*(?:"unfinished"|'unfinished')""")
 
 
 class _Place(NamedTuple):
-    """Additions around and between texts; `drop` is removed before."""
+    # additions around and between texts; `drop` is removed before
 
     spelling: Spelling
     before: str = ""
@@ -158,7 +158,7 @@ class TranslationMemory(_Catalog):
         yield Segment(id, piece.text, last.after, last.after, place, piece.kind, note=note)
 
     def _is_target(self, language: str) -> bool:
-        """Or its region if none is requested."""
+        # or its region if none is requested
         target = self._target.lower()
         return language == target or ("-" not in target and language.startswith(f"{target}-"))
 

@@ -38,7 +38,7 @@ _RESOLVER = yaml.resolver.Resolver()
 
 
 class _Place(NamedTuple):
-    """How a scalar is written."""
+    # how a scalar is written
 
     style: str
     flow: bool  # within `{}` or `[]`
@@ -48,16 +48,14 @@ class _Place(NamedTuple):
 
 
 class _Leaf(NamedTuple):
-    """`holder` None: in a sequence."""
-
-    holder: "_Holder | None"
+    holder: "_Holder | None"  # None: in a sequence
     key: str
     named: int
     segment: Segment
 
 
 class _Holder:
-    """A collection; `key` waits for its value."""
+    # a collection; `key` waits for its value
 
     def __init__(self, path: str, *, mapping: bool, flow: bool, positional: bool) -> None:
         self.path, self.mapping, self.flow, self.positional = path, mapping, flow, positional
@@ -171,7 +169,7 @@ class YamlTree(Format):
 
 
 def _is_plural(leaves: list[_Leaf]) -> bool:
-    """Whether these are all values of a mapping by CLDR categories."""
+    # whether these are all values of a mapping by CLDR categories
     holder, keys = leaves[0].holder, {leaf.key for leaf in leaves}
     if holder is None or not holder.path or len(leaves) < 2 or holder.values != len(leaves):
         return False
@@ -180,7 +178,7 @@ def _is_plural(leaves: list[_Leaf]) -> bool:
 
 
 def _is_text(event: yaml.ScalarEvent) -> bool:
-    """Whether a loader makes a string of the scalar."""
+    # whether a loader makes a string of the scalar
     tag: str | None = event.tag
     if tag not in (None, "!", _TEXT):
         return False
@@ -194,7 +192,6 @@ def _resolved(text: str) -> str:
 
 
 def _spelled(value: str, place: _Place) -> str:
-    """In the old style if possible."""
     if _UNSAFE.search(value) or "\n" in value or "\t" in value:
         return _double_quoted(value)
     if place.style == "'":

@@ -8,7 +8,7 @@ from batchrun.models import Endpoint
 
 
 def check_base_url(text: str, where: str = "base URL") -> str:
-    """The base URL without its last slash. Raises RefusedError."""
+    """Without its last slash. Raises RefusedError."""
     url = text.strip().rstrip("/")
     parts = _split(url, where)
     if parts.scheme not in ("http", "https"):
@@ -35,7 +35,6 @@ def _split(url: str, where: str) -> SplitResult:
 
 
 def host_of(base_url: str) -> str:
-    """Host and port to show."""
     return urlsplit(base_url).netloc or "simulated provider"
 
 

@@ -1,6 +1,4 @@
-"""Reads and checks `batchrun.toml` of the user and of the current directory; the latter may not select commands, code
-or clusters.
-"""
+"""Reads `batchrun.toml` of the user and of the current directory; the latter may not select commands, code or clusters."""
 
 import os
 import re
@@ -241,7 +239,7 @@ def _check_command(command: Any, where: str) -> None:
 
 
 def _plain(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Keys with underscores, and absolute paths."""
+    # keys with underscores, and absolute paths
     plain: dict[str, Any] = {}
     for spelled, value in table.items():
         key = spelled.replace("-", "_")

@@ -27,7 +27,7 @@ def parse_duration(value: object) -> float:
 
 
 def parse_time(value: object) -> float:
-    """Returns Unix seconds for `07:00`, an ISO time, or `8h` from now. Raises ValueError."""
+    """Unix seconds for `07:00`, an ISO time, or `8h` from now. Raises ValueError."""
     text, now = str(value).strip(), datetime.datetime.now().astimezone()
     if _CLOCK.fullmatch(text):
         hour, minute = map(int, text.split(":"))

@@ -48,7 +48,7 @@ def _structured(name: str, head: bytes) -> Refusal | None:
 
 
 def check_rows_used(settings: Settings, source: Input, prompt: Prompt) -> None:
-    """Raises PromptError or InputError if the prompt uses no column."""
+    """Raises PromptError or InputError."""
     taken = {settings.columns.get(name, name) for name in prompt.variables - settings.variables.keys()}
     roots = {column.partition(".")[0] for column in taken} | taken
     if source.wrapped is not None and not roots & set(source.columns):
@@ -76,9 +76,7 @@ COLUMNS = ("path", "segment", "text", "context", "note", "max")
 
 
 class Found(NamedTuple):
-    """`path` is its name in rows and outputs."""
-
-    path: str
+    path: str  # its name in rows and outputs
     file: Path
     format: str
 
@@ -203,7 +201,7 @@ class DocumentInput(Input):
 
 
 def open_documents(settings: Settings) -> DocumentInput | None:
-    """The documents, or None for rows. Raises RefusedError, InputError."""
+    """None for rows. Raises RefusedError, InputError."""
     source = settings.input
     if source is None or source == STREAM or settings.path is not None or settings.sheet is not None or settings.reduce:
         return None
@@ -252,7 +250,7 @@ def _format_of(path: Path, settings: Settings) -> str | None:
 
 
 def _has_rows(path: Path) -> bool:
-    """Whether there is a list of rows; also for invalid JSON, which the reader of rows reports."""
+    # also for invalid JSON, which the reader of rows reports
     try:
         value: Any = json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, RecursionError):

@@ -17,7 +17,7 @@ LIMITS = ("concurrency", "concurrency_fixed", "rpm", "tpm")
 
 
 def pooled(plan: Plan, gathered: Gathered, model_of: Callable[[Profile], str | None]) -> Plan:
-    """Adds lanes if there are several endpoints. Raises RefusedError."""
+    """Raises RefusedError."""
     lanes = lanes_of(gathered, model_of)
     if not lanes:
         return plan
@@ -43,7 +43,7 @@ def pooled(plan: Plan, gathered: Gathered, model_of: Callable[[Profile], str | N
 
 
 def lanes_of(gathered: Gathered, model_of: Callable[[Profile], str | None]) -> tuple[dict[str, Any], ...]:
-    """The lanes of several endpoints. Raises RefusedError."""
+    """Raises RefusedError."""
     addresses, last = gathered.settings.base_url, gathered.fallback
     if gathered.members:
         endpoints = [(profile.name, profile, _address(profile)) for profile in gathered.members]

@@ -1,4 +1,4 @@
-"""The one table of a run's options, for flags, completion, help and the app. Imports only the standard library."""
+"""The one table of a run's options, for flags, completion, help and the app."""
 
 from typing import NamedTuple
 
@@ -8,15 +8,13 @@ _POST = "Post-processing"
 
 
 class Option(NamedTuple):
-    """`metavar` is empty for a switch; `choices` are for completion only."""
-
     section: str
     name: str
     spellings: tuple[str, ...]
-    metavar: str
+    metavar: str  # empty for a switch
     help: str
     many: bool = False
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()  # for completion only
 
 
 def _value(  # noqa: PLR0913  what a line of help has, by place

@@ -136,7 +136,7 @@ def output_fields(schema: Mapping[str, Any] | None, *, column_chosen: bool) -> t
 
 
 def check_clash(added: Iterable[str], columns: Iterable[str]) -> None:
-    """Raises RefusedError for columns that the input has."""
+    """Raises RefusedError for columns of the input."""
     clash = [name for name in added if name in set(columns)]
     if clash:
         raise RefusedError(

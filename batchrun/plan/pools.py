@@ -16,9 +16,7 @@ JOINED = " | "
 
 @dataclass(frozen=True, slots=True)
 class PoolTable:
-    """Members are names of profiles."""
-
-    members: tuple[str, ...]
+    members: tuple[str, ...]  # names of profiles
     policy: str | None = None
 
 

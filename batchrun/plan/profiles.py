@@ -12,8 +12,8 @@ from batchrun.providers import ANY, dialect_of, table
 SIM = "sim"
 DEFAULT = "openai"
 KEY_SOURCES = ("api_key_env", "api_key_file", "api_key_command")
+# the fields of `pricing.Terms`, without `tier_factors`
 PRICES = ("input_price", "output_price", "cached_price", "cache_write_price", "request_price", "batch_factor")
-"""The fields of `pricing.Terms`, without `tier_factors`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ def find_profile(name: str, tables: Mapping[str, Mapping[str, Any]]) -> Profile:
 
 
 def _with_environment(profile: Profile) -> Profile:
-    """Applies OPENAI_* (platform.openai.com/docs/api-reference/authentication) and AZURE_OPENAI_ENDPOINT (v1 API)."""
+    # OPENAI_* (platform.openai.com/docs/api-reference/authentication) and AZURE_OPENAI_ENDPOINT (v1 API)
     if profile.name == DEFAULT:
         sent = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
         headers = {header: f"${{{name}}}" for header, name in sent.items() if os.environ.get(name)}

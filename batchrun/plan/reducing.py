@@ -2,8 +2,8 @@
 
 Each piece of the text is a map row; the replies of consecutive rows are the text of a reduce row, level by level, up to
 the row itself. All are created on ingest, so that the budget has every stage; a reduce row is handed out when its parts
-are done (`journal.reducible`). Its hash is that of its request with its parts' hashes, padded to the expected length,
-in place of their replies, so a change below changes every row above.
+are done. Its hash is that of its request with its parts' hashes, padded to the expected length, in place of their
+replies, so a change below changes every row above.
 """
 
 import json
@@ -82,7 +82,7 @@ class Reduction:
         )
 
     def pieces(self, row: Row) -> list[str]:
-        """The pieces of the text; none if it fits into one request."""
+        """Empty if it fits into one request."""
         text = row.fields.get(self.column)
         if self.tokens is None or self._plan.kind is not Kind.ROWS or not isinstance(text, str):
             return []
@@ -96,8 +96,8 @@ class Reduction:
     def rows(
         self, row: Row, pieces: list[str], renderer: Renderer, report: Callable[[int, str], None], kind: str
     ) -> Iterator[IntakeRow]:
-        """Yields each row right after its request was rendered. Raises RenderError before the first; a later failure is
-        reported once, and the rows after it are skipped.
+        """Yields each row right after rendering. Raises RenderError before the first; a later failure is reported once,
+        and the rows after it are skipped.
         """
         digests: list[str] = []
         nodes: list[Node] = []

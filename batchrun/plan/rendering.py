@@ -42,8 +42,6 @@ def _of_prompt(plan: Plan, prompt: Prompt) -> "prompts.PromptRenderer":
 
 
 class FilesRenderer:
-    """Finds files beside the input `source`; `formula` computes the tokens of pictures."""
-
     def __init__(  # noqa: PLR0913  what decides about files, by name
         self,
         plain: "prompts.PromptRenderer",
@@ -84,7 +82,7 @@ class FilesRenderer:
 
 
 class _SegmentRenderer:
-    """Plural forms are requested as an object."""
+    # plural forms are requested as an object
 
     def __init__(self, plan: Plan, prompt: Prompt, plain: Renderer) -> None:
         self._plan = plan

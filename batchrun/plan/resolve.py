@@ -76,7 +76,7 @@ def facts_of(source: str, rows: "Input") -> Facts:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a client needs to authenticate; never stored. `mask` has every secret."""
+    """Never stored. `mask` has every secret."""
 
     key: Key | None
     headers: Mapping[str, str] = field(repr=False)
@@ -137,7 +137,7 @@ def _check_kind(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> No
 
 
 def _of_prompt(option: str, table: Mapping[str, str], gathered: Gathered, prompt: "Prompt | None") -> dict[str, str]:
-    """Variables of a file only if the prompt has them."""
+    # variables of a file only if the prompt has them
     if prompt is None:
         return {}
     known = prompt.variables | prompt.inputs.keys()
@@ -145,7 +145,7 @@ def _of_prompt(option: str, table: Mapping[str, str], gathered: Gathered, prompt
 
 
 def _request(settings: Settings, profile: Profile, facts: Facts, prompt: "Prompt | None") -> dict[str, Any]:
-    """The settings win over the prompt, the prompt over the profile."""
+    # the settings win over the prompt, the prompt over the profile
     if facts.kind is Kind.BATCH:
         return {"endpoint": Endpoint.CHAT, "model": None, "params": {}}
     of_prompt: Iterable[str] = prompt.options if prompt else ()
@@ -204,7 +204,7 @@ def _output(gathered: Gathered, facts: Facts, prompt: "Prompt | None") -> dict[s
 
 
 def _fail_on(gathered: Gathered, facts: Facts) -> frozenset[Flag]:
-    """Documents and combined texts also fail cut or refused replies."""
+    # documents and combined texts also fail cut or refused replies
     whole = is_document(facts.format) or gathered.settings.reduce is not None
     if whole and "fail_on" not in gathered.sources:
         return frozenset(Flag) - {Flag.ODD, Flag.NUMBERS}
@@ -326,10 +326,9 @@ def gather_for_resume(plan: Plan, flags: Mapping[str, Any]) -> Gathered:
 
 
 def override(plan: Plan, gathered: Gathered) -> Plan:
-    """The journaled plan with the typed flags of `resume`.
+    """Another profile brings its address, limits and prices; headers go only to the host they were meant for.
 
-    Another profile brings its address, limits and prices; headers go only to the host they were meant for. Raises
-    RefusedError for mixing simulated and real replies, and for `post` chosen elsewhere.
+    Raises RefusedError for mixing simulated and real replies, and for `post` chosen elsewhere.
     """
     if gathered.profile.simulated != plan.simulated:
         other = "simulated" if plan.simulated else "real"
@@ -368,7 +367,7 @@ def override(plan: Plan, gathered: Gathered) -> Plan:
 
 
 def _pooled_for_resume(plan: Plan, before: Plan, gathered: Gathered) -> Plan:
-    """Lanes may change, but not to a new model."""
+    # lanes may change, but not to a new model
     known = set((before.model or "").split(JOINED))
 
     def model_of(profile: Profile) -> str | None:

@@ -24,10 +24,10 @@ FORMATS = ("jsonl", "csv", "tsv", "parquet", "xlsx", "rows")
 NO_CHECK = "none"
 RAY = "ray"
 NODE = "node"
+# tokens of a piece: its translation fits in 4,096, the smallest output limit in use
 AUTO_SPLIT = 2000
-"""Tokens of a piece: its translation fits in 4,096, the smallest output limit in use."""
+# tokens of a request: eight such replies fit into a context of 128,000
 AUTO_REDUCE = 8000
-"""Tokens of a request: eight such replies fit into a context of 128,000."""
 MOST_PROCESSES = 64
 Named = TypeVar("Named", bound=StrEnum)
 _ENDPOINTS = {endpoint.rsplit("/", 1)[1]: endpoint for endpoint in Endpoint} | {"chat": Endpoint.CHAT}
@@ -235,7 +235,7 @@ _SWITCH = {
 
 
 def _switch(value: object) -> bool:
-    """True or false as TOML, an environment variable or a flag has it."""
+    # as TOML, an environment variable or a flag has it
     found = _SWITCH.get(str(value).lower())
     if found is None:
         raise ValueError("must be true or false")
@@ -261,7 +261,7 @@ def _webhook(value: object) -> str:
 
 
 def _option(check: Callable[[Any], Any], default: Any = None, *, name: str = "", secret: bool = False) -> Any:
-    """A field with its check, which raises ValueError, and the option's name where Python has another use for it."""
+    # a field with its check, which raises ValueError, and the option's name where Python has another use for it
     metadata = {"check": check, "name": name}
     if type(default) is dict:
         return field(default_factory=dict[str, Any], metadata=metadata)
@@ -270,7 +270,7 @@ def _option(check: Callable[[Any], Any], default: Any = None, *, name: str = "",
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Every option of a run, checked by `settings_of`. Durations are seconds, rates per minute; None is "not chosen"."""
+    """Checked by `settings_of`. Durations are seconds, rates per minute; None is "not chosen"."""
 
     input: str | None = _option(_text)
     prompt: str | None = _option(_text)
@@ -370,7 +370,7 @@ OPTIONS = tuple(_FIELDS)
 
 
 class InvalidSettingsError(ValueError):
-    """Options with values that they do not take: pairs of an option and what it must be."""
+    """Pairs of an option and what it must be."""
 
     def __init__(self, found: list[tuple[str, str]]) -> None:
         super().__init__("; ".join(f"{option} {message}" for option, message in found))
@@ -378,7 +378,7 @@ class InvalidSettingsError(ValueError):
 
 
 def settings_of(values: Mapping[str, Any]) -> Settings:
-    """The settings with these values, by option. Raises InvalidSettingsError with every wrong one."""
+    """Raises InvalidSettingsError with every wrong one."""
     wrong = [(option, "is not an option") for option in values.keys() - _FIELDS.keys()]
     checked: dict[str, Any] = {}
     for option, item in _FIELDS.items():

@@ -21,7 +21,7 @@ from batchrun.plan.settings import RAY, Settings
 
 
 def sign(functions: Sequence[str], ray: str | None = None) -> str | None:
-    """The signature, or None without names or if no secret can be kept."""
+    """None without names or if no secret can be kept."""
     secret = _secret() if functions else None
     if secret is None:
         return None

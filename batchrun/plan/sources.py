@@ -1,7 +1,5 @@
 """Where settings come from, strongest first: flags, `BATCHRUN_*` variables, `batchrun.toml` of the current directory,
-the user's, the profile, built-in ones.
-
-Tables are merged by entry. Of settings that exclude each other the stronger source wins; within one they are refused.
+the user's, the profile, built-in ones. Tables are merged by entry.
 """
 
 import json
@@ -39,11 +37,9 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """`sources` names that of every option and table entry (`set.language`)."""
-
     settings: Settings
     profile: Profile
-    sources: Mapping[str, str]
+    sources: Mapping[str, str]  # of every option and table entry (`set.language`)
     answers: tuple[Mapping[str, Any], ...] = ()
     batches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     members: tuple[Profile, ...] = ()  # of a pool; `profile` is the first
@@ -85,7 +81,7 @@ def gather(flags: Mapping[str, Any], folder: Path | None = None) -> Gathered:
 
 
 def _refuse_undecoded(layers: Iterable[Layer]) -> None:
-    """Lone surrogates (PEP 383) fit neither into requests nor the journal."""
+    # lone surrogates (PEP 383) fit neither into requests nor the journal
     for layer in layers:
         for option, value in layer.values.items():
             for text in _texts(value):
@@ -163,7 +159,7 @@ _OFF = frozenset({"", "0", "false", "f", "no", "n", "off"})
 
 
 def settle(layers: Iterable[Layer]) -> list[Layer]:
-    """The layers without what a stronger one excludes. Raises RefusedError."""
+    """Without what a stronger layer excludes. Raises RefusedError if one layer excludes itself."""
     settled: list[Layer] = []
     chosen: set[str] = set()
     named_profile = False
@@ -210,7 +206,7 @@ def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _entry(option: str, name: str) -> str:
-    """Names of headers ignore case (RFC 9110, 5.1)."""
+    # names of headers ignore case (RFC 9110, 5.1)
     return name.lower() if option == "headers" else name
 
 

@@ -53,7 +53,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what needs Jinja2 on first use."""
+    # imports what needs Jinja2 on first use
     if name not in {"PromptRenderer", "renderer"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.render"), name)

@@ -75,7 +75,6 @@ class _BodyRenderer:
         self._id_column = id_column
 
     def render(self, row: Row) -> Request:
-        """Raises RenderError."""
         body = self._added | row.fields if self._added else dict(row.fields)
         if self._id_column is not None:
             body.pop(self._id_column, None)
@@ -99,11 +98,8 @@ def _named(body: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _place_of_body(text: bytes) -> tuple[int, int]:
-    """The range of the value of `body`.
-
-    If it is the last member and no object precedes it, as usual, the first `"body":` is its name, and its value reaches
-    to the last brace.
-    """
+    # If it is the last member and no object precedes it, as usual, the first `"body":` is its name, and its value
+    # reaches to the last brace.
     name = text.find(b'"body":')
     if name > 0 and text[name - 1] != ord("\\") and text.count(b"{", 0, name) == 1:
         start, end = _skip(text, name + len(b'"body":')), text.rindex(b"}")
@@ -115,7 +111,7 @@ def _place_of_body(text: bytes) -> tuple[int, int]:
 
 
 def _is_one_value(text: bytes, start: int, end: int) -> bool:
-    """Whether no member follows, after a brace and a comma."""
+    # whether no member follows, after a brace and a comma
     if text[start] == ord("{") and not _is_followed(text, start, end):
         return True
     try:
@@ -136,7 +132,7 @@ def _is_followed(text: bytes, start: int, end: int) -> bool:
 
 
 def _place_by_scan(encoded: bytes) -> tuple[int, int]:
-    """Of several bodies the last."""
+    # of several bodies the last
     text = encoded.decode()
     index, found = _after(text, text.index("{") + 1), (0, 0)
     while text[index] == '"':

@@ -1,7 +1,4 @@
-"""How a request uses a provider's prompt cache (`providers/caching.toml`) for everything before a variable.
-
-This is added when a request is sent, never hashed.
-"""
+"""How a request uses a provider's prompt cache (`providers/caching.toml`). Added when it is sent, never hashed."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -21,8 +18,8 @@ _ASSISTANT = b'"role":"assistant","content":"'
 _NEXT_MESSAGE = b'"},{"role":"'
 _QUOTE, _ESCAPE = b'"', ord("\\")
 _NAMES = re.compile(r'"(\w*cache\w*)":')
+# the type of a text block, where messages may have blocks
 _PARTS: Mapping[Endpoint, bytes] = {Endpoint.CHAT: b"text", Endpoint.RESPONSES: b"input_text"}
-"""The type of a text block, where messages may have blocks."""
 
 
 class Caching(NamedTuple):
@@ -34,11 +31,10 @@ class Caching(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The members that a request gets."""
         return tuple(filter(None, (self.key, *_NAMES.findall(f"{self.mark},{self.options}"))))
 
     def is_kept(self, size: int) -> bool:
-        """Whether so many bytes are enough, at four a token."""
+        """At four bytes a token."""
         return size >= self.minimum * BYTES_PER_TOKEN
 
 
@@ -77,7 +73,6 @@ def with_members(body: bytes, members: str) -> bytes:
 
 
 def _end_of_text(body: bytes, start: int) -> int:
-    """The closing quotation mark of a JSON text."""
     end = body.find(_QUOTE, start)
     while end >= 0:
         before = end
@@ -90,10 +85,7 @@ def _end_of_text(body: bytes, start: int) -> int:
 
 
 def marked(body: bytes, ends: Sequence[int], mark: str, endpoint: Endpoint) -> bytes:
-    """Marks each place (ascending) where a variable begins.
-
-    A message is cut into blocks there, and the block before the place is marked; else the message before it.
-    """
+    """Marks the block before each place (ascending) where a variable begins, else the message before it."""
     kind = _PARTS.get(endpoint)
     if kind is None:
         return body

@@ -28,20 +28,16 @@ class RenderError(PromptError):
 
 
 class InputField(NamedTuple):
-    """A declared variable; `default` applies if `has_default`."""
-
     kind: str | None = None
     description: str | None = None
     has_default: bool = False
-    default: Any = None
+    default: Any = None  # applies if `has_default`
 
 
 class Message(NamedTuple):
-    """`line`: the template's first line in the file."""
-
     role: str
     template: str
-    line: int
+    line: int  # of the template's start in the file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

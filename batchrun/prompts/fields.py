@@ -24,15 +24,12 @@ _TYPES = frozenset(
 
 
 class Place(NamedTuple):
-    """`node`: YAML; `line`: of the key."""
-
     path: str
-    node: "Node | None" = None
+    node: "Node | None" = None  # of the YAML
     first_line: int = 1  # of the YAML in the file
-    line: int | None = None
+    line: int | None = None  # of the key
 
     def under(self, key: str | int) -> Self:
-        """The place of a member or an element."""
         for number, (name, value) in enumerate(self._members()):
             if key in (number, None if name is None else name.value):
                 mark = (value if name is None else name).start_mark
@@ -46,7 +43,7 @@ class Place(NamedTuple):
         return PromptError(f"{where}: {message}", hint, line)
 
     def _members(self) -> list[tuple[Any, Any]]:
-        """Pairs of key (None in a list) and value."""
+        # pairs of key (None in a list) and value
         value: Any = None if self.node is None else self.node.value
         listed = cast("list[Any]", value) if isinstance(value, list) else []
         return [pair if isinstance(pair, tuple) else (None, pair) for pair in listed]
@@ -79,7 +76,6 @@ def known_keys(node: dict[str, Any], known: list[str], place: Place, where: str)
 
 
 def text_of(node: dict[str, Any], key: str, place: Place) -> str:
-    """Empty if there is none."""
     value = node.get(key)
     if value is None:
         return ""
@@ -89,7 +85,6 @@ def text_of(node: dict[str, Any], key: str, place: Place) -> str:
 
 
 def mapping_of(node: dict[str, Any], key: str, place: Place) -> dict[str, Any]:
-    """Empty if there is none."""
     value = node.get(key)
     if value is None:
         return {}

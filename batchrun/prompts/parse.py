@@ -53,7 +53,6 @@ class _Model(NamedTuple):
 
 
 def stem_of(path: str) -> str:
-    """Without the suffix."""
     name = PurePath(path).name
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
@@ -156,7 +155,7 @@ def _checks(value: Any, place: Place) -> tuple[str, ...]:
 
 
 def _front_matter(text: str, path: str) -> tuple[str | None, str, int]:
-    """Front matter or None, body, and its first line."""
+    # front matter or None, body, and its first line
     lines = text.split("\n")
     start = next((number for number, line in enumerate(lines) if line.strip()), 0)
     if not _FENCE.fullmatch(lines[start].lstrip()):
@@ -191,7 +190,6 @@ def split_roles(body: str, first_line: int, path: str) -> tuple[Message, ...]:
 
 
 def _message(role: str, lines: list[str], first_line: int) -> Message | None:
-    """Without empty lines around it."""
     start, end = 0, len(lines)
     while start < end and not lines[start].strip():
         start += 1
@@ -263,13 +261,11 @@ def _options(options: dict[str, Any], place: Place) -> dict[str, Any]:
 
 
 class Listing(NamedTuple):
-    """`error` is set if the prompt cannot be used."""
-
     name: str
     description: str
     variables: tuple[str, ...]
     path: Path
-    error: str | None
+    error: str | None  # set if the prompt cannot be used
 
 
 def default_places() -> tuple[Path, ...]:

@@ -1,8 +1,7 @@
 """The renderer of a prompt.
 
-JSON around the texts and messages with only `--set` variables are computed once. A message of text and variables
-becomes JSON pieces; any other runs its template and keeps the last result. Files are represented by digests
-(`media.filled`).
+What is the same for every row is computed once. A message of text and variables becomes JSON pieces; any other runs its
+template and keeps the last result. Files are represented by digests (`media.filled`).
 """
 
 import re
@@ -22,8 +21,8 @@ from batchrun.prompts.request import frame, members, output_limit
 from batchrun.prompts.whitelist import MAX_OUTPUT, TooLargeError
 from batchrun.providers import table
 
+# a Markdown picture whose address is a variable
 MARKDOWN = re.compile(r"!\[[^\]\n]*\]\(\s*(\{\{-?\s*(\w+)\s*-?\}\})\s*\)")
-"""A Markdown picture whose address is a variable."""
 _GAP = re.compile(r"\{(\w+)(?::(\w*))?\}")
 
 
@@ -75,7 +74,7 @@ def _types() -> Mapping[str, Mapping[str, Any]]:
 
 
 def _filled(shape: Any, values: Mapping[str, str | None]) -> Any:
-    """With placeholders filled, or members dropped."""
+    # with placeholders filled, or members dropped
     if isinstance(shape, dict):
         made = {name: _filled(member, values) for name, member in cast("dict[str, Any]", shape).items()}
         return {name: member for name, member in made.items() if member is not None}
@@ -83,11 +82,11 @@ def _filled(shape: Any, values: Mapping[str, str | None]) -> Any:
     return shape if gap is None else values.get(gap[1]) or gap[2]
 
 
+# errors of filters on unsuitable values; `truncate` asserts its arguments
 _MISFITS = (
     *(TooLargeError, TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError),
     *(AttributeError, AssertionError),
 )
-"""Errors of filters on unsuitable values; `truncate` asserts its arguments."""
 
 
 def renderer(  # noqa: PLR0913  everything that decides a request, by name
@@ -116,8 +115,6 @@ def renderer(  # noqa: PLR0913  everything that decides a request, by name
 
 
 class _Values:
-    """The sources of a prompt's variables."""
-
     def __init__(self, prompt: Prompt, fixed: Mapping[str, Any], columns: Mapping[str, str]) -> None:
         self.prompt = prompt
         self.fixed = fixed
@@ -162,7 +159,7 @@ class _Values:
 
 
 class _TemplateMessage:
-    """A message whose template must run."""
+    # a message whose template must run
 
     def __init__(self, message: Message, unit: sandbox.Compiled, values: _Values) -> None:
         self._message = message
@@ -201,12 +198,12 @@ class _TemplateMessage:
 
 
 def _error_text(error: Exception) -> str:
-    """Python versions word a full stack differently."""
+    # Python versions word a full stack differently
     return "a value is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 class _FilesMessage(_TemplateMessage):
-    """A message whose content is a list of parts."""
+    # a message whose content is a list of parts
 
     def __init__(
         self, message: Message, unit: sandbox.Compiled, values: _Values, endpoint: Endpoint, detail: str | None
@@ -220,7 +217,6 @@ class _FilesMessage(_TemplateMessage):
         self._marked = re.compile(rf"{re.escape(self._mark)}(\w+)\0")
 
     def render(self, fields: Mapping[str, Any], files: Sequence[File] = ()) -> bytes:
-        """The content as JSON."""
         values = {name: value for name in self._texts if (value := self._values.of(name, fields)) is not ABSENT}
         given = {file.input for file in files}
         inputs = self._values.prompt.inputs
@@ -242,8 +238,6 @@ class _FilesMessage(_TemplateMessage):
 
 
 class PromptRenderer:
-    """Fills the variable pieces of a body."""
-
     def __init__(  # noqa: PLR0913  what a body is made of
         self,
         endpoint: Endpoint,
@@ -321,7 +315,7 @@ class PromptRenderer:
         return body
 
     def _printed(self, name: str, column: str, default: Any, fields: Mapping[str, Any]) -> str:
-        """A member of the column, the default, or what is not text. Raises RenderError."""
+        # a member of the column, the default, or what is not text
         value = cell(fields, column)
         if value is ABSENT or value is None:
             if default is ABSENT or default is None:

@@ -35,6 +35,7 @@ _LIMITS: Mapping[Endpoint, Mapping[str, str]] = {
     Endpoint.EMBEDDINGS: {},
     Endpoint.TRANSCRIPTIONS: {},
 }
+# the member with the prompt
 CONTENT: Mapping[Endpoint, str] = {
     Endpoint.CHAT: "messages",
     Endpoint.RESPONSES: "input",
@@ -42,7 +43,6 @@ CONTENT: Mapping[Endpoint, str] = {
     Endpoint.COMPLETIONS: "prompt",
     Endpoint.TRANSCRIPTIONS: "file",
 }
-"""The member with the prompt."""
 _EMBEDDINGS, _RESPONSES, _COMPLETIONS = Endpoint.EMBEDDINGS, Endpoint.RESPONSES, Endpoint.COMPLETIONS
 _SINGLE = (Endpoint.EMBEDDINGS, Endpoint.COMPLETIONS, Endpoint.TRANSCRIPTIONS)  # endpoints without conversations
 _TRANSCRIPTS = ("json", "verbose_json", "diarized_json")  # JSON formats of a transcription
@@ -68,10 +68,7 @@ def members(prompt: Prompt, endpoint: Endpoint, model: str | None, params: Mappi
 
 
 def frame(endpoint: Endpoint, rest: Mapping[str, Any], roles: list[tuple[str, bool]]) -> list[str]:
-    """One piece more than messages.
-
-    Each role has whether its content is a list of parts; a text belongs inside quotation marks.
-    """
+    """One piece more than messages. Each role has whether its content is a list of parts."""
     model = {"model": rest["model"]} if "model" in rest else {}
     tail = {name: value for name, value in rest.items() if name != "model"}
     start = "{" + _inner(model) + ("," if model else "")
@@ -130,7 +127,6 @@ def with_correction(request: Request, reply_text: str, error: str, *, check: str
 
 
 def with_larger_limit(request: Request, doublings: int = 1) -> Request:
-    """The output limit, if any, is doubled."""
     if not request.output_limit:
         return request
     factor = 2**doublings
@@ -152,7 +148,7 @@ def _digest(endpoint: Endpoint, kind: str) -> Callable[[bytes], str]:
 
 
 def to_json(value: Any) -> str:
-    """Compact. Raises ValueError for NaN and infinities."""
+    """Raises ValueError for NaN and infinities."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -209,7 +205,7 @@ def _refuse_transcription(prompt: Prompt, given: Mapping[str, Any]) -> None:
 
 
 def _add_schema(prompt: Prompt, endpoint: Endpoint, given: dict[str, Any]) -> None:
-    """Unless the user states a format."""
+    # unless the user states a format
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", prompt.name)[:64] or "output"
     named = {"name": name, "schema": prompt.outputs, "strict": is_strict(prompt.outputs)}
     if endpoint is Endpoint.CHAT:
@@ -221,7 +217,7 @@ def _add_schema(prompt: Prompt, endpoint: Endpoint, given: dict[str, Any]) -> No
 
 
 def _flat(form: Any) -> Any:
-    """Chat's `response_format` in the form of the Responses endpoint."""
+    # Chat's `response_format` in the form of the Responses endpoint
     if not isinstance(form, dict):
         return form
     node = dict(cast("dict[str, Any]", form))
@@ -230,8 +226,6 @@ def _flat(form: Any) -> Any:
 
 
 class Spelling(NamedTuple):
-    """Changes to a body."""
-
     schema: str  # one of SCHEMAS
     limit: str | None  # new name of the limit of output tokens
     names: Mapping[str, str]
@@ -281,7 +275,7 @@ class Spelling(NamedTuple):
 
 
 def _with_text(content: Any, more: str) -> Any:
-    """Another paragraph at the end of a text or blocks."""
+    # another paragraph at the end of a text or blocks
     if isinstance(content, str):
         return f"{content}\n\n{more}"
     blocks = cast("list[dict[str, Any]]", content)

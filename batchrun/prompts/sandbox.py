@@ -1,8 +1,7 @@
 """Which templates may run, and what they can reach.
 
 Nothing inside a process can interrupt a template, and Jinja's sandbox limits neither memory nor time. So a template is
-checked before it runs (`whitelist`), and loops, intermediate results and messages are bounded. `a.b` is a member of an
-object, never a Python attribute.
+checked before it runs, and loops, intermediate results and messages are bounded.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -54,8 +53,6 @@ class Environment(ImmutableSandboxedEnvironment):
 
 
 class Compiled(NamedTuple):
-    """A template that may run."""
-
     template: Template
     variables: frozenset[str]
     pieces: tuple["str | Variable", ...] | None  # if it has only text and variables
@@ -76,7 +73,7 @@ class Use(NamedTuple):
 
 
 class _Left:
-    """The remaining budget of one message for one row."""
+    # the remaining budget of one message for one row
 
     __slots__ = ("made", "steps")
 
@@ -93,7 +90,7 @@ def _printed(value: Any) -> Any:
 
 @pass_context
 def _counted(context: Context, value: Any) -> Iterator[Any]:
-    """The items of a `for`, counting iterations."""
+    # counts iterations
     if isinstance(value, str):
         raise TypeError("`for` needs a list, but this is a text")
     left = cast("_Left", context.parent[_LEFT])
@@ -106,7 +103,7 @@ def _counted(context: Context, value: Any) -> Iterator[Any]:
 
 @pass_context
 def _made(context: Context, value: Any) -> Any:
-    """A new value, counting its size."""
+    # counts its size
     if type(value) in (str, list):
         left = cast("_Left", context.parent[_LEFT])
         left.made -= len(value)
@@ -116,7 +113,7 @@ def _made(context: Context, value: Any) -> Any:
 
 
 def _measured(plain: str) -> Callable[..., Any]:
-    """Results are counted, also if `map` calls the filter."""
+    # results are counted, also if `map` calls the filter
 
     @pass_context
     def measured(context: Context, value: Any, /, *args: Any, **named: Any) -> Any:
@@ -126,7 +123,7 @@ def _measured(plain: str) -> Callable[..., Any]:
 
 
 class _Counting(NodeTransformer):
-    """Wraps loops and concatenations in counters."""
+    # wraps loops and concatenations in counters
 
     def visit(self, node: nodes.Node, *args: Any, **named: Any) -> nodes.Node:
         node = self.generic_visit(node, *args, **named)
@@ -235,7 +232,7 @@ def _compile(tree: nodes.Template, message: Message, path: str) -> Template:
 
 
 def _explain(error: TemplateSyntaxError, message: Message, path: str) -> tuple[str, str | None, int]:
-    """Message, hint and line of a PromptError."""
+    # message, hint and line
     line, text = message.line + error.lineno - 1, error.message or "not a template"
     hint = "For braces that are meant as text, write `{{ '{{' }}` or put them between {% raw %} and {% endraw %}."
     if "Unexpected end of template" in text or "unknown tag 'end" in text:
@@ -263,7 +260,7 @@ def _pieces(tree: nodes.Template) -> tuple[str | Variable, ...] | None:
 
 
 def _tested(tree: nodes.Template) -> Iterator[tuple[str, str]]:
-    """Variables tested for presence ("absent") or value ("null")."""
+    # variables tested for presence ("absent") or value ("null")
     for test in tree.find_all(nodes.Test):
         if isinstance(test.node, nodes.Name):
             yield test.node.name, "absent" if test.name in {"defined", "undefined"} else "null"

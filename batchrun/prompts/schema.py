@@ -42,7 +42,6 @@ def output_schema(outputs: Any, place: Place) -> dict[str, Any] | None:
 
 
 def forms_schema(forms: Mapping[str, str]) -> dict[str, Any]:
-    """A text for each plural form."""
     return {
         "type": "object",
         "properties": {name: {"type": "string", "description": use} for name, use in forms.items()},

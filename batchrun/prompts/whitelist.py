@@ -21,13 +21,13 @@ _PLAIN = [
     *("lower", "map", "max", "min", "reject", "rejectattr", "reverse", "select", "selectattr", "sort", "string"),
     *("title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount"),
 ]
+# filters for `map`, which keep an item's size
 MAPPABLE = frozenset(
     [
         *("abs", "capitalize", "d", "default", "first", "float", "int", "last", "length", "list", "lower", "round"),
         *("string", "tojson", "trim", "upper"),
     ]
 )
-"""Filters for `map`, which keep an item's size."""
 _LEFT_OUT = frozenset({"callable", "filter", "test", "escaped", "sameas"})
 INSTEAD: Mapping[str, str] = {
     "e": "omit it: text is sent unescaped",
@@ -163,7 +163,7 @@ SAFE_TESTS: dict[str, Callable[..., Any]] = {name: test for name, test in TESTS.
 
 
 class Check:
-    """Raises PromptError at the first thing that is not allowed."""
+    """Raises PromptError at the first thing not allowed."""
 
     def __init__(self, message: Message, path: str) -> None:
         self._message = message

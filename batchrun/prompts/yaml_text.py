@@ -56,7 +56,7 @@ for _tag, _pattern, _first in _CORE:
 
 
 def read_mapping(text: str, *, path: str, first_line: int = 1) -> tuple[dict[str, Any], MappingNode | None]:
-    """With its nodes. Raises PromptError."""
+    """Raises PromptError."""
     try:
         _refuse_bombs(text)
         loader = _Loader(text)
@@ -94,7 +94,7 @@ def _refuse_bombs(text: str) -> None:
 
 
 def _explain(error: yaml.YAMLError, path: str, first_line: int) -> tuple[str, str | None, int | None]:
-    """Message, hint and line of a PromptError."""
+    # message, hint and line
     if not isinstance(error, yaml.MarkedYAMLError):
         return f"{path}: not YAML: {str(error).splitlines()[0]}", None, None
     mark = error.problem_mark or error.context_mark
@@ -150,7 +150,7 @@ def _messages(data: dict[str, Any], node: MappingNode | None, place: Place) -> t
 
 
 def _content_lines(node: MappingNode | None) -> list[int]:
-    """From 1."""
+    # from 1
     listed = _member(node, "messages")
     if not isinstance(listed, SequenceNode):
         return []

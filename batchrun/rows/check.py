@@ -1,4 +1,4 @@
-"""JSON objects as rows: parsing, reasons of refusal, and members by their place in the text.
+"""JSON objects as rows.
 
 Refused are NaN and Infinity (not in RFC 8259), integers of more than 4,300 digits, nesting deeper than 200 and lone
 surrogates. The last of two equal members counts.
@@ -19,8 +19,8 @@ DEPTH_LIMIT = 200
 EXCERPT = 480
 RESERVED = "_batchrun"
 NOT_UTF8 = "not UTF-8"
+# line, text, fields and perhaps the text as UTF-8
 Record = tuple[int, str, dict[str, Any]] | tuple[int, str, dict[str, Any], bytes]
-"""Line, text, fields and perhaps the text as UTF-8."""
 
 _NAMES: dict[type, str] = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -35,8 +35,6 @@ class RefusedRowError(Exception):
 
 
 class Member(NamedTuple):
-    """The places of a top-level member's name and value."""
-
     name: str
     start: int
     value: int
@@ -50,8 +48,8 @@ def _refuse_constant(name: str) -> NoReturn:
 _decoder = JSONDecoder(parse_constant=_refuse_constant)
 _scan = cast("Callable[[str, int], tuple[Any, int]]", getattr(_decoder, "scan_once"))  # noqa: B009 (typeshed lacks it)
 encode = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+# a text as a JSON string, not escaped to ASCII
 string: Callable[[str], str] = json.encoder.encode_basestring
-"""A text as a JSON string, not escaped to ASCII."""
 
 
 def parse(text: str, doubled: Callable[[str], None] | None = None, encoded: bytes | None = None) -> dict[str, Any]:
@@ -71,7 +69,7 @@ def parse(text: str, doubled: Callable[[str], None] | None = None, encoded: byte
 
 
 def members(text: str) -> Iterator[Member]:
-    """The top-level members of a valid row's text."""
+    """Top-level members of a valid row's text."""
     at = after_blanks(text, text.index("{") + 1)
     while text[at] != "}":
         name, end = _scan(text, at)
@@ -84,7 +82,6 @@ def members(text: str) -> Iterator[Member]:
 
 
 def without_reserved(text: str) -> str:
-    """Without `_batchrun` members."""
     while True:
         found = list(members(text))
         at = next((index for index, member in enumerate(found) if member.name == RESERVED), None)
@@ -97,19 +94,18 @@ def without_reserved(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Valid JSON without the line breaks between its tokens."""
+    """Without line breaks between tokens."""
     return _LINE_BREAKS.sub("", text) if "\n" in text or "\r" in text else text
 
 
 def invalid(line: int, text: str, reason: str) -> Invalid:
-    """With the whole text, as Latin-1 if not UTF-8."""
+    """The whole text, as Latin-1 if not UTF-8."""
     if not encodable(text):
         text = text.encode(errors="surrogateescape").decode("latin-1")
     return Invalid(line, text, reason)
 
 
 def encodable(text: str) -> bool:
-    """Whether there is no lone surrogate."""
     if text.isascii():
         return True
     try:
@@ -181,7 +177,7 @@ def _refuse_depth(fields: object) -> None:
 
 
 class Remarks:
-    """Notices about an input, in order of first occurrence."""
+    """In order of first occurrence."""
 
     def __init__(self) -> None:
         self._found: dict[str, list[int]] = {}
@@ -192,7 +188,7 @@ class Remarks:
         self.offset = 0
 
     def add(self, what: str, line: int | None = None) -> None:
-        """About the record at `line`, or the whole input."""
+        """`line` None: about the whole input."""
         found = self._found.setdefault(what, [])
         if line is None:
             return

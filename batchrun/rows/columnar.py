@@ -1,7 +1,6 @@
-"""Parquet, Arrow and Feather, read with the extra `data` (pyarrow).
+"""Parquet, Arrow and Feather (extra `data`, pyarrow).
 
-Dates and times are read as stored numbers, because Python's types have no nanoseconds, year 0 or infinity, and written
-as ISO 8601 in microseconds.
+Dates and times are read as stored numbers, because Python's types have no nanoseconds, year 0 or infinity.
 """
 
 import base64
@@ -96,7 +95,7 @@ def arrow_interval(value: tuple[int, int, int]) -> str:
 
 
 def interval(months: int, days: int, seconds: float) -> str:
-    """An ISO 8601 duration: `P1M2DT3.5S`."""
+    """Such as `P1M2DT3.5S`."""
     date = "".join(f"{number}{unit}" for number, unit in ((months, "M"), (days, "D")) if number)
     time = f"T{seconds:.9f}".rstrip("0").rstrip(".") + "S" if seconds or not date else ""
     return f"P{date}{time}"
@@ -125,7 +124,6 @@ def read_parquet(source: Source, remarks: Remarks) -> Iterator[Record | Invalid]
 
 
 def read_arrow(source: Source, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """A file or a stream."""
     pyarrow = library("arrow")
     ipc = library("ipc")
     with explained(source.name, "an Arrow file"), ExitStack() as files:
@@ -152,7 +150,7 @@ def read_arrow(source: Source, remarks: Remarks) -> Iterator[Record | Invalid]:
 def _records(
     schema: Any, batches: Callable[..., Iterator[Any]], name: str, remarks: Remarks, intervals: set[str]
 ) -> Iterator[Record | Invalid]:
-    """`intervals`: Parquet's INTERVAL columns, 12 bytes in Arrow."""
+    # `intervals`: Parquet's INTERVAL columns, 12 bytes in Arrow
     names: list[str] = schema.names
     double = next((column for at, column in enumerate(names) if column in names[:at]), None)
     if double is not None:
@@ -186,9 +184,7 @@ def _records(
 
 
 class _Stored(NamedTuple):
-    """The type to cast a column to, and how values are read."""
-
-    type: Any
+    type: Any  # to cast a column to
     read: Value | None
 
 
@@ -196,7 +192,6 @@ _UNCHANGED = _Stored(None, None)
 
 
 def _stored(type: Any, path: str, intervals: set[str]) -> _Stored:
-    """Dates and times at any depth become numbers."""
     kinds = library("arrow").types
     if path in intervals:
         return _Stored(None, parquet_interval)
@@ -293,7 +288,7 @@ def _read(stored: _Stored, value: Any) -> Any:
 
 
 def _bytes_value(column: str, batches: Callable[..., Iterator[Any]], remarks: Remarks) -> Value:
-    """Text if all of a column is UTF-8, else base64."""
+    # text if all of a column is UTF-8, else base64
     pyarrow = library("arrow")
     try:
         for batch in batches([column]):

@@ -1,7 +1,4 @@
-"""The format of an input, by content, then by suffix.
-
-Else equally wide lines under a header of short names are a table; all else is text.
-"""
+"""The format of an input, by content, then by suffix."""
 
 import re
 import tomllib
@@ -33,6 +30,7 @@ _HTML = re.compile(r"\s*<(!doctype html|html)\b", re.IGNORECASE)
 _HTML_SUFFIXES = (".html", ".htm", ".xhtml")
 _UTF16 = "Read it with --encoding utf-16, or save it as UTF-8."
 _UNPACK = "Unpack it, and use a file or the directory as the input."
+# offset, magic number, description, hint (file(1), magic/Magdir/archive and compress)
 _UNREADABLE = (
     (0, b"\xff\xfe", "UTF-16", _UTF16),
     (0, b"\xfe\xff", "UTF-16", _UTF16),
@@ -44,17 +42,14 @@ _UNREADABLE = (
     (4, b"1AY&SY", "a bzip2 file", "Unpack it; gzip and zstd are read as they are."),
     (257, b"ustar", "a tar archive", _UNPACK),
 )  # fmt: skip
-"""Offset, magic number, description, hint (file(1), magic/Magdir/archive and compress)."""
 _PACKED = ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"\xff\xff\xff\xff", "arrow"), (b"%PDF-", "pdf"))
 _NAMES = {"parquet": "a Parquet file", "arrow": "an Arrow file", "pdf": "a PDF file", "excel": "an Excel workbook"}
 _SENTENCE_END = re.compile(r"[.!?…:。！？][\"'”’»)\]]*$")
 
 
 class Archive(NamedTuple):
-    """`format` None: unreadable."""
-
     what: str
-    format: str | None
+    format: str | None  # None: unreadable
     hint: str
 
 
@@ -78,7 +73,6 @@ def format_of(source: Source, *, decoded: bool = False) -> str:
 
 
 def is_wrapped(text: str) -> bool:
-    """Whether sentences continue from line to line."""
     paragraphs = [lines for part in re.split(r"\n[ \t\r]*\n", text) if len(lines := part.strip().splitlines()) > 0]
     inner = [line.rstrip() for lines in paragraphs for line in lines[:-1]]
     ends = [lines[-1].rstrip() for lines in paragraphs if len(lines) > 1]
@@ -154,7 +148,7 @@ def _by_content(text: str, suffix: str) -> str | None:
 
 
 def _is_sequence(text: str, first: str) -> bool:
-    """Whether the objects are not one per line."""
+    # whether the objects are not one per line
     try:
         value, end = JSONDecoder().raw_decode(text)
     except JSONDecodeError as error:

@@ -1,7 +1,4 @@
-"""The libraries of the extras, imported when used, and their values as JSON.
-
-Dates and times are ISO 8601, durations seconds, bytes UTF-8 or base64, NaN and missing values of pandas null.
-"""
+"""The libraries of the extras, imported when used, and their values as JSON."""
 
 import base64
 import datetime
@@ -55,7 +52,7 @@ def library(format: str) -> Any:
 
 
 def plain(value: object, encoded: Callable[[], None] | None = None) -> Any:
-    """In JSON's types; `encoded` is called for base64."""
+    """`encoded` is called for a value as base64."""
     if type(value) in _AS_IT_IS:
         return value
     if isinstance(value, float):
@@ -98,7 +95,7 @@ def record(number: int, values: Mapping[str, object], encoded: Callable[[], None
 
 @contextmanager
 def explained(name: str, what: str) -> Generator[None]:
-    """A library's error on a damaged file becomes InputError."""
+    """Translates errors on a damaged file to InputError."""
     with translated(name):
         try:
             yield

@@ -1,7 +1,4 @@
-"""Directories (recursive and sorted, without hidden files and links) and globs: each file is a row, or files of rows
-are
-one input.
-"""
+"""Directories and globs: each file is a row, or files of rows are one input."""
 
 import glob
 import os
@@ -44,7 +41,7 @@ def files_of(source: str) -> list[tuple[str, Path]]:
 
 
 def in_directory(directory: Path) -> list[tuple[str, Path]]:
-    """With relative paths. Raises InputError."""
+    """Sorted, without hidden files and links. Raises InputError."""
     name = printable(str(directory))
     with translated(name):
         found = sorted((path.relative_to(directory).as_posix(), path) for path in _below(directory))
@@ -54,7 +51,7 @@ def in_directory(directory: Path) -> list[tuple[str, Path]]:
 
 
 def matching(pattern: str) -> list[tuple[str, Path]]:
-    """`**` is recursive. Raises InputError."""
+    """Raises InputError."""
     found = [(name, Path(name)) for name in sorted(glob.iglob(pattern, recursive=True)) if Path(name).is_file()]
     if not found:
         raise InputError(f"No file matches {printable(pattern)}.")

@@ -34,8 +34,6 @@ Records = Callable[[], Iterator[Record | Invalid]]
 
 
 class Refusal(NamedTuple):
-    """Why a file is not read line by line."""
-
     what: str
     hint: str
 
@@ -51,21 +49,16 @@ class Reading(NamedTuple):
 
 
 class Place(NamedTuple):
-    """`where` formats a line's place."""
-
     format: str
     name: str
     stem: str
     size: int | None
-    where: Callable[[int], str]
+    where: Callable[[int], str]  # formats a line's place
     table: Table = COMMAS
 
 
 class Input:
-    """Read from its beginning by each iteration; a bad record is an `Invalid`.
-
-    Iterating raises InputError for a cut archive, an unclosed array or quotation, or a changed file.
-    """
+    """Iterating raises InputError for a cut archive, an unclosed array or quotation, or a changed file."""
 
     row_size = 0  # average characters of the first records; 0: unknown
     table: Table = COMMAS  # how a CSV output is written
@@ -116,10 +109,7 @@ def open_input(
     spool: Path | None = None,
     reading: Reading = Reading(),  # noqa: B008  a frozen value
 ) -> Input:
-    """A file, a directory, a glob or a stream (`-`, a FIFO; copied to `spool` first). Raises InputError.
-
-    `id_column` None means `custom_id` or `id`, "none" no column.
-    """
+    """A stream (`-`, a FIFO) is copied to `spool` first. Raises InputError."""
     remarks = Remarks()
     place, records = _resolve(source, spool, reading, remarks)
     if reading.sheet is not None and place.format != "excel":
@@ -140,7 +130,7 @@ def open_input(
 
 
 class _Sample:
-    """The first 100 records or 4 million characters."""
+    # the first 100 records or 4 million characters
 
     def __init__(self, id_column: str | None, *, has_prompt: bool, json: bool) -> None:
         self._decide = partial(identity_of, id_column=id_column, has_prompt=has_prompt, json=json)
@@ -154,7 +144,7 @@ class _Sample:
         self.wrapped: str | None = None
 
     def enough(self, record: Record | Invalid) -> bool:
-        """Add a record; whether no more are needed."""
+        """Adds a record; whether no more are needed."""
         self.size += len(record[1])
         if isinstance(record, Invalid):
             self.seen += 1
@@ -170,7 +160,6 @@ class _Sample:
         return self._decided and many
 
     def refuse_missing(self, column: str, name: str) -> None:
-        """Raises InputError."""
         if self._decided and column not in self.columns:
             raise InputError(
                 f'{name} has no column "{printable(column, 60)}" to identify its rows by.',
@@ -178,7 +167,7 @@ class _Sample:
             )
 
     def find_list(self, place: Place) -> None:
-        """Set `wrapped`. Raises InputError for a whole pandas table."""
+        """Sets `wrapped`; raises InputError for a whole pandas table."""
         assert self.alone is not None
         if (orient := pandas_orient(self.alone)) is not None:
             raise InputError(
@@ -206,7 +195,6 @@ def _resolve(source: str, spool: Path | None, reading: Reading, remarks: Remarks
 def _files(
     found: list[tuple[str, Path]], name: str, stem: str, reading: Reading, remarks: Remarks
 ) -> tuple[Place, Records]:
-    """One input if all hold rows of one kind."""
     if shards := files.files_of_rows(found):
         opened = [_file(regular(path, printable(label)), path.name, reading, remarks) for label, path in shards]
         formats = {place.format for place, _ in opened}
@@ -229,14 +217,14 @@ def _files(
 
 
 def _documents(shards: Sequence[tuple[str, Path]], formats: set[str]) -> bool:
-    """Whether these are JSON files of one object each."""
+    # whether these are JSON files of one object each
     if "jsonl" not in formats or any(suffix_of(label) != files.NEEDS_CONTENT for label, _ in shards):
         return False
     return not all(b"\n{" in regular(path, label).head() for label, path in shards)
 
 
 class _Shards:
-    """Files of rows as one input, with running line numbers."""
+    # files of rows as one input, with running line numbers
 
     def __init__(self, opened: Sequence[tuple[Place, Records]], remarks: Remarks) -> None:
         self._opened = opened

@@ -1,7 +1,4 @@
-"""JSON Lines, JSON arrays and sequences of objects, kept as text.
-
-An array is never parsed as a whole: `_Splitter` finds its elements, `_Finder` the list at `--path`.
-"""
+"""JSON Lines, JSON arrays and sequences of objects, kept as text. No array is parsed as a whole."""
 
 import codecs
 import re
@@ -111,13 +108,12 @@ class _Held:
 
 
 class _Strings:
-    """Strings are rows if the first record is one."""
+    # strings are rows if the first record is one
 
     def __init__(self) -> None:
         self.over = False
 
     def record(self, number: int, text: str) -> Record | None:
-        """The row `{"text": …}` of a string."""
         value = text.strip(_BLANKS)
         if self.over or value[:1] != '"' or not encodable(value):
             return None
@@ -168,7 +164,6 @@ def _grown(pieces: Iterable[str], waiting: Sized) -> Iterator[str]:
 
 
 def _elements(pieces: Iterable[str], name: str, depth: int) -> Iterator[str]:
-    """Of an array inside `depth` objects."""
     splitter = _Splitter(name, alone=not depth)
     grown = _grown(pieces, splitter)
     for piece in grown:
@@ -186,7 +181,7 @@ def _decoded(chunks: Iterable[bytes]) -> Iterator[str]:
 
 
 class _Splitter:
-    """`alone` refuses text after the array."""
+    # finds the elements of an array; `alone` refuses text after it
 
     def __init__(self, name: str, *, alone: bool) -> None:
         self._name = name
@@ -201,7 +196,6 @@ class _Splitter:
         return len(self.buffer)
 
     def feed(self, piece: str) -> Iterator[str]:
-        """The elements that end in this piece. Raises InputError."""
         text = self.buffer + piece
         start, scanned = 0, len(text)
         for match in () if self.closed else _TOKEN.finditer(text, self._scanned):
@@ -226,7 +220,6 @@ class _Splitter:
         self._refuse_long_or_late()
 
     def end(self) -> None:
-        """Raises InputError if the array is unclosed."""
         if not self.closed:
             raise InputError(
                 f"{self._name} is cut off: its JSON array is not closed after element {self._count}.",
@@ -255,7 +248,7 @@ class _Splitter:
 
 
 def array_at(pieces: Iterable[str], path: Sequence[str], name: str) -> Iterator[str]:
-    """From the list at `path` on. Raises InputError."""
+    """The elements of the list at `path`. Raises InputError."""
     stream = iter(pieces)
     finder = _Finder(list(path))
     for piece in stream:
@@ -288,7 +281,7 @@ def refuse_second(pieces: Iterable[str], depth: int, name: str) -> None:
 
 
 class _Finder:
-    """`lists` are the paths of lists found."""
+    # finds the list at `--path`; `lists` are the paths of lists found
 
     def __init__(self, path: list[str]) -> None:
         self._path = path

@@ -23,21 +23,19 @@ _CHAT = Endpoint.CHAT.value
 
 
 class Mixed(Invalid):
-    """A record of another kind: refused even with `--skip-invalid`."""
+    """Refused even with `--skip-invalid`."""
 
     __slots__ = ()
 
 
 class _MixedError(RefusedRowError):
-    """The record is of another kind."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`id_column` None: identified by content."""
-
     kind: Kind
-    id_column: str | None
+    id_column: str | None  # None: identified by content
     line: int
     has_prompt: bool
     json: bool
@@ -109,13 +107,12 @@ def kind_of(fields: dict[str, Any], *, has_prompt: bool, json: bool) -> Kind:
 
 
 def is_note(fields: dict[str, Any]) -> bool:
-    """Whether it is an errors file's note of an invalid line."""
+    """An errors file's note of an invalid line."""
     reserved = fields[RESERVED]
     return len(fields) == 1 and isinstance(reserved, dict) and "text" in reserved
 
 
 def stripped(text: str, fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Without `_batchrun`."""
     return without_reserved(text), {name: value for name, value in fields.items() if name != RESERVED}
 
 
@@ -156,7 +153,7 @@ def _is_answered(fields: dict[str, Any]) -> bool:
 
 
 def pandas_orient(fields: dict[str, Any]) -> str | None:
-    """The orient of a table written by pandas (DataFrame.to_json)."""
+    """The orient of a pandas table (DataFrame.to_json)."""
     if fields.keys() >= {"columns", "data"} and fields.keys() <= {"columns", "index", "data"}:
         return "split"
     inner = [cast("dict[str, Any]", value) for value in fields.values() if isinstance(value, dict)]

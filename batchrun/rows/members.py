@@ -12,14 +12,14 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def insert_members(text: str, additions: Mapping[str, str]) -> str:
-    """Adds members (name to JSON text) at the end."""
+    """`additions`: name to JSON text."""
     end, is_empty = _end(text)
     inserted = "".join([_named(name) + value for name, value in additions.items()])
     return f"{text[:end]}{inserted[1:] if is_empty else inserted}{text[end:]}"
 
 
 def output_line(text: str, additions: Mapping[str, str]) -> bytes:
-    """In UTF-8. Pieces are encoded before they are joined, so that a long value is copied less."""
+    """Pieces are encoded before they are joined, so that a long value is copied less."""
     end, is_empty = _end(text)
     pieces = [one_line(text[:end]).encode()]
     for name, value in additions.items():
@@ -31,13 +31,12 @@ def output_line(text: str, additions: Mapping[str, str]) -> bytes:
 
 
 def _end(text: str) -> tuple[int, bool]:
-    """The place for new members, and whether they are the first."""
+    # where new members go, and whether they are the first
     end = len(text) - 1 if text[-1] == "}" else text.rindex("}")
     return end, text[end - 1] in "{ \t\r\n" and text[:end].rstrip(" \t\r\n").endswith("{")
 
 
 def clash(columns: Iterable[str], new_names: Iterable[str]) -> tuple[str, ...]:
-    """The new names that are columns of the input."""
     taken = frozenset(columns)
     return tuple(name for name in new_names if name in taken)
 
@@ -100,14 +99,13 @@ def batch_error_line(  # noqa: PLR0913 (the members of the line)
 def _batch(
     id: str, custom_id: str, response: Iterable[str], error: str, additions: Mapping[str, str] = _NOTHING
 ) -> str:
-    """Joined once, because the `response` may be long."""
+    # joined once, because the `response` may be long
     head = f'{{"id": {string(id)}, "custom_id": {string(custom_id)}, "response": '
     inserted = [_named(name) + value for name, value in additions.items()]
     return "".join([head, *response, f', "error": {error}', *inserted, "}"])
 
 
 def _response(status_code: int, request_id: str | None, body: str) -> tuple[str, str, str]:
-    """The body alone is one of three pieces."""
     request = "null" if request_id is None else string(request_id)
     return f'{{"status_code": {status_code}, "request_id": {request}, "body": ', one_line(body).strip(), "}"
 

@@ -42,16 +42,16 @@ _LONG = 4096  # bytes from which lines are found one by one
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Source:
-    """A regular file, or a stream's spool, refused if its `stamp` changed while it was read."""
+    """A regular file, or a stream's spool."""
 
     path: Path
     name: str
     suffix: str
     size: int
-    stamp: tuple[int, ...] = field(repr=False)
+    stamp: tuple[int, ...] = field(repr=False)  # a change while reading is refused
 
     def chunks(self, size: int = CHUNK) -> Iterator[bytes]:
-        """Unpacked, at most `size` at a time. Raises InputError."""
+        """Unpacked. Raises InputError."""
         with translated(self.name), self.path.open("rb", buffering=0) as raw:
             stream = _unpacked(raw)
             total = 0
@@ -62,7 +62,7 @@ class Source:
         self.refuse_change()
 
     def head(self, size: int = 64 * 1024) -> bytes:
-        """About the first `size` unpacked bytes, without leading blanks."""
+        """Unpacked, without leading blanks."""
         return next((piece for piece in self.chunks(size) if piece.removeprefix(BOM).strip()), b"")
 
     def refuse_change(self) -> None:
@@ -80,7 +80,6 @@ class Source:
 
 
 def is_stream(source: str) -> bool:
-    """Whether it can be read only once."""
     if source == "-" or source.startswith(_STREAM_NAMES[1:]):
         return True
     try:
@@ -107,7 +106,7 @@ def regular(path: Path, name: str) -> Source:
 
 
 def spooled(source: str, spool: Path | None) -> Source:
-    """A stream copied to `spool` (None: a temporary file)."""
+    """`spool` None: a temporary file."""
     name = "stdin" if source == "-" else printable(source)
     if spool is None:
         made, path = tempfile.mkstemp(prefix="batchrun-", suffix=".spool")
@@ -129,7 +128,7 @@ def spooled(source: str, spool: Path | None) -> Source:
 
 
 def recoded(chunks: Iterable[bytes], encoding: str, name: str) -> Iterator[bytes]:
-    """As UTF-8. Raises InputError."""
+    """Raises InputError."""
     decoder = codecs.getincrementaldecoder(encoding)()
     done = 0
     try:
@@ -145,7 +144,7 @@ def recoded(chunks: Iterable[bytes], encoding: str, name: str) -> Iterator[bytes
 
 
 def with_line_feeds(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Replaces carriage returns of old Macs."""
+    """Old Macs end lines with carriage returns."""
     source = iter(chunks)
     first = next(source, b"")
     alone = b"\r" in first and b"\n" not in first
@@ -158,12 +157,11 @@ def with_line_feeds(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def suffix_of(name: str) -> str:
-    """In lower case: `.csv` for `rows.csv.gz`."""
+    """`.csv` for `rows.csv.gz`."""
     return Path(unpacked_name(name)).suffix.lower()
 
 
 def unpacked_name(name: str) -> str:
-    """Without `.gz`, `.zst` and the like."""
     stem, dot, ending = name.rpartition(".")
     return stem if dot + ending.lower() in PACKED_SUFFIXES and stem else name
 
@@ -184,7 +182,7 @@ def stamp_of(status: os.stat_result) -> tuple[int, ...]:
 
 @contextmanager
 def translated(name: str) -> Generator[None]:
-    """Raises InputError for errors of opening, reading and unpacking."""
+    """Translates errors of opening, reading and unpacking to InputError."""
     try:
         yield
     except PermissionError as error:
@@ -238,7 +236,6 @@ def _nearest(path: Path) -> str | None:
 
 
 def encoding_hint(data: bytes) -> str:
-    """The encoding to try with `--encoding`."""
     if len(data) < _SHORTEST:  # charset-normalizer is often wrong here; Windows-1252 is by far the likeliest
         return "cp1252"
     from charset_normalizer import from_bytes  # noqa: PLC0415  only for a file that is not UTF-8
@@ -248,7 +245,7 @@ def encoding_hint(data: bytes) -> str:
 
 
 def line_groups(chunks: Iterable[bytes]) -> Iterator[list[str | Invalid] | list[str]]:
-    """Without line ends; a bad line is an Invalid."""
+    """A bad line is an Invalid."""
     for group, _ in encoded_line_groups(chunks):
         yield group
 
@@ -256,7 +253,7 @@ def line_groups(chunks: Iterable[bytes]) -> Iterator[list[str | Invalid] | list[
 def encoded_line_groups(
     chunks: Iterable[bytes],
 ) -> Iterator[tuple[list[str | Invalid] | list[str], Iterable[bytes | None]]]:
-    """The lines, and the same in UTF-8 where they are long: they are copied less."""
+    """Also in UTF-8 where they are long: they are copied less."""
     number = 1
     for block in _blocks(without_bom(chunks)):
         group, encoded = _group(block, number)
@@ -265,7 +262,7 @@ def encoded_line_groups(
 
 
 def raw_lines(chunks: Iterable[bytes], name: str) -> Iterator[str]:
-    """With line feeds; bad bytes become lone surrogates."""
+    """Bad bytes become lone surrogates."""
     for block in _blocks(without_bom(chunks)):
         if len(block) > ROW_LIMIT:
             raise InputError(f"{name} has a line longer than {ROW_LIMIT // 1024**2} MiB.")

@@ -40,7 +40,7 @@ class Dialect(NamedTuple):
 
 
 class Table(NamedTuple):
-    """How a CSV output is written: as its input."""
+    """As the input."""
 
     delimiter: str = ","
     marked: bool = False  # begins with a byte order mark, without which Excel takes UTF-8 for the system's encoding
@@ -56,7 +56,7 @@ COMMAS = Table()
 
 
 def csv_dialect(head: str, name: str, delimiter: str | None = None) -> Dialect:
-    """The first that fits. Raises InputError for a title above the header."""
+    """Raises InputError for a title above the header."""
     if stated := _SEPARATOR_LINE.match(head):  # Excel's own first line `sep=;`
         return _fitting(head[stated.end() :], Dialect(stated[1], skip=1))
     delimiter = delimiter or delimiter_of(head)
@@ -91,12 +91,12 @@ def tsv_dialect(chunks: Callable[[], Iterable[bytes]], name: str, skip: int = 0)
 
 
 def delimiter_of(head: str) -> str:
-    """The delimiter that gives equally wide, wide records."""
+    """Gives equally wide, wide records."""
     return max(DELIMITERS, key=lambda delimiter: (is_regular(widths(head, delimiter)), max(widths(head, delimiter))))
 
 
 def widths(head: str, delimiter: str) -> list[int]:
-    """The numbers of cells in the first records."""
+    """Numbers of cells in the first records."""
     found: list[int] = []
     with contextlib.suppress(csv.Error):
         found.extend(len(cells) for cells in islice(csv.reader(_first_lines(head), delimiter=delimiter), _SAMPLE))
@@ -104,14 +104,14 @@ def widths(head: str, delimiter: str) -> list[int]:
 
 
 def records_of(lines: Iterable[str], dialect: Dialect) -> "_csv.Reader":
-    """The reader raises csv.Error for a malformed record."""
+    """Its iteration raises csv.Error."""
     if dialect.backslash:
         lines = map(_double, lines)
     return csv.reader(lines, delimiter=dialect.delimiter, strict=True, skipinitialspace=dialect.spaces)
 
 
 def is_regular(found: list[int]) -> bool:
-    """Whether records are equally wide, with several cells."""
+    """Equally wide, with several cells."""
     return found[0] > 1 and len(set(found)) == 1
 
 
@@ -127,7 +127,7 @@ def _fitting(head: str, plain: Dialect) -> Dialect:
 
 
 def _is_table(lines: Iterable[str], dialect: Dialect, *, cut: bool = False) -> bool:
-    """Whether records have one width; `cut`: the first ones."""
+    # whether records have one width; `cut`: the first ones
     reader = records_of(islice(lines, dialect.skip if not cut else 0, None), dialect)
     width = 0
     try:
@@ -140,14 +140,14 @@ def _is_table(lines: Iterable[str], dialect: Dialect, *, cut: bool = False) -> b
 
 
 def _double(line: str) -> str:
-    """Backslash-escaped quotation marks doubled instead."""
+    # backslash-escaped quotation marks doubled instead
     if '\\"' not in line:
         return line
     return _ESCAPED_QUOTE.sub(lambda found: "\\" * (len(found[1]) // 2) + ('""' if len(found[1]) % 2 else '"'), line)
 
 
 def _refuse_title(found: list[int], name: str) -> None:
-    """One cell above wider records is no header."""
+    # one cell above wider records is no header
     below = found[1:]
     if len(below) > 1 and len(set(below)) == 1:
         raise InputError(
@@ -157,7 +157,7 @@ def _refuse_title(found: list[int], name: str) -> None:
 
 
 class _Lines:
-    """Remembers the lines of the current record."""
+    # remembers the lines of the current record
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
@@ -177,9 +177,7 @@ class _Lines:
 
 
 class Cells(NamedTuple):
-    """`line`: in which the record begins."""
-
-    line: int
+    line: int  # in which the record begins
     cells: Sequence[str]
 
 
@@ -195,7 +193,7 @@ def read_text(chunks: Iterable[bytes]) -> Iterator[Record | Invalid]:
 
 
 def read_table(chunks: Iterable[bytes], dialect: Dialect, name: str, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """Raises InputError: unusable header, unclosed quotation."""
+    """Raises InputError."""
     csv.field_size_limit(ROW_LIMIT)
     lines = _Lines(raw_lines(chunks, name))
     records = _records(lines, dialect, name)
@@ -228,7 +226,7 @@ def read_table(chunks: Iterable[bytes], dialect: Dialect, name: str, remarks: Re
 
 
 def named_columns(header: Sequence[str], first: Sequence[object], name: str, remarks: Remarks) -> list[str | None]:
-    """None for an unnamed empty one, `index` for row names of pandas and R. Raises InputError."""
+    """None for an unnamed empty column, `index` for row names of pandas and R. Raises InputError."""
     columns: list[str | None] = [column or None for column in header]
     double = next((column for at, column in enumerate(header) if column and column in header[:at]), None)
     if double is not None:
@@ -246,13 +244,12 @@ def named_columns(header: Sequence[str], first: Sequence[object], name: str, rem
 
 
 def nameless(columns: Sequence[str | None], cells: Sequence[object]) -> int | None:
-    """Position (from 1) of a cell without a column name."""
+    """Position from 1."""
     places = (at for at, column in enumerate(columns, 1) if column is None)
     return next((at for at in places if cells[at - 1] is not None and str(cells[at - 1]).strip()), None)
 
 
 def misfit(count: int, width: int) -> str:
-    """The reason for a wrong number of cells."""
     return f"{'1 cell' if count == 1 else f'{count} cells'} where the header has {width}"
 
 

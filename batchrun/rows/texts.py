@@ -75,7 +75,7 @@ def _packed_text(data: bytes) -> str:
 
 
 def _docx_text(archive: zipfile.ZipFile) -> str:
-    """Table cells included, without deleted text."""
+    # table cells included, without deleted text
     body = _xml(archive.read("word/document.xml"))
     paragraphs = ["".join(_runs(paragraph)) for paragraph in body.iter(f"{_WORD}p")]
     text = "\n\n".join(paragraph for paragraph in paragraphs if paragraph.strip())
@@ -97,7 +97,7 @@ def _runs(element: ElementTree.Element) -> Iterator[str]:
 
 
 def _epub_text(archive: zipfile.ZipFile) -> str:
-    """In the order of the spine (EPUB 3.3, 5.7)."""
+    # in the order of the spine (EPUB 3.3, 5.7)
     container = _xml(archive.read("META-INF/container.xml"))
     root = next(container.iter(f"{_CONTAINER}rootfile")).get("full-path", "")
     package = _xml(archive.read(root))
@@ -141,7 +141,7 @@ def _html_text(page: str) -> str:
 
 
 class _Page(HTMLParser):
-    """Collects visible text; `pre` keeps its lines."""
+    # visible text; `pre` keeps its lines
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)

@@ -1,4 +1,4 @@
-"""Excel workbooks, streamed with the extra `data` (openpyxl); formulas are their stored values."""
+"""Excel workbooks (extra `data`, openpyxl); formulas are their stored values."""
 
 import re
 import warnings
@@ -21,7 +21,7 @@ _HIDDEN = "hidden rows (for example by a filter) are read as well"
 
 
 def read_excel(source: Source, sheet: str | None, remarks: Remarks) -> Iterator[Record | Invalid]:
-    """`sheet`: a name or a number from 1; None: the first visible. Raises InputError."""
+    """`sheet`: a name or a number from 1. Raises InputError."""
     openpyxl = library("excel")
     with explained(source.name, "an Excel workbook"), zipfile.ZipFile(source.path) as archive:
         refuse_bomb(sum(entry.file_size for entry in archive.infolist()), source.size, source.name)
@@ -136,7 +136,6 @@ def _refuse_title(header: Sequence[str], values: Sequence[object], number: int, 
 
 
 def _trimmed(cells: Sequence[object]) -> Sequence[object]:
-    """Without empty cells at the end."""
     end = len(cells)
     while end and cells[end - 1] is None:
         end -= 1

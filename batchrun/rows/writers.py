@@ -1,4 +1,4 @@
-"""Rows written to a stream as JSONL, CSV, TSV, Parquet or Excel.
+"""Rows written as JSONL, CSV, TSV, Parquet or Excel.
 
 In CSV a cell that a spreadsheet would take for a formula gets a `'` in front (OWASP, "CSV injection"): one that begins
 with = + - @ (also full-width), a tab or a line break, also after blanks and quotation marks; numbers do not.
@@ -26,8 +26,8 @@ from batchrun.rows.table import COMMAS, Table
 _FORMULA = re.compile(r"[\t\r\n]|[\s'\"]*[=+\-@＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
 _BATCH = 10_000
+# Excel's limits (support.microsoft.com, "Excel specifications and limits")
 SHEET_ROWS, CELL_LENGTH = 1_048_576, 32_767
-"""Excel's limits (support.microsoft.com, "Excel specifications and limits")."""
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\r\x0e-\x1f\ufffe\uffff]")
 _ESCAPE_LIKE = re.compile(r"_(?=x[0-9A-Fa-f]{4}_)")
 _COMMON = {frozenset({"int", "float"}): "float", frozenset({"int", "long"}): "long"}
@@ -37,11 +37,11 @@ _spelled = json.JSONDecoder(parse_int=str, parse_float=str).decode
 
 class RowWriter(Protocol):
     def write(self, text: str, additions: Mapping[str, str]) -> None:
-        """`additions`: new members, name to JSON text."""
+        """`additions`: name to JSON text."""
         ...
 
     def close(self) -> None:
-        """Write the rest; the stream stays open."""
+        """The stream stays open."""
         ...
 
 
@@ -84,11 +84,10 @@ class JsonlWriter:
         self._put = stream.write
 
     def write(self, text: str, additions: Mapping[str, str]) -> None:
-        """Raises OSError."""
         self._put(output_line(text, additions))
 
     def close(self) -> None:
-        """Nothing is buffered."""
+        pass
 
 
 class CsvWriter:
@@ -120,7 +119,7 @@ class CsvWriter:
         self._put([cells.get(name, "") for name in self._columns])
 
     def close(self) -> None:
-        """Nothing is buffered."""
+        pass
 
     def _put(self, cells: list[str]) -> None:
         line = self._delimiter.join([quoted(cell, self._delimiter) for cell in cells])
@@ -131,7 +130,7 @@ class CsvWriter:
 
 
 def quoted(cell: str, delimiter: str) -> str:
-    """As RFC 4180 needs; the standard library takes a hundred times as long for long texts."""
+    """The standard library takes a hundred times as long for long texts."""
     if delimiter in cell or '"' in cell or "\n" in cell or "\r" in cell:
         return '"' + cell.replace('"', '""') + '"'
     return cell
@@ -185,7 +184,7 @@ class ExcelWriter:
         return self._text(sheet, value if isinstance(value, str) else text)
 
     def _text(self, sheet: Any, text: str) -> Any:
-        """Escaped for XML (ECMA-376 part 1, 22.9.2.19 ST_Xstring)."""
+        # escaped for XML (ECMA-376 part 1, 22.9.2.19 ST_Xstring)
         escaped = _NO_XML.sub(lambda found: f"_x{ord(found.group()):04X}_", _ESCAPE_LIKE.sub("_x005F_", text))
         cell = self._openpyxl.cell.WriteOnlyCell(sheet, value="")
         cell._value, cell.data_type = escaped, "s"
@@ -193,7 +192,7 @@ class ExcelWriter:
 
 
 class ParquetWriter:
-    """Written on `close`: boolean, int64 or double if exact, else text."""
+    """Boolean, int64 or double if exact, else text."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._parquet = library("parquet")
@@ -241,7 +240,6 @@ def _unchanged(cell: str) -> str:
 
 
 def neutral(cell: str) -> str:
-    """The cell, never a formula."""
     if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell):
         return f"'{cell}"
     return cell
@@ -252,7 +250,6 @@ def columns_of(text: str) -> Iterator[str]:
 
 
 def _cells(text: str) -> dict[str, str]:
-    """Numbers keep their spelling."""
     values: dict[str, Any]
     try:
         values = from_json(text.encode(), allow_inf_nan=False)

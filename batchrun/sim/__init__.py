@@ -1,7 +1,4 @@
-"""The simulated provider: an OpenAI-compatible server on loopback (docs/sim.md).
-
-`spawn` runs it in a process of its own, `run` in this process until a signal, `running` on this event loop.
-"""
+"""The simulated provider: an OpenAI-compatible server on loopback (docs/sim.md)."""
 
 from batchrun.sim.faults import NAMED, Fault, parse_fault
 from batchrun.sim.process import change, down, log, run, spawn, stats

@@ -20,7 +20,7 @@ def main() -> int:
 
 
 def _line() -> bytes:
-    """Unbuffered: a thread reads the rest of stdin, and Python must not join it."""
+    # unbuffered: a thread reads the rest of stdin, and Python must not join it
     line = b""
     while not line.endswith(b"\n") and (more := os.read(0, 65_536)):
         line += more

@@ -1,9 +1,4 @@
-"""Files and batches over HTTP, as OpenAI (API reference of 2026-08) and Anthropic (2026-09) have them.
-
-/v1/files               upload (multipart), list; /ID retrieve, delete; /ID/content
-/v1/batches             create, list; /ID retrieve; /ID/cancel
-/v1/messages/batches    create with the requests in it, list; /ID retrieve, delete; /ID/cancel; /ID/results
-"""
+"""Files and batches over HTTP, as OpenAI (API reference of 2026-08) and Anthropic (2026-09) have them."""
 
 import json
 import math
@@ -292,7 +287,7 @@ class BatchCalls:
         return [(str(line["custom_id"]), line["body"]) for line in map(orjson.loads, lines)]
 
     def _made(self, batch: Batch, what: str, lines: list[bytes]) -> str | None:
-        """The id of a result file; without lines the placeholder of `empty_files`."""
+        # the id of a result file; without lines the placeholder of `empty_files`
         if not lines and (self.settings.empty_files != "file" or batch.errors):
             return "" if self.settings.empty_files == "text" else None
         file = File(id=self._store.new_id("file-"), owner=batch.owner, name=f"{batch.id}_{what}.jsonl",
@@ -323,7 +318,7 @@ def _json(body: bytes) -> dict[str, Any]:
 
 
 def _form(call: Call) -> dict[str, tuple[str, bytes]]:
-    """RFC 7578."""
+    # RFC 7578
     kind = Message()
     kind["content-type"] = call.headers.get("content-type", "")
     boundary = kind.get_param("boundary")

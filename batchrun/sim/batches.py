@@ -27,10 +27,8 @@ ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 
 @dataclass(kw_only=True)
 class File:
-    """`owner` is the digest of a key."""
-
     id: str
-    owner: str
+    owner: str  # the digest of a key
     name: str
     purpose: str
     created: float
@@ -40,12 +38,8 @@ class File:
 
 @dataclass(kw_only=True)
 class Batch:
-    """`shape` is `openai` or `anthropic`; `tokens` count while it is enqueued; `share` is the part of the rows that is
-    done when it expires, else 1; `output` and `error` are ids of files or their placeholder.
-    """
-
     id: str
-    shape: str
+    shape: str  # `openai` or `anthropic`
     owner: str
     created: float
     started: float
@@ -55,17 +49,17 @@ class Batch:
     found: float
     cancelling: float
     rows: int
-    tokens: int
+    tokens: int  # count while it is enqueued
     file: str = ""
     endpoint: str = ""
     model: str = ""
     metadata: dict[str, Any] | None = None
-    share: float = 1.0
+    share: float = 1.0  # the part of the rows that is done when it expires, else 1
     cancel: float | None = None
     errors: list[dict[str, Any]] = field(default_factory=list)
     settled: bool = False
-    output: str | None = None
-    error: str | None = None
+    output: str | None = None  # id of a file or its placeholder
+    error: str | None = None  # id of a file or its placeholder
     succeeded: int = 0
     errored: int = 0
     usage: dict[str, int] = field(default_factory=dict)

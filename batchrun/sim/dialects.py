@@ -34,7 +34,6 @@ class Bucket:
         return self._level
 
     def wait(self, need: float, now: float) -> float:
-        """Seconds."""
         short = min(need, self.depth) - self.level(now)
         # The sum of many small refills is off by some 1e-13.
         return short / self.rate if short > 1e-9 else 0.0
@@ -67,7 +66,6 @@ class Window:
         return self.depth - self._used
 
     def wait(self, need: float, now: float) -> float:
-        """Seconds."""
         return 0.0 if min(need, self.depth) <= self.level(now) + 1e-9 else self._end - now
 
     def take(self, need: float, now: float) -> None:
@@ -98,15 +96,13 @@ class Cost(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """`kind` is the limit's unit; `wait` is None if no wait helps."""
-
-    kind: str
-    wait: float | None
+    kind: str  # the limit's unit
+    wait: float | None  # None if no wait helps
     answer: Answer
 
 
 class _Limit:
-    """`figure` for `per` seconds; `enforced` admits, `stated` fills the headers."""
+    # `figure` for `per` seconds; `enforced` admits, `stated` fills the headers
 
     def __init__(self, rule: Mapping[str, Any], figure: float, depth: float | None, now: float, epoch: float) -> None:
         self.unit: str = rule["unit"]
@@ -232,7 +228,7 @@ def _table(dialect: str) -> dict[str, Any]:
 
 
 def _depth(unit: str, rate: float, seconds: float | None) -> float:
-    """`seconds` of the rate; else two requests or 50 ms, or one second of tokens."""
+    # `seconds` of the rate; else two requests or 50 ms, or one second of tokens
     return max(1.0, rate * seconds if seconds is not None else max(2.0, 0.05 * rate) if unit == "requests" else rate)
 
 

@@ -1,12 +1,7 @@
-"""The faults that the simulated provider injects, spelled NAME=WHEN: NAME a status or one of `NAMED`, WHEN one of
+"""The faults that the simulated provider injects, spelled NAME=WHEN or NAME@CALL=WHEN (docs/sim.md).
 
-    0.1             this share of the requests, drawn from seed, prompt and attempt number: the same in every run
-    first, first:3  the first attempt (the first three) of every prompt
-    text:POISON     every request whose body contains the text
-    10-20, 10-      every request from the 10th to the 20th second after the start (or from the 10th on)
-
-The shares of several faults add up. NAME@CALL=WHEN applies to calls about files and batches, CALL one of `CALLS`: a 4xx
-refuses the call, any other fault performs it and loses its answer.
+A share of the requests is drawn from seed, prompt and attempt number: the same in every run. The shares of several
+faults add up. A 4xx refuses a call about files and batches, any other fault performs it and loses its answer.
 """
 
 from collections.abc import Sequence

@@ -16,13 +16,11 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Answer(NamedTuple):
-    """`headers` are whole lines; `states` is whether rate-limit headers are added."""
-
     status: int
     body: bytes
-    headers: str = ""
+    headers: str = ""  # whole lines
     kind: str = "application/json"
-    states: bool = True
+    states: bool = True  # whether rate-limit headers are added
 
 
 class Call(NamedTuple):
@@ -36,8 +34,8 @@ class _Head(NamedTuple):
     method: str
     path: str
     headers: dict[str, str]
+    # bytes of the body, -1 for chunks
     size: int
-    """Bytes of the body, -1 for chunks."""
 
 
 class MalformedError(ValueError):

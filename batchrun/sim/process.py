@@ -27,9 +27,8 @@ _PASSED_ON = frozenset(
 
 @contextmanager
 def spawn(settings: Settings) -> Generator[str, None, None]:
-    """Gives its base URL. Raises RefusedError.
-
-    It has its own session, so Ctrl-C ends only the run; it ends when this process dies.
+    """Gives its base URL. Raises RefusedError. Its own session: Ctrl-C ends only the run; it ends when this process
+    dies.
     """
     with tempfile.TemporaryFile() as errors, _started(errors) as process:
         try:
@@ -48,7 +47,7 @@ def run_as_child(settings: Settings) -> None:
 
 
 def stats(base_url: str, *, prompts: bool = True) -> dict[str, Any]:
-    """The counters; without `prompts` only sums. Raises OSError."""
+    """Without `prompts` only sums. Raises OSError."""
     return _call(base_url, "GET", "/_sim/stats" if prompts else "/_sim/stats?summary")
 
 
@@ -124,7 +123,7 @@ def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[
 
 
 def _watch_parent(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]", parent: int) -> None:
-    """Stdin stays open if another child of the parent has inherited it."""
+    # stdin stays open if another child of the parent has inherited it
     if os.getppid() != parent:
         task.cancel()
     else:

@@ -234,7 +234,7 @@ class Provider:
         return self._clock() + self._epoch
 
     def _batch_call(self, connection: Connection, kind: str, call: Call) -> None:
-        """A 4xx fault refuses the call; any other fault loses the answer."""
+        # a 4xx fault refuses the call; any other fault loses the answer
         self.stats.batch_calls[kind] += 1
         number = self.stats.batch_calls[kind]
         digest = blake2b(f"{kind} {call.path}".encode("latin-1"), digest_size=16).digest()

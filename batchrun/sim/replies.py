@@ -87,7 +87,7 @@ def _text_of(request: Request, text: str, settings: Settings, mode: str, seed: i
 
 
 def _other_form(text: str) -> str:
-    """The form `other` of an object of plural forms; else the text."""
+    # the form `other` of an object of plural forms; else the text
     try:
         forms = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -192,7 +192,7 @@ _Schema = Mapping[str, Any]
 
 
 def example(schema: Any, text: str) -> Any:
-    """A value that satisfies a schema as far as the depth allows; strings are the text."""
+    """Satisfies a schema as far as the depth allows; strings are the text."""
     return _value(schema, text, schema, 0)
 
 

@@ -71,15 +71,13 @@ class Problem(NamedTuple):
 
 
 class Request(NamedTuple):
-    """`limit` is in tokens a reply; `schema` `{}` is any JSON object; `texts` has one for each reply."""
-
     endpoint: Endpoint
     model: str
-    texts: list[str]
+    texts: list[str]  # one for each reply
     input_tokens: int
-    limit: int | None = None
+    limit: int | None = None  # tokens a reply
     choices: int = 1
-    schema: dict[str, Any] | None = None
+    schema: dict[str, Any] | None = None  # `{}` is any JSON object
     dimensions: int = 16
     base64: bool = False
     instructions: str = ""
@@ -183,10 +181,8 @@ _READERS: dict[Endpoint, Callable[[str, dict[str, Any]], Request | Problem]] = {
 
 
 def _dialogue(messages: Iterable[Any]) -> tuple[str, int, str]:
-    """The text to answer, the tokens of all messages, and the instructions.
-
-    Preferred is the last user message in tags: a request to repair a reply follows it and has none.
-    """
+    # the text to answer, the tokens of all messages, and the instructions
+    # preferred is the last user message in tags: a request to repair a reply follows it and has none
     last, of_user, wrapped, instructions, tokens = "", None, None, "", 0
     for message in messages:
         last, more = _content(message.get("content"))

@@ -103,6 +103,7 @@ def _without(pattern: str) -> Callable[[str, str], str | None]:
     return lambda _text, good: compiled.sub("", good, count=1) if compiled.search(good) else None
 
 
+# lost placeholder, lost tag, changed number, lost line break, not translated, blank, a preamble, far too long
 _DEFECTS: tuple[Callable[[str, str], str | None], ...] = (
     _without(_PLACEHOLDER),
     _without(_TAG),
@@ -113,4 +114,3 @@ _DEFECTS: tuple[Callable[[str, str], str | None], ...] = (
     lambda _text, good: f"Sure! Here is the translation:\n\n{good}",
     lambda _text, good: good * 6,
 )
-"""Lost placeholder, lost tag, changed number, lost line break, not translated, blank, a preamble, far too long."""

@@ -49,6 +49,7 @@ DARK = Theme(
     variables={"foreground-muted": "#a9b0bb", "primary-muted": "#274050", "scrollbar": "#6a7482"},
     dark=True,
 )
+# text has a contrast of 4.5:1 (WCAG 2.2 AA)
 LIGHT = Theme(
     name="batchrun-light",
     primary="#1f5f8f",
@@ -64,9 +65,8 @@ LIGHT = Theme(
     variables={"foreground-muted": "#4f5862", "primary-muted": "#cfdfe9", "scrollbar": "#848c96"},
     dark=False,
 )
-"""Text has a contrast of 4.5:1 (WCAG 2.2 AA)."""
+# seconds to wait for a run without a request; its input may be a pipe without data
 UNSENT_TIMEOUT = 2.0
-"""Seconds to wait for a run without a request; its input may be a pipe without data."""
 
 
 class BatchrunApp(LifecycleApp):
@@ -113,7 +113,7 @@ class BatchrunApp(LifecycleApp):
         self.theme = self._theme()
 
     def _theme(self) -> str:
-        """Raises RefusedError."""
+        # raises RefusedError
         name = str(self._settings.get("theme") or DARK.name)
         if name not in self.available_themes:
             raise unknown("theme", name, self.available_themes)
@@ -137,7 +137,7 @@ class BatchrunApp(LifecycleApp):
         return {"LinuxDriver": terminal.Terminal, "WebDriver": terminal.Browser}.get(chosen.__name__, chosen)
 
     def terminal_gone(self) -> None:
-        """A terminal may close without a signal."""
+        # a terminal may close without a signal
         shutdown.within(shutdown.HASTY_DRAIN + shutdown.GRACE, ExitCode.HANGUP)
         self.quit_on_signal(ExitCode.HANGUP)
 
@@ -201,7 +201,7 @@ class BatchrunApp(LifecycleApp):
 
     @work(group="session")
     async def _await(self, session: "Session", done: asyncio.Task[None]) -> None:
-        """A defect of the engine ends the app with its traceback."""
+        # a defect of the engine ends the app with its traceback
         await asyncio.shield(done)
         self._ended(session)
 
@@ -225,7 +225,7 @@ class BatchrunApp(LifecycleApp):
             self.notify(words.account(snapshot.progress.ended.totals), timeout=8, markup=False)
 
     def _ask_about_drift(self, session: "Session") -> None:
-        """Replies are replaced only after a confirmation, except those of tries."""
+        # replies are replaced only after a confirmation, except those of tries
         task, drift = session.task, session.drift
         assert isinstance(task, NewRun)
         assert drift is not None

@@ -1,4 +1,4 @@
-"""The run that is being set up: prompt, first rows, their requests. Loaded after the first frame."""
+"""The run that is being set up. Loaded after the first frame."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -54,8 +54,6 @@ class Preview:
 
 
 class Draft:
-    """Keeps the unsaved text of each prompt."""
-
     def __init__(self) -> None:
         self.prompt: Prompt | None = None
         self.prompt_trouble: BatchrunError | None = None

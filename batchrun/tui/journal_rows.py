@@ -50,9 +50,8 @@ class _Thread:
 
 
 class JournalRows:
-    """The wanted rows by number from 0: `total` of them so far, `finding` while more may come.
-
-    `listed` is the query of the current numbers, `counted` whether `total` belongs to the wanted one.
+    """The wanted rows by number from 0: `total` so far, `finding` while more may come. `listed` is the query of the
+    current numbers, `counted` whether `total` belongs to the wanted one.
     """
 
     def __init__(self, path: Path) -> None:

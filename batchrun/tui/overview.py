@@ -14,8 +14,8 @@ from batchrun.rows.detect import BY_SUFFIX
 from batchrun.tui import draft
 
 RUNS, PROMPTS, INPUTS = 5, 8, 12
+# bytes of an input whose rows are counted
 COUNTED = 50_000_000
-"""Bytes of an input whose rows are counted."""
 
 
 class Item(NamedTuple):
@@ -69,7 +69,7 @@ def _inputs(folder: Path, outputs: set[Path]) -> list[Item]:
 
 
 def rows_of(path: Path, form: str) -> int | None:
-    """The rows of a file, if counting only takes reading its lines."""
+    # only if counting takes no more than reading its lines
     if path.stat().st_size > COUNTED or form not in ("jsonl", "text", "csv"):
         return None
     with path.open(encoding="utf-8", errors="replace", newline="") as file:

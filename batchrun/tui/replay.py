@@ -52,7 +52,7 @@ class Replay:
         return snapshot.foreign is not None
 
     def _steered(self, snapshot: RunSnapshot, request: dict[str, Any]) -> RunSnapshot:
-        """Without a socket the snapshot has no bounds."""
+        # without a socket the snapshot has no bounds
         try:
             status = steering.send(self.run.path, request)
         except RefusedError:
@@ -115,7 +115,7 @@ class Recording(NamedTuple):
 
 
 def progress_of(run: RunFile, recording: Recording, *, alive: bool) -> Progress:
-    """The fold of events; times are Unix seconds."""
+    """Times are Unix seconds."""
     plan, totals, sessions, samples, causes, tiers = recording
     state: dict[str, Any] = samples[-1].state if samples and alive else {}
     now = run.meta.created if not sessions else sessions[-1].ended or sessions[-1].started
@@ -138,7 +138,7 @@ def progress_of(run: RunFile, recording: Recording, *, alive: bool) -> Progress:
 def retry_counts(
     sessions: Sequence[Session], samples: Sequence[Sample], totals: Totals, in_flight: int
 ) -> tuple[int, int]:
-    """The sums of the last samples of sessions; old journals have only one number."""
+    # sums of the last samples of sessions; old journals have only one number
     starts = [session.started for session in sessions]
     last = {bisect_right(starts, sample.at): sample for sample in samples}
     states: list[dict[str, Any]] = [sample.state for sample in last.values()]

@@ -19,7 +19,7 @@ def shown(text: str, limit: int) -> Content:
 
 
 def one_for_one(line: str) -> str:
-    """Keeps the number of characters, so that cursor positions stay right."""
+    """Keeps cursor positions right."""
     if line.isprintable():
         return line
     chars = ("\t" if char == "\t" else printable(char) for char in line)

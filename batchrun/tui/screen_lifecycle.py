@@ -1,11 +1,8 @@
 """Closes apps and screens without work on widgets that no longer exist; makes screens of panes.
 
 Textual stops mounting when the app ends, takes hidden screens apart while they handle messages, and cancels workers
-after their widgets; whatever queries a widget meanwhile fails. Here
-
-* an app ends once everything is mounted;
-* a screen closes as a whole: first its messages, then its workers, then its widgets;
-* a key pressed twice never closes a main screen: an app without one cannot continue.
+after their widgets. Here an app ends once everything is mounted, and a screen closes its messages, then its workers,
+then its widgets. A key pressed twice never closes a main screen: an app without one cannot continue.
 """
 
 import asyncio
@@ -33,7 +30,7 @@ class LifecycleApp(App[int]):
         self._exit = False  # which would stop all mounting at once
 
     def pop_screen(self) -> AwaitComplete:
-        """Textual would close any screen."""
+        # Textual would close any screen
         return super().pop_screen() if len(self.screen_stack) > MAIN else AwaitComplete.nothing()
 
     async def _process_messages_loop(self) -> None:
@@ -88,7 +85,7 @@ class LifecycleScreen(Screen[None]):
     ABOUT: ClassVar[str] = ""
 
     def idle_keys(self) -> Collection[str]:
-        """Ids of keys without effect now; the footer omits them."""
+        """Ids of keys without effect now."""
         return ()
 
     @property

@@ -57,22 +57,18 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSnapshot:
-    """`checked`: rows so far; `reference`: the run on a command line, None before it has a journal; `foreign`: another
-    process that works on it; `state`: that of an old run.
-    """
-
     phase: Phase
     progress: Progress
     title: str
-    checked: int = 0
-    reference: str | None = None
+    checked: int = 0  # rows so far
+    reference: str | None = None  # the run on a command line, None before it has a journal
     journal: Path | None = None
     bounds: Bounds | None = None
     history: Sequence[Point] = ()
     notices: tuple[str, ...] = ()
     trouble: Trouble | None = None
-    foreign: str | None = None
-    state: str | None = None
+    foreign: str | None = None  # another process that works on it
+    state: str | None = None  # that of an old run
     tried: bool = False
 
     @property

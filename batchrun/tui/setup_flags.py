@@ -46,7 +46,7 @@ class Origin(NamedTuple):
     text: str = ""
 
     def holds(self, columns: Sequence[str] | None, *, default: bool) -> bool:
-        """Whether it still exists; `columns` is None before the input is read."""
+        """`columns` is None before the input is read."""
         if self.kind == FROM_DEFAULT or columns is None:
             return default or self.kind != FROM_DEFAULT
         return self.text != "" and (self.kind != "column" or self.text in columns)
@@ -96,17 +96,15 @@ KEY = "key"
 
 
 class Item(NamedTuple):
-    """`field` is an id in the form, or `variable:NAME`."""
-
     name: str
     met: bool
-    field: str
+    field: str  # an id in the form, or `variable:NAME`
 
 
 def checklist(
     *, prompt: bool, source: bool, typed: Mapping[str, str], missing: Sequence[str], key: bool
 ) -> tuple[Item, ...]:
-    """`typed`: values of variables; `missing`: those without one in the current row."""
+    """`missing`: variables without a value in the current row."""
     names = list(dict.fromkeys((*typed, *missing)))
     variables = [Item(name, name not in missing and bool(typed.get(name, "x")), f"variable:{name}") for name in names]
     return (

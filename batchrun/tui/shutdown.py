@@ -13,8 +13,8 @@ from types import FrameType
 
 from batchrun.errors import ExitCode
 
+# seconds: the signal's sender kills soon
 HASTY_DRAIN = 8.0
-"""Seconds: the signal's sender kills soon."""
 GRACE = 5.0
 PRINT_TIMEOUT = 2.0
 _SIGNALS = {"SIGINT": ExitCode.INTERRUPTED, "SIGTERM": ExitCode.TERMINATED, "SIGHUP": ExitCode.HANGUP}

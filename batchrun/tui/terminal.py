@@ -1,7 +1,7 @@
 """A terminal that may be slow or closed: painting never blocks the loop.
 
-Textual waits when the short queue to its output thread is full, so a stopped terminal (Ctrl-S) would stop the run.
-`Output` drops output above `BEHIND` unwritten bytes; the whole screen is painted once the terminal has caught up.
+Textual waits when the queue to its output thread is full, so a stopped terminal (Ctrl-S) would stop the run. `Output`
+drops output above `BEHIND` unwritten bytes; the whole screen is painted once the terminal has caught up.
 """
 
 import contextlib
@@ -132,7 +132,7 @@ class Terminal(_NonBlocking, LinuxDriver):
 
 
 class Browser(_NonBlocking, WebDriver):
-    """Behind textual-serve the terminal is a pair of pipes; a closed tab is a closed terminal."""
+    """Behind textual-serve the terminal is pipes; a closed tab is a closed terminal."""
 
     def start_application_mode(self) -> None:
         self._output = self._open(self.fileno, lambda: True)

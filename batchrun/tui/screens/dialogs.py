@@ -46,7 +46,7 @@ class Confirm(ModalScreen[str | None]):
     ]
 
     def __init__(self, question: str, detail: str, answers: Sequence[tuple[str, str, str]]) -> None:
-        """`answers` are (id, label, variant)."""
+        # `answers` are (id, label, variant)
         super().__init__()
         self._question = question
         self._detail = detail

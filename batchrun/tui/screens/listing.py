@@ -43,8 +43,8 @@ KEYS: list[BindingType] = [
 ]  # fmt: skip
 NEED_ROWS = ("run.filter", "run.search", "run.sort", "run.export", "row.open")
 FIND_EVERY = 5.0
+# columns, and lines, from which the preview is shown there
 BESIDE, BELOW = 120, 36
-"""Columns, and lines, from which the preview is shown there."""
 STEP = 5  # percent
 
 
@@ -224,7 +224,7 @@ class ListingScreen(LifecycleScreen):
             self.list_rows(self._wanted._replace(state=State.FAILED, cause=name))
 
     def action_show_state(self, name: str) -> None:
-        """States that the journal lacks list all rows."""
+        # states that the journal lacks list all rows
         self.list_rows(Wanted(state=State(name)) if name in set(State) - {State.IN_FLIGHT} else Wanted())
 
     def action_show_cause(self, place: int) -> None:

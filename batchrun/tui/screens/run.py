@@ -121,7 +121,7 @@ class RunScreen(ListingScreen):
         return ("run.retry",) if self._snapshot.steerable else STEERING
 
     def _reread_later(self) -> None:
-        """A slow disk must not cancel every reading."""
+        # a slow disk must not cancel every reading
         if self._rereading is None or self._rereading.is_finished:
             self._reread()
 

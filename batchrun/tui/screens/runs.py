@@ -54,7 +54,7 @@ _GAP = 2
 
 
 class RunTable(RowTable):
-    """Enter waits until the list has been read."""
+    # Enter waits until the list has been read
 
     def action_select_cursor(self) -> None:
         cast("RunsScreen", self.screen).once_loaded(super().action_select_cursor)
@@ -123,7 +123,7 @@ class RunsScreen(LifecycleScreen):
         self._table.move_cursor(row=row)
 
     def _fill(self) -> None:
-        """Textual's own measuring comes after the first frame."""
+        # Textual's own measuring comes after the first frame
         table, room = self._table, self.size.width
         row = table.cursor_row
         table.clear(columns=True)

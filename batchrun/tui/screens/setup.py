@@ -32,10 +32,10 @@ from batchrun.tui.widgets.form import Form, OptionsLine, VariableField
 if TYPE_CHECKING:
     from batchrun.tui.draft import Draft, Preview
 
+# seconds before all rows are counted
 QUIET = 0.6
-"""Seconds before all rows are counted."""
+# seconds before files are read
 DEBOUNCE = 0.15
-"""Seconds before files are read."""
 _NOTHING_YET = "choose a prompt and an input: Ctrl+O lists them, F9 is the start page, F1 lists all keys"
 _NOT_TRIED = "replies appear here. Space selects rows (at most 5), F6 tries only these; Ctrl+R runs a pilot of 50 rows"
 
@@ -177,7 +177,7 @@ class SetupScreen(TryingScreen):
 
     @work(exclusive=True, group="missing")
     async def go_to_missing(self, *, begun: bool = True) -> None:
-        """Focus the first missing item; a key only once something has `begun`."""
+        """A key only once something has `begun`."""
         await self.read()
         missing = first_missing(self._items)
         if not begun and (missing is None or missing.field == "profile"):
@@ -245,7 +245,7 @@ class SetupScreen(TryingScreen):
         self.query_one("#input-info", Static).update(Content(printable(summary, 300)))
 
     def draft_changed(self) -> None:
-        """An invalid prompt keeps the earlier variables."""
+        # an invalid prompt keeps the earlier variables
         draft = self._draft
         if draft is None:
             return

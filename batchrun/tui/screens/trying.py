@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from batchrun.tui.draft import Draft
 
 
+# seconds to wait for an input: a pipe may send nothing
 INPUT_TIMEOUT = 2.0
-"""Seconds to wait for an input: a pipe may send nothing."""
 
 
 class TryingScreen(PanedScreen):
@@ -38,7 +38,7 @@ class TryingScreen(PanedScreen):
     def show_problem(self, problem: BatchrunError | str | None) -> None: ...
 
     async def read(self, *, begins: bool = False) -> None:
-        """Waits for prompt and input; if a run `begins`, not for a silent input."""
+        """If a run `begins`, does not wait for a silent input."""
 
     @property
     def input_timeout(self) -> float | None:
@@ -83,7 +83,6 @@ class TryingScreen(PanedScreen):
 
     @property
     def error_line(self) -> int | None:
-        """From 1."""
         trouble = None if self._draft is None else self._draft.prompt_trouble
         return trouble.line if isinstance(trouble, PromptError) else None
 

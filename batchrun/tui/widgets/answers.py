@@ -67,12 +67,11 @@ class HeadTable(RowTable):
 
     @property
     def position(self) -> int:
-        """From 1."""
         return self.cursor_row + 1
 
     @property
     def current(self) -> Row | None:
-        """The row, unless the line is invalid."""
+        """None if the line is invalid."""
         head = self._head
         if head is None or not 0 <= self.cursor_row < len(head.rows):
             return None

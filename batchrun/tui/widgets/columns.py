@@ -18,23 +18,18 @@ _DECODER = json.JSONDecoder()
 
 
 class Column(NamedTuple):
-    """Shown from a table width of `least` cells; `width` cells wide, or with `share` that many parts of the rest.
-
-    `about` is `source`, `reply` or empty; `order` is how a click on the title sorts.
-    """
-
     title: str
-    width: int
-    least: int
+    width: int  # cells
+    least: int  # shown from this table width on, in cells
     text: Callable[[Line], str]
     right: bool = False
-    share: int = 0
-    about: str = ""
-    order: Order | None = None
+    share: int = 0  # or parts of the rest
+    about: str = ""  # `source`, `reply` or empty
+    order: Order | None = None  # of a click on the title
 
 
 def columns_of(plan: Plan | None, sources: Sequence[str] = ()) -> tuple[Column, ...]:
-    """The columns of a plan, or those that fit any run. Ids made from content are not shown."""
+    """Without a plan those that fit any run. Ids made from content are not shown."""
     outputs = () if plan is None or plan.post or len(plan.output_fields) > MOST_OUTPUTS else plan.output_fields
     keyed = plan is None or (plan.id_column is not None and plan.id_column not in sources)
     return (
@@ -101,7 +96,7 @@ def values(text: str) -> str:
 
 
 def field(text: str, name: str) -> str:
-    """… if the text was cut before it."""
+    """`…` if the text was cut before it."""
     for found, value in members(text):
         if found == name:
             return value

@@ -75,7 +75,7 @@ class Editor(TextArea):
         self.move_cursor(self.document.end)
 
     def get_line(self, line_index: int) -> Text:
-        """The line has as many characters as in the document."""
+        # has as many characters as in the document
         return Text(safe_text.one_for_one(self.document.get_line(line_index)), end="", no_wrap=True)
 
     def _build_highlight_map(self) -> None:
@@ -111,7 +111,7 @@ class PromptStatus(Static):
 
 
 def highlights(lines: list[str]) -> Iterator[tuple[int, int, int, str]]:
-    """(line, first byte, end byte, name); offsets are UTF-8 bytes, as TextArea wants."""
+    """(line, first byte, end byte, name) in UTF-8 bytes, as TextArea wants."""
     inside = bool(lines) and bool(_FENCE.fullmatch(lines[0]))
     for number, line in enumerate(lines):
         if _FENCE.fullmatch(line) and (inside or number == 0):

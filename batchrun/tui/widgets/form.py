@@ -105,7 +105,7 @@ class Form(Vertical, can_focus=False):
         self._default = default
 
     def show_plan(self, lines: Iterable[str]) -> None:
-        """Each line is a name, two spaces or more, and a text that wraps beside it."""
+        # each line is a name, two spaces or more, and a text that wraps beside it
         table = Table.grid(padding=(0, 1))
         for line in lines:
             name, _, text = printable(line, 300).partition("  ")

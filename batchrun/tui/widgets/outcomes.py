@@ -48,7 +48,7 @@ _CLASSES = {
 
 
 class Outcomes(ScrollView, can_focus=True):
-    """The cursor is a row number; the screen owns the journal."""
+    """The cursor is a row number."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *("outcomes--done", "outcomes--failed", "outcomes--odd", "outcomes--flying", "outcomes--dim"),

@@ -25,6 +25,7 @@ _PHASES = {
     Phase.ENDED: ("■", "$foreground-muted"),
     Phase.REFUSED: ("✗", "$error"),
 }
+# each has its own sign, not only a colour
 STATES = (
     ("done", "●", "$success"),
     ("failed", "✗", "$error"),
@@ -35,7 +36,6 @@ STATES = (
     ("in post-processing", "◍", "$primary"),
     ("pending", "·", "$foreground-muted"),
 )
-"""Each has its own sign, not only a colour."""
 
 
 SIGNS = {name: (sign, colour) for name, sign, colour in STATES}
@@ -248,7 +248,7 @@ def limit_lines(snapshot: RunSnapshot, width: int, height: int) -> list[Content]
 
 
 def _limit(name: str, rate: float | None, pace: float, room: int, mine: float | None) -> Content:
-    """`pace` is per second, `rate` per minute."""
+    # `pace` is per second, `rate` per minute
     if rate is None:
         return joined([(f"{name:<10}", DIM), (f"{'no limit':>9} ", DIM), ("·" * room, DIM)])
     used = 60 * pace / rate if rate > 0 else 1.0

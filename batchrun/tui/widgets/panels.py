@@ -16,7 +16,7 @@ class Panel(Widget):
     _drawn = Content("")
 
     def on_mount(self) -> None:
-        """Clickable text keeps its colours."""
+        # clickable text keeps its colours
         self.auto_links = False
 
     def show(self, snapshot: RunSnapshot) -> None:
