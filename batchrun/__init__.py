@@ -1,6 +1,6 @@
 """batchrun runs one prompt over many rows: every row answered or accounted for, nothing paid for twice.
 
-From Python: `batchrun.run(rows, prompt=…)` and `batchrun.open(…)`, see `batchrun.api`.
+From Python: `batchrun.run` and `batchrun.open`, see `batchrun.api`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the Python API on first use: the engine takes a third of a second."""
+    # on first use: the engine takes a third of a second
     if name not in _PLACES:
         raise AttributeError(f"module 'batchrun' has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415  only where the API is used

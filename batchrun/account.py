@@ -12,12 +12,12 @@ from batchrun.models import JUST_DONE, Bill, Outcome, State, Totals, Usage
 
 NAMES = tuple(field.name for field in fields(Totals))
 TOKENS = tuple(name for name in NAMES if name.endswith("_tokens") and name != "saved_tokens")
+# in picodollars
 MONEY = (*(name for name in NAMES if name.startswith("cost") or name == "saved"), "cost_input", "projected")
-"""Counters of picodollars, and derived ones."""
+# in events and pages; the others are the journal's
 SHOWN = tuple(name for name in NAMES if name not in ("replies", "without_usage", "cost_reserved"))
-"""In events and pages; the others are the journal's."""
+# a snapshot has them of its session only
 OF_ATTEMPTS = ("attempts", "replies", "possibly_billed", *TOKENS, "without_usage")
-"""A snapshot has them of its session only."""
 
 
 class Account:
@@ -51,9 +51,8 @@ def count_attempt(  # noqa: PLR0913  what counts of an attempt
     invalid: bool,
     possibly_billed: bool,
 ) -> None:
-    """`paid`: with a reply, which is requested again if `invalid`; `possibly_billed`: without an answer.
-
-    `cost` is in picodollars.
+    """`paid`: with a reply, requested again if `invalid`; `possibly_billed`: without an answer; `cost` is in
+    picodollars.
     """
     if possibly_billed:
         account.possibly_billed += 1
@@ -73,7 +72,6 @@ def count_attempt(  # noqa: PLR0913  what counts of an attempt
 def count_answered(  # noqa: PLR0913  what counts of replies
     account: Account, rows: int, usage: Usage, cost: int, bill: Bill, *, without_usage: int, unpriced: int
 ) -> None:
-    """Of these rows so many state no tokens, or have no known price."""
     account.done += rows
     account.replies += rows
     account.without_usage += without_usage
@@ -102,7 +100,7 @@ def count_cost(account: Account, cost: int, bill: Bill | tuple[int, int, int, in
 
 
 def count_outcome(account: Account, outcome: Outcome, shared: tuple[int, int | None] | None) -> None:
-    """`shared`: tokens and cost saved by the reply to an equal request."""
+    """`shared`: tokens and cost that an equal request's reply saved."""
     if outcome is JUST_DONE or outcome.state is State.DONE:
         account.done += 1
         if shared is not None:

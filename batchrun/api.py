@@ -59,8 +59,8 @@ class Outcome(NamedTuple):
 
     `row` is the input row, `output` the new columns of a done one. `state` is `done`, `failed` or `skipped`; the next
     call sends a failure again unless it is `permanent`. `cause` and `message` say why it failed. `flags` are any of
-    truncated, refused, filtered, odd, empty, numbers. `line` is its position in the rows, from 1; `seconds` the
-    duration of the last request.
+    truncated, refused, filtered, odd, empty, numbers. `line` counts rows from 1; `seconds` is the duration of the last
+    request.
     """
 
     line: int
@@ -125,12 +125,12 @@ def run(
     """Run a prompt over rows and wait for the end; also works inside a running event loop, as in a notebook.
 
     `prompt` is a name, a path or a text. `options` are the command's by their names in `batchrun.toml`
-    (docs/configuration.md): `profile="sim"`, `max_cost=5`, `params={"temperature": 0}`, `variables={"language":
-    "German"}` for `--set`. `output` [default: `rows.PROMPT.jsonl`, or as the command for a path] identifies the run,
-    which the same call continues. `progress` shows a bar.
+    (docs/configuration.md): `profile="sim"`, `max_cost=5`, `variables={"language": "German"}` for `--set`. `output`
+    [default: `rows.PROMPT.jsonl`, or as the command for a path] identifies the run, which the same call continues.
+    `progress` shows a bar.
 
-    Raises RefusedError if it is refused before any request, BusyError if another process works on the run, StorageError
-    for disk errors. Errors of the provider are in the result.
+    Raises RefusedError before any request, BusyError if another process works on the run, StorageError for disk errors.
+    Errors of the provider are in the result.
     """
     call = _Call(rows, prompt, {"model": model, "output": output, **options})
     looping = True
@@ -174,7 +174,7 @@ def open(
 
 
 class Run:
-    """Iterate over it for outcomes in the order in which rows end; then await `result`."""
+    """Iterate over it for outcomes as rows end; then await `result`."""
 
     def __init__(self, call: "_Call") -> None:
         self._call = call
@@ -237,7 +237,7 @@ class _Call:
         self._stopped = False
 
     def prepare(self) -> None:
-        """Write the rows, find or make the run, ingest. Blocks. Raises RefusedError."""
+        """Write the rows, find or make the run; blocks. Raises RefusedError."""
         if self._prepared is not None:
             return
         options = dict(self._options)
@@ -302,7 +302,6 @@ class _Call:
             self._run.stop(RunResult(ExitCode.INTERRUPTED, "stopped"), drain=self._prepared.plan.drain)
 
     def outcome(self, seq: int) -> Outcome:
-        """Blocks."""
         assert self._prepared is not None
         with Reader.open(self._prepared.run.path) as reader:
             record = reader.row(seq=seq)
@@ -352,7 +351,7 @@ def _outcome(plan: Plan, record: Record) -> Outcome:
 
 
 def _frame_kind(rows: Rows) -> Callable[[list[dict[str, Any]]], Any] | None:
-    """The class of a data frame; imports nothing."""
+    # imports nothing: only the class of a data frame is looked at
     module = type(rows).__module__.partition(".")[0]
     if module == "pandas" and hasattr(rows, "to_dict") and hasattr(rows, "columns"):
         return cast("Callable[[list[dict[str, Any]]], Any]", type(rows))
@@ -362,7 +361,7 @@ def _frame_kind(rows: Rows) -> Callable[[list[dict[str, Any]]], Any] | None:
 
 
 def _records(rows: Rows) -> Iterable[dict[str, Any]]:
-    """As dictionaries of JSON values. Raises RefusedError."""
+    """Dictionaries of JSON values. Raises RefusedError."""
     if hasattr(rows, "to_dicts"):
         rows = rows.to_dicts()
     elif hasattr(rows, "to_dict") and hasattr(rows, "columns"):
@@ -385,8 +384,7 @@ def _records(rows: Rows) -> Iterable[dict[str, Any]]:
 
 
 class _Bar:
-    """tqdm makes it a widget in a notebook."""
-
+    # tqdm makes it a widget in a notebook
     def __init__(self) -> None:
         self._bar: Any = None
 

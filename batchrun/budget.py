@@ -4,9 +4,9 @@ Before a request is sent its worst case is reserved; at its end the charge repla
 
     charged + reserved ≤ cap
 
-as long as no charge exceeds its reservation. After a reservation is `raised` over the cap, nothing is granted until the
-sum is below it. An attempt without an answer is charged its whole reservation, as it may have been billed. A
-reservation that does not fit is `Later` while something in flight may release a part, else `Reached`.
+as long as no charge exceeds its reservation. An attempt without an answer is charged its whole reservation, as it may
+have been billed. A reservation that does not fit is `Later` while something in flight may release a part, else
+`Reached`.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,7 @@ from batchrun.models import made
 
 
 class Sum(NamedTuple):
-    """Picodollars, tokens and requests."""
-
+    # picodollars, tokens and requests
     cost: int = 0
     tokens: int = 0
     requests: int = 0
@@ -25,8 +24,7 @@ class Sum(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
-    """`cost` is in picodollars."""
-
+    # `cost` is in picodollars
     cost: int | None = None
     tokens: int | None = None
     requests: int | None = None
@@ -46,9 +44,7 @@ class Later(NamedTuple):
 
 
 class Reached(NamedTuple):
-    """`cap` is `cost`, `tokens` or `requests`."""
-
-    cap: str
+    cap: str  # `cost`, `tokens` or `requests`
 
 
 class Budget:
@@ -60,7 +56,6 @@ class Budget:
         self._held_cost = self._held_tokens = self._in_flight = 0
 
     def reserve(self, cost: int, tokens: int, requests: int = 1) -> Held | Later | Reached:
-        """The worst case of so many requests."""
         caps = self._caps
         if caps.requests is not None and self._requests + requests > caps.requests:
             return Reached("requests")
@@ -75,11 +70,10 @@ class Budget:
         return made(Held, (cost, tokens))
 
     def raised(self, held: Held, cost: int) -> None:
-        """Change a reservation, even over the cap."""
+        # even over the cap: nothing is granted then until the sum is below it
         self._held_cost += cost - held.cost
 
     def charge(self, held: Held, cost: int, tokens: int, requests: int = 1) -> None:
-        """Replace the reservation of ended requests."""
         self._in_flight -= requests
         self._held_cost -= held[0]
         self._held_tokens -= held[1]
@@ -87,7 +81,7 @@ class Budget:
         self._tokens += tokens
 
     def adopt(self, cost: int, tokens: int) -> None:
-        """Turn a charge back into a reservation: the request's end is not known yet."""
+        """Turn a charge into a reservation: the request is open."""
         self._cost -= cost
         self._tokens -= tokens
         self._held_cost += cost
@@ -95,7 +89,7 @@ class Budget:
         self._in_flight += 1
 
     def settle(self, before: Held, cost: int, tokens: int) -> None:
-        """Correct the charge of ended requests from `before`."""
+        """Correct the charge of ended requests."""
         self._cost += cost - before.cost
         self._tokens += tokens - before.tokens
 
@@ -108,7 +102,6 @@ class Budget:
 
     @property
     def charged(self) -> Sum:
-        """Its requests are all that were sent."""
         return Sum(self._cost, self._tokens, self._requests)
 
     @property

@@ -13,7 +13,7 @@ _SECRET = re.compile(r"(KEY|KEYS|TOKEN|TOKENS|SECRET|SECRETS|PASSWORD|PASSWD|PAS
 def without_secrets(
     environ: Mapping[str, str], names: Collection[str] = (), values: Collection[str] = ()
 ) -> dict[str, str]:
-    """Without variables that are named like secrets, are in `names`, or contain one of `values`."""
+    """Without variables named like secrets, in `names`, or containing one of `values`."""
     held = [value for value in values if value]
     return {
         name: value
@@ -23,7 +23,6 @@ def without_secrets(
 
 
 def into_log(reading: int) -> None:
-    """Each line from a pipe, until it is closed."""
     with open(reading, encoding="utf-8", errors="backslashreplace", newline="\n") as lines:
         while line := lines.readline(_LINE):
             log.info("%s", line.rstrip("\n"))

@@ -1,7 +1,7 @@
 """Digests of requests and rows' texts: 128 bits in hexadecimal.
 
-Of 2 MB BLAKE3 takes 0.3 ms, BLAKE2b 2.1, SHA-256 in hardware 1.1; of short texts BLAKE2b is faster. A journal states
-its kind, as only equal kinds compare; earlier ones are BLAKE2b.
+Of 2 MB BLAKE3 takes 0.3 ms, BLAKE2b 2.1; of short texts BLAKE2b is faster. A journal states its kind, as only equal
+kinds compare; earlier ones are BLAKE2b.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ LONG = 8192  # bytes from which BLAKE3 is used; runs of short rows do not load i
 
 
 def digest_of(kind: str, beginning: bytes = b"") -> Callable[[bytes], str]:
-    """The digest of bytes after `beginning`. Raises ValueError for an unknown kind."""
+    """The digest after `beginning`. Raises ValueError for an unknown kind."""
     if kind not in KINDS:
         raise ValueError(f"{kind!r} is not a known kind of digest")
     begun, has_long = blake2b(beginning, digest_size=16), kind == BLAKE3

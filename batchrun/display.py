@@ -1,7 +1,4 @@
-"""Foreign text made safe to show: in every message, log line, table cell and title.
-
-It can carry terminal commands (ESC, OSC, C1), overwrite a line, turn the reading direction or hide characters.
-"""
+"""Foreign text made safe to show: it can carry terminal commands, or hide characters."""
 
 import os
 import re
@@ -21,11 +18,9 @@ def counted(number: int, noun: str = "row") -> str:
 
 
 def printable(text: str, limit: int | None = None) -> str:
-    r"""On one line, without effects; at most `limit` characters, the last then "…".
+    """On one line, without effects; at most `limit` characters, the last then "…".
 
-    C0 controls and DEL become Unicode pictures (ESC ␛, line feed ␊); C1 controls, bidirectional and zero-width
-    characters, line separators and lone surrogates become escapes (`\x9b`, `\u202e`). Combining marks in a row are cut
-    after eight.
+    C0 controls and DEL become Unicode pictures (ESC ␛), other invisible characters and lone surrogates escapes.
     """
     cut = text if limit is None else text[: limit + 1]
     if not (cut.isascii() and cut.isprintable()):
@@ -37,8 +32,7 @@ def printable(text: str, limit: int | None = None) -> str:
 
 
 class _Pictures(dict[int, str | int]):
-    """A table for `str.translate`, filled on demand."""
-
+    # filled on demand
     def __missing__(self, code: int) -> str | int:
         char = chr(code)
         if char in _BLANK_LETTERS or (category(char) in _UNSEEN and char not in _ARABIC_SIGNS):
@@ -73,5 +67,5 @@ def _bounded_stretch(stretch: str) -> str:
 
 
 def coloured(stream: TextIO) -> bool:
-    """A terminal, without NO_COLOR and TERM=dumb."""
+    # NO_COLOR and TERM=dumb: no colours
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

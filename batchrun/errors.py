@@ -1,16 +1,9 @@
-"""Errors by who can fix them, and exit codes.
+"""Errors by who can fix them, and exit codes. Failures of single rows are outcomes, not exceptions.
 
-    BatchrunError                 the message says what, where, and what to do next
-    ├── RefusedError              the user, before any call: usage, configuration                    exit 2
-    │   ├── InputError            the input file or a row of it
-    │   ├── PromptError           the prompt file or its variables
-    │   └── HostError             the provider cannot be reached or trusted
-    ├── StopError                 the provider: a fatal answer, everything failing                   exit 4
-    ├── StorageError              the disk: the journal or the output cannot be written or read      exit 5
-    │   └── DamagedError          a journal is damaged; part of it may still be read
-    └── BusyError                 another process holds the run                                      exit 11
-
-Failures of single rows are outcomes (`models.Outcome`), not exceptions.
+RefusedError      the user, before any call                                     exit 2
+StopError         the provider: a fatal answer, everything failing              exit 4
+StorageError      the disk: the journal or the output                           exit 5
+BusyError         another process holds the run                                 exit 11
 """
 
 from enum import IntEnum
@@ -19,7 +12,7 @@ from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """Codes over 128 are the shell's 128 + signal number."""
+    """Codes over 128 are 128 + signal number."""
 
     OK = 0
     UNEXPECTED = 1
@@ -54,19 +47,18 @@ class RefusedError(BatchrunError):
 
 
 class InputError(RefusedError):
-    """The input cannot be read, or rows of it cannot be taken."""
+    """The input, or a row of it, cannot be read."""
 
 
 class PromptError(RefusedError):
-    """`line` is that of its file, from 1."""
-
+    # `line` is that of its file, from 1
     def __init__(self, message: str, hint: str | None = None, line: int | None = None) -> None:
         super().__init__(message, hint)
         self.line = line
 
 
 class HostError(RefusedError):
-    """The provider cannot be reached, or its certificate cannot be trusted."""
+    """The provider cannot be reached or trusted."""
 
 
 class StopError(BatchrunError):
@@ -78,7 +70,7 @@ class StorageError(BatchrunError):
 
 
 class DamagedError(StorageError):
-    """`journal` is damaged; `batchrun export` may still read part of it."""
+    """`batchrun export` may still read part of the `journal`."""
 
     def __init__(self, message: str, hint: str | None, journal: Path) -> None:
         super().__init__(message, hint)

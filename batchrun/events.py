@@ -36,7 +36,7 @@ class WaitReason(StrEnum):
 
 
 class LaneState(StrEnum):
-    """Whether a lane takes rows, single ones, or none until it is tried again."""
+    """Whether a lane takes rows, single ones, or none."""
 
     OPEN = "open"
     DOWN = "down"
@@ -64,14 +64,13 @@ class RunStarted:
 
     @property
     def goal(self) -> int:
-        """Rows with an outcome at the end of this command."""
+        # rows with an outcome at the end of this command
         totals = self.totals
         return totals.rows if self.to_send is None else totals.done + totals.failed + totals.skipped + self.to_send
 
 
 class AttemptStarted(NamedTuple):
-    """It is committed and sent now."""
-
+    # it is committed and sent now
     seq: int
     line: int
     number: int
@@ -79,8 +78,6 @@ class AttemptStarted(NamedTuple):
 
 
 class AttemptsStarted(NamedTuple):
-    """Committed and sent together; `each` yields the events of single ones."""
-
     seqs: Sequence[int]
     at: float
     each: Callable[[], Iterator[AttemptStarted]]
@@ -105,8 +102,6 @@ class AttemptEnded(NamedTuple):
 
 
 class RowFinished(NamedTuple):
-    """A row's outcome is committed."""
-
     seq: int
     line: int
     position: int
@@ -119,7 +114,7 @@ class RowFinished(NamedTuple):
 
 
 class RowsAnswered(NamedTuple):
-    """Rows are done and committed together, with their sums."""
+    """Rows are done and committed together."""
 
     rows: int
     at: float
@@ -153,8 +148,6 @@ class RowDivided(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """No request is sent."""
-
     reason: WaitReason
     until: float | None  # None: unknown
     at: float
@@ -163,15 +156,12 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """Requests are sent again."""
-
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class LimitsChanged:
-    """Rates are per minute."""
-
+    # rates are per minute
     in_flight: int
     allowed: int
     cap: int
@@ -185,8 +175,6 @@ class LimitsChanged:
 
 
 class PostChanged(NamedTuple):
-    """Rows in post-processing, and workers."""
-
     rows: int
     workers: int  # 0: a thread of this process, or with `on_cluster` none that has answered yet
     at: float
@@ -195,10 +183,10 @@ class PostChanged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """No new request is sent; the run waits for those in flight until `until`."""
+    """No new request is sent."""
 
     in_flight: int
-    until: float
+    until: float  # the run waits for those in flight until then
     why: str
     at: float
     post: int = 0  # rows in post-processing, which ends soon after the last reply; resuming does the rest
@@ -213,8 +201,6 @@ class LaneChanged(NamedTuple):
 
 
 class SendersChanged(NamedTuple):
-    """Numbers of senders."""
-
     starting: int
     ready: int
     suspect: int  # silent, without requests
@@ -284,7 +270,6 @@ Emit = Callable[[Event], None]  # called with every event, in order, on the loop
 
 
 def single(event: Event) -> Iterable[Event]:
-    """The event, or the events of single rows in it."""
     return event.each() if isinstance(event, RowsAnswered | AttemptsStarted) else (event,)
 
 

@@ -1,7 +1,4 @@
-"""The answer in a model's text: thinking, fences and words around it, the JSON values in it. Pure, and linear.
-
-JSON is searched in one order (`candidates`): the text, without thinking, the last fenced block, the last whole values.
-"""
+"""The answer in a model's text, without thinking, fences and words around it. Pure, and linear."""
 
 import re
 from collections import deque
@@ -19,8 +16,8 @@ _FENCE = re.compile(
 _CHANNEL = re.compile(r"<\|channel\|>\s*(?P<name>\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call)\|>(?:<\|start\|>assistant)?|<\|start\|>assistant")
 _BARE_CHANNELS = re.compile(r"\s*analysis(?=[^a-z])(?P<thinking>.*)assistantfinal(?P<answer>.*)", re.DOTALL)
+# beginnings of a text with thinking, and of a blank one
 THINKING_STARTS = ("<", "[", "◁", " ", "\t", "\r", "\n", "analysis")
-"""Beginnings of a text with thinking, and of a blank one."""
 THINKING_ENDS = "think>"  # in any text whose thinking has no opening mark
 # A value of its own, unlike a bracket in prose: what can follow its opening.
 _OPENING = re.compile(r"\{(?=\s*[\"}])|\[(?=\s*[\"\[\]{\dtfn-])")
@@ -69,7 +66,7 @@ def split(text: str) -> Text:
 
 @cache
 def _marks() -> tuple[re.Pattern[str], dict[str, str], re.Pattern[str]]:
-    """An opening mark; the closing one of each; all up to the last that can stand alone."""
+    # an opening mark; the closing one of each; all up to the last that can stand alone
     closing = {block["open"]: block["close"] for block in table("thinking")["block"]}
     alone = "|".join(re.escape(block["close"]) for block in table("thinking")["block"] if block.get("lone"))
     lone = rf"(?P<thinking>.*)(?:(?:^|\n)[ \t]*(?:{alone})|(?:{alone})(?=[ \t]*(?:\r?\n|$)))"
@@ -107,7 +104,7 @@ def first_fence(text: str) -> str | None:
 
 
 def blocks(text: str, *, loose: bool = False) -> list[Block]:
-    """The outermost in brackets that JSON may begin with (`loose`: all); an unclosed one takes the rest."""
+    """The outermost that JSON may begin with (`loose`: all); an unclosed one takes the rest."""
     found: list[Block] = []
     at = 0
     while opening := (_ANY_OPENING if loose else _OPENING).search(text, at):
@@ -119,7 +116,6 @@ def blocks(text: str, *, loose: bool = False) -> list[Block]:
 
 
 def _closed_at(text: str, start: int) -> int:
-    """The index after the closing bracket, or 0."""
     depth, quoted = 0, False
     for sign in _SIGN.finditer(text, start):
         character = sign[0]

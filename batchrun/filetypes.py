@@ -9,13 +9,12 @@ from batchrun.providers import table
 
 HEAD = 256 * 1024  # bytes of a file that suffice: a JPEG has its size after metadata and colour profile
 
+# JPEG markers of a frame, which has the size (ITU T.81, table B.1)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""JPEG markers of a frame, which has the size (ITU T.81, table B.1)."""
 
 
 class Kind(NamedTuple):
-    """`format`: as audio; `suffix`: the usual one."""
-
+    # `format`: as audio; `suffix`: the usual one
     kind: str
     type: str
     format: str
@@ -75,7 +74,6 @@ def _gif(head: bytes) -> tuple[int, int]:
 
 
 def _jpeg(head: bytes) -> tuple[int, int]:
-    """In the first frame."""
     at = 2
     while head[at] == 0xFF:
         marker = head[at + 1]
@@ -91,7 +89,7 @@ def _jpeg(head: bytes) -> tuple[int, int]:
 
 
 def _webp(head: bytes) -> tuple[int, int]:
-    """Lossy, lossless and extended form (RFC 9649)."""
+    # lossy, lossless and extended form (RFC 9649)
     form = head[12:16]
     if form == b"VP8X":
         return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")

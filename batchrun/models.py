@@ -1,6 +1,5 @@
 """Records of a row from input to output.
 
-A row is read (`Row`), rendered (`Request`), sent (`Exchange`), parsed (`Reply` or `Defect`) and ended (`Outcome`).
 Those made once per row or attempt are named tuples, at a third of the cost of a frozen dataclass. Money is in
 picodollars.
 """
@@ -12,8 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 
 class State(StrEnum):
-    """At the end done + failed + skipped + unknown + pending = rows in."""
-
+    # at the end done + failed + skipped + unknown + pending = rows in
     PENDING = "pending"
     IN_FLIGHT = "in flight"
     DONE = "done"
@@ -24,8 +22,6 @@ class State(StrEnum):
 
 
 class Flag(StrEnum):
-    """Property of a reply."""
-
     TRUNCATED = "truncated"
     REFUSED = "refused"
     FILTERED = "filtered"
@@ -55,8 +51,6 @@ class Blank(StrEnum):
 
 
 class File(NamedTuple):
-    """A picture, audio or document of a request."""
-
     input: str  # the prompt's variable
     path: str  # absolute, or an address that is sent unchanged, without the next three
     size: int = 0
@@ -68,7 +62,7 @@ class File(NamedTuple):
 
     @property
     def encoded(self) -> int:
-        """Bytes in a body: base64."""
+        # base64
         return 4 * ((self.size + 2) // 3)
 
 
@@ -79,13 +73,11 @@ class _Make(Protocol):
     def __call__(self, cls: type[_Record], values: tuple[Any, ...], /) -> _Record: ...
 
 
+# makes a named tuple in half the time of its class
 made = cast("_Make", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]  it is generic
-"""Makes a named tuple in half the time of its class."""
 
 
 class Row(NamedTuple):
-    """One input record."""
-
     line: int  # from 1, in messages: line of a text, element of an array, record of a table, file of a directory
     key: str | None  # of the id column, None if content identifies rows
     text: str  # as a JSON object, of JSONL and JSON arrays to the character
@@ -110,12 +102,11 @@ class Request(NamedTuple):
 
     @property
     def size(self) -> int:
-        """With files."""
         return len(self.body) + (sum(file.encoded for file in self.files) if self.files else 0)
 
     @property
     def weight(self) -> int:
-        """The basis of token estimates: bytes of text, and four per token of files."""
+        # the basis of token estimates: bytes of text, and four per token of files
         return len(self.body) + 4 * self.file_tokens
 
 
@@ -123,8 +114,7 @@ PICODOLLARS = 10**12  # in a US dollar
 
 
 class Usage(NamedTuple):
-    """Tokens of one reply, as the provider counted them."""
-
+    # as the provider counted them
     input: int
     output: int
     cached: int  # part of `input`: cache reads
@@ -140,8 +130,6 @@ class Usage(NamedTuple):
 
 
 class Bill(NamedTuple):
-    """The charge of an attempt by kind."""
-
     input: int = 0
     cached: int = 0
     written: int = 0
@@ -154,8 +142,7 @@ class Bill(NamedTuple):
 
 
 class Fault(StrEnum):
-    """Why there is no complete answer. The first five occur before a byte is sent."""
-
+    # the first five occur before a byte is sent
     DNS = "name not found"
     REFUSED = "connection refused"
     TLS = "TLS failure"
@@ -182,8 +169,6 @@ class Exchange(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A parsed 200 body."""
-
     value: Any  # for the output column: text, an embedding, or tool calls
     text: str | None  # without thinking
     finish: str | None
@@ -217,7 +202,7 @@ JUST_DONE = Outcome(State.DONE, True, None, None, frozenset(), None)  # how near
 
 
 class History(NamedTuple):
-    """The attempts of an unfinished row, without those before an earlier outcome."""
+    """The attempts of an unfinished row since its last outcome."""
 
     number: int  # of its last attempt ever, 0 for none
     attempts: int  # that count against `--max-attempts`
@@ -229,7 +214,6 @@ class History(NamedTuple):
 
 
 FRESH = History(0, 0, 0, 0, open=False, reply=None)
-"""The history of a row without attempts."""
 
 
 class SharedReply(NamedTuple):
@@ -257,7 +241,6 @@ class Parts(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Characters of all bodies."""
         return sum(len(body or value or "") for value, body in self.replies)
 
 
@@ -306,7 +289,7 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """The sums of a run. Tokens and attempts include replies that were requested again."""
+    """Tokens and attempts include replies that were requested again."""
 
     rows: int = 0
     done: int = 0
@@ -346,10 +329,9 @@ class Totals:
 
     @property
     def cost_input(self) -> int:
-        """Not read from or written to a cache."""
+        # not read from or written to a cache
         return self.cost - self.cost_cached - self.cost_cache_write - self.cost_output - self.cost_other
 
     @property
     def pending(self) -> int:
-        """Without an outcome, not in batches or unknown."""
         return self.rows - self.done - self.failed - self.skipped - self.unknown - self.in_batches

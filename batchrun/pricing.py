@@ -1,8 +1,7 @@
 """What a reply costs: by the profile's prices, else by the package `genai-prices`. No network.
 
-The service tier named in the reply decides; a cost stated by the provider comes first. Whole picodollars (10⁻¹² USD)
-make sums exact; finer prices are rounded up. An unknown price is None: a model is only looked up among those of its
-host.
+The service tier named in the reply decides; a cost stated by the provider comes first. Whole picodollars make sums
+exact; finer prices are rounded up. An unknown price is None: a model is only looked up among those of its host.
 """
 
 import datetime
@@ -48,8 +47,7 @@ class Rate(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """Of one service tier."""
-
+    # of one service tier
     input: Rate
     output: Rate | None  # None: unknown
     cached: Rate | None = None  # without an own rate this and media cost what their input or output does
@@ -64,14 +62,13 @@ class Rates(NamedTuple):
 
     @classmethod
     def from_json(cls, found: Sequence[list[Any] | int | None]) -> "Rates":
-        """A list for each `Rate`."""
         return cls._make(
             Rate(each[0], tuple((start, rate) for start, rate in each[1])) if isinstance(each, list) else each
             for each in found
         )
 
     def times(self, factor: Decimal) -> "Rates":
-        """Rounded up; fees stay."""
+        # rounded up; fees stay
         kinds = {kind: rate.times(factor) for kind, rate in self._asdict().items() if isinstance(rate, Rate)}
         return self._replace(**kinds)
 
@@ -111,12 +108,11 @@ class Rates(NamedTuple):
 
     @property
     def dearest_input(self) -> int:
-        """Of text: media are not among a body's bytes."""
+        # of text: media are not among a body's bytes
         return max(rate.dearest for rate in (self.input, self.cached, self.written, self.written_long) if rate)
 
     @property
     def dearest_output(self) -> int | None:
-        """Of text or reasoning."""
         return (
             None if self.output is None else max(self.output.dearest, self.reasoning.dearest if self.reasoning else 0)
         )
@@ -141,7 +137,6 @@ class Price:
 
     @property
     def standard(self) -> Rates:
-        """Of a request that names no tier."""
         return self.rates[STANDARD]
 
     def bill(self, usage: Usage, requested: str | None = None, at: float | None = None) -> Bill | None:
@@ -149,12 +144,12 @@ class Price:
         return billed(self.at(usage.tier or requested or STANDARD, at), usage)
 
     def at(self, tier: str, at: float | None = None) -> Rates | None:
-        """Unix time; None for the day's highest."""
+        """`at`: Unix time, None for the highest price."""
         known = self.slots[int(at // SLOT) % len(self.slots)] if self.slots and at is not None else self.rates
         return _of_tier(known, tier)
 
     def worst(self, input_tokens: int, output_tokens: int, tiers: Iterable[str] = (STANDARD,)) -> int | None:
-        """Of so many tokens of text in any of these tiers."""
+        """Picodollars for text in any of these tiers."""
         most = 0
         for tier in tiers:
             if tier not in self._dearest:
@@ -168,10 +163,7 @@ class Price:
         return most
 
     def tiers(self, requested: str | None, known: "Served") -> Iterable[str]:
-        """Any may serve a request, until a reply has shown that the named one does.
-
-        An account can have a default.
-        """
+        # any may serve a request (an account can have a default), until a reply has shown that the named one does
         if requested is None or requested not in known.kept:
             return (requested or STANDARD, *self.rates)
         return (requested, STANDARD, *(tier for tier in known.other if tier in self.rates))
@@ -193,7 +185,7 @@ class Price:
 
 
 def billed(rates: Rates | None, usage: Usage, extra: int = 0) -> Bill | None:
-    """The provider's own figure, else by these rates and `extra` picodollars."""
+    # the provider's own figure comes first; `extra` is in picodollars
     if usage.charged is not None:
         return Bill(other=usage.charged + extra)
     bill = None if rates is None else rates.bill(usage)
@@ -216,7 +208,6 @@ class Served(NamedTuple):
     excess: int = 0  # the largest charge over the expected
 
     def with_reply(self, requested: str | None, named: str) -> "Served":
-        """After a reply that names a tier."""
         if named not in {STANDARD, requested}:
             return self if named in self.other else self._replace(other=self.other | {named})
         return self if requested is None or requested in self.kept else self._replace(kept=self.kept | {requested})
@@ -226,8 +217,6 @@ NOTHING_SERVED = Served()
 
 
 class Terms(NamedTuple):
-    """A profile's prices."""
-
     input_price: float | None = None  # US dollars per million tokens
     output_price: float | None = None
     cached_price: float | None = None
@@ -241,7 +230,7 @@ class Terms(NamedTuple):
 
 @dataclass(slots=True)
 class Tariff:
-    """A run's prices by model. `terms` win over the snapshot."""
+    """Prices by model. `terms` win over the snapshot."""
 
     base_url: str  # empty for the simulated provider, where a model is priced as at its own
     terms: Terms = Terms()  # noqa: RUF009  an immutable record
@@ -313,7 +302,7 @@ def picodollars(dollars: float) -> int:
 
 @cache
 def _listed(model: str, base_url: str) -> Price | None:
-    """Today's highest if it depends on the time of day."""
+    # today's highest if it depends on the time of day
     if _LOCAL.match(base_url) or (not base_url and model == "simulated"):
         return None
     from importlib import metadata  # noqa: PLC0415  only where there is a price
@@ -341,6 +330,7 @@ def _listed(model: str, base_url: str) -> Price | None:
     )
 
 
+# by the names of the snapshot's price variants (genai-prices 0.2.3)
 _TIERS: Mapping[str, Mapping[str, str]] = {
     STANDARD: {},
     "flex": {"service_tier": "flex"},
@@ -348,7 +338,7 @@ _TIERS: Mapping[str, Mapping[str, str]] = {
     "fast": {"service_tier": "fast", "speed": "fast"},
     "batch": {"processing": "batch"},
 }
-"""By the names of the snapshot's price variants (genai-prices 0.2.3)."""
+# by the snapshot's names
 _LISTED = {
     "input": "input_mtok",
     "output": "output_mtok",
@@ -361,11 +351,10 @@ _LISTED = {
     "output_image": "output_image_mtok",
     "reasoning": "output_reasoning_mtok",
 }
-"""By the snapshot's names."""
 
 
 def _listed_tiers(found: Any, times: Sequence[datetime.datetime]) -> dict[str, Rates]:
-    """The highest at these times, of tiers with own prices."""
+    # the highest at these times, of tiers with own prices
     rates = {
         tier: known for tier, context in _TIERS.items() if (known := _listed_rates(found, times, context)) is not None
     }
@@ -387,7 +376,7 @@ def _dearest(prices: Iterable[Any]) -> Rate | None:
 
 
 def _rate(price: Any) -> Rate | None:
-    """From USD per million tokens, or a price with tiers."""
+    # from USD per million tokens, or a price with tiers
     if price is None:
         return None
     if isinstance(price, Decimal):

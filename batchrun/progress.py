@@ -31,20 +31,18 @@ from batchrun.events import (
 from batchrun.models import Totals
 
 WINDOW = 30.0  # seconds over which rates are measured
+# may be followed by another of the kind
 _NO_END = frozenset(
     {
         *(WaitReason.THROTTLED, WaitReason.DOWN, WaitReason.LOADING),
         *(WaitReason.DOUBT, WaitReason.ALIKE, WaitReason.PAUSED, WaitReason.CAPACITY),
     }
 )
-"""May be followed by another of the kind."""
 SETTLED = 3.0  # seconds of sending before a rate is used
 
 
 @dataclass(slots=True)
 class LaneProgress:
-    """A lane in this session."""
-
     name: str
     state: LaneState = LaneState.OPEN
     reason: str = ""
@@ -73,18 +71,16 @@ class LaneProgress:
             self.output_tokens += event.usage.output
 
 
+# the fold keeps the last of them
 _LATEST: Mapping[type, str] = {
     SendersChanged: "_senders",
     LimitsChanged: "_limits",
     PostChanged: "_post",
     Draining: "_draining",
 }
-"""Events of which the fold keeps the last."""
 
 
 class Mark(NamedTuple):
-    """Finished rows and tokens at a time."""
-
     at: float
     rows: int
     tokens: int
@@ -94,8 +90,8 @@ class Mark(NamedTuple):
 class Progress(Totals):
     """A run at one time.
 
-    Counters are of the whole run, but those of attempts, replies and tokens (`account.OF_ATTEMPTS`) of this session.
-    `cost` and its parts include the highest cost of open attempts.
+    Counters are of the whole run, but those of attempts, replies and tokens of this session. `cost` and its parts
+    include the highest cost of open attempts.
     """
 
     run: str = ""
@@ -135,12 +131,12 @@ class Progress(Totals):
 
     @property
     def goal(self) -> int:
-        """With an outcome at the end of this command."""
+        # with an outcome at the end of this command
         return self.rows - self.left_out
 
     @property
     def pending(self) -> int:
-        """Without an outcome, not in flight, in batches or in post-processing."""
+        """Without an outcome, not in flight, batches or post-processing."""
         return max(0, self.rows - self.finished - self.in_flight - self.post - self.unknown - self.in_batches)
 
     @property
@@ -222,7 +218,7 @@ class Fold:
         )
 
     def _account(self) -> dict[str, int]:
-        """With the highest cost of open attempts."""
+        # with the highest cost of open attempts
         before, here = self._before, self._here
         counted: dict[str, int] = {
             name: getattr(here, name) + (0 if name in OF_ATTEMPTS else getattr(before, name)) for name in NAMES
@@ -235,7 +231,7 @@ class Fold:
         return counted
 
     def _mark(self, now: float) -> Mark:
-        """Drops marks older than the window, but the last before it."""
+        # drops marks older than the window, but the last before it
         mark = Mark(now, self._finished, self._here.input_tokens + self._here.output_tokens)
         marks = self._marks
         if not marks or now - marks[-1].at >= 0.5:

@@ -1,4 +1,4 @@
-"""The runs of a directory, and which one an output or a user's reference means.
+"""The runs of a directory, and which one an output or a reference means.
 
 Journals are in `.batchrun/` beside the output (in the current directory for a stream, or in `--runs-dir`).
 """
@@ -23,8 +23,8 @@ from batchrun.steering import socket_of
 DIRECTORY = ".batchrun"
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _CHOOSING_SECONDS = 20.0
+# for a lock: while another process makes a run; and while one checks who holds it
 _HELD_SECONDS = 0.2
-"""For a lock: while another process makes a run; and while one checks who holds it."""
 
 
 class RunFile(NamedTuple):
@@ -37,7 +37,6 @@ class RunFile(NamedTuple):
 
     @property
     def output(self) -> Path | None:
-        """None for a stream."""
         if self.meta.output == STREAM:
             return None
         return Path(os.path.normpath(self.path.parent / self.meta.output))
@@ -59,8 +58,7 @@ class RunFile(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """`running` names the process that works on it."""
-
+    # `running` names the process that works on it
     run: RunFile
     totals: Totals
     sessions: list[Session]
@@ -69,20 +67,20 @@ class Summary(NamedTuple):
 
 
 def directory_for(output: str, runs_dir: str | None) -> Path:
-    """Of the journal, never among the system's devices."""
+    # never among the system's devices
     if runs_dir is not None:
         return Path(runs_dir)
     return Path(DIRECTORY) if output == STREAM or is_device(output) else one_path(output).parent / DIRECTORY
 
 
 def new_id(now: float) -> str:
-    """Local time to the second, and four random letters."""
+    # local time to the second, and four random letters
     letters = "".join(secrets.choice(_ALPHABET) for _ in range(4))
     return time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + letters
 
 
 def relative_output(output: str, directory: Path) -> str:
-    """To the journal's directory, so that both can be moved."""
+    # to the journal's directory, so that both can be moved
     return STREAM if output == STREAM else os.path.relpath(output, directory)
 
 
@@ -98,7 +96,7 @@ def listing(directory: Path) -> list[RunFile]:
 
 
 def unreadable(directory: Path) -> dict[Path, StorageError]:
-    """Without those that another process deletes meanwhile."""
+    # without those that another process deletes meanwhile
     found: dict[Path, StorageError] = {}
     for path in sorted(directory.glob("*.db")):
         try:
@@ -115,7 +113,6 @@ def _opened(path: Path) -> RunFile:
 
 
 def of_output(output: Path, directory: Path) -> RunFile | None:
-    """The newest."""
     wanted = output.resolve()
     return next((run for run in listing(directory) if run.output and run.output.resolve() == wanted), None)
 
@@ -138,7 +135,10 @@ def _output_of_damaged(path: Path) -> str | None:
 
 
 def find(reference: str, runs_dir: str | None) -> RunFile:
-    """By an id, its unique beginning, an output file, or `last`. Raises RefusedError, StorageError."""
+    """By an id, its unique beginning, an output file, or `last`.
+
+    Raises RefusedError, StorageError.
+    """
     directory = directory_for(STREAM, runs_dir)
     if os.sep in reference or Path(reference).suffix:
         found = of_output(Path(reference), directory_for(reference, runs_dir))
@@ -197,13 +197,12 @@ def summary(run: RunFile) -> Summary:
 
 
 def summaries(directory: Path) -> list[Summary]:
-    """Newest first."""
     found = map(summary, listing(directory))
     return [each for each in found if each.damage is None or os.path.lexists(each.run.path)]
 
 
 def ended_before(when: float, directory: Path) -> list[RunFile]:
-    """By their last session, without a working process; `when` in Unix time."""
+    """`when` is in Unix time; none with a working process."""
     found: list[RunFile] = []
     for each in summaries(directory):
         last = each.sessions[-1] if each.sessions else None

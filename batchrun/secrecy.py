@@ -10,7 +10,7 @@ _REPLACEMENT = "[key]"
 
 
 class Mask:
-    """Replaces secrets in texts: plain, as base64, in a URL, with escaped slashes, cut off at the end.
+    """Replaces secrets: plain, as base64, in a URL, with escaped slashes, cut off at the end.
 
     One under eight characters is a placeholder (`EMPTY`, `ollama`) and stays.
     """
@@ -35,7 +35,7 @@ class Mask:
 
 
 def _without_beginning(text: str, secret: str) -> str:
-    """Without a cut secret at its end."""
+    # a secret can be cut off at the end
     start = text.find(secret[:_SHORTEST], max(0, len(text) - len(secret)))
     while start >= 0:
         if secret.startswith(text[start:]):
@@ -55,7 +55,7 @@ def _spellings(secret: str) -> set[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """RFC 6761, RFC 1122, RFC 4291."""
+    # RFC 6761, RFC 1122, RFC 4291
     host = host.rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True

@@ -1,9 +1,7 @@
 """Steering a run from another process: a Unix socket beside the journal, for its owner alone.
 
 `RUN.sock` has mode 0600 and exists while the run sends. One JSON object a line each way: a request has a `command` of
-COMMANDS, for `limits` with any of LIMITS; the answer has `error` (null or a sentence) and `status`. The holder of the
-run's lock replaces the file of a killed process. `sun_path` has 108 bytes on Linux and 104 elsewhere, with a zero at
-the end (unix(7)); a longer path is relative to the current directory, else through `/proc/self/fd` of its directory.
+COMMANDS, for `limits` with any of LIMITS; the answer has `error` (null or a sentence) and `status`.
 """
 
 import asyncio
@@ -30,8 +28,8 @@ _LINE_BYTES = 65_536
 _LINE_SECONDS = 10.0  # seconds to wait for a line
 _DESCRIPTORS = Path("/proc/self/fd")
 
+# performs a request and returns the new status; raises ValueError
 Handler = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""Performs a request and returns the new status. Raises ValueError."""
 
 
 def socket_of(journal: Path) -> Path:
@@ -41,6 +39,7 @@ def socket_of(journal: Path) -> Path:
 @contextlib.contextmanager
 def _address(path: Path) -> Generator[str]:
     """Valid inside. Raises OSError if the path is too long."""
+    # `sun_path` has 108 bytes on Linux and 104 elsewhere, with a zero at the end (unix(7))
     for spelled in (str(path), os.path.relpath(path)):
         if len(os.fsencode(spelled)) < _PATH_BYTES:
             yield spelled
@@ -55,7 +54,7 @@ def _address(path: Path) -> Generator[str]:
 
 
 def send(journal: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the run's status. Blocks for up to ten seconds. Raises RefusedError."""
+    """Returns the run's status; blocks up to ten seconds. Raises RefusedError."""
     run = journal.stem
     if not SUPPORTED:
         raise RefusedError("runs cannot be steered on this system: it has no Unix sockets")
@@ -83,8 +82,6 @@ def send(journal: Path, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Server:
-    """On the running loop."""
-
     def __init__(self, journal: Path, handler: Handler) -> None:
         self._path = socket_of(journal)
         self._handler = handler
@@ -94,7 +91,7 @@ class Server:
         self._node: tuple[int, int] | None = None
 
     async def open(self) -> None:
-        """The caller holds the run's lock. Logs why it is not possible."""
+        # the caller holds the run's lock, so the file of a killed process may be replaced
         if not SUPPORTED:
             return
         try:
@@ -112,7 +109,7 @@ class Server:
             await self.close()
 
     async def close(self) -> None:
-        """Stop listening and remove the socket. Idempotent."""
+        """Idempotent."""
         server, self._server = self._server, None
         if server is not None:
             server.close()

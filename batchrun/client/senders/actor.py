@@ -29,8 +29,8 @@ class SenderActor:
     async def exchange(self, first: int, received: int, again: bool, *data: bytes) -> tuple[int, int, bytes]:
         """Take frames from offset `first`; return (bytes taken, offset of the data, data).
 
-        Offsets make repeated calls safe: with `again` the caller may lack some of what it `received`. Waits for data for a
-        second, or until another call.
+        Offsets make repeated calls safe: with `again` the caller may lack some of what it `received`. Waits for data for
+        a second, or until another call.
         """
         for piece in data:
             if first <= self._taken < first + len(piece):
