@@ -571,7 +571,7 @@ async def test_when_the_journal_cannot_be_written_nothing_more_is_sent(at: int, 
 
 
 async def test_rows_that_cannot_be_fetched_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_thread(*_: object) -> None:
+    def no_thread(*_: object, **__: object) -> None:
         raise RuntimeError("can't start new thread")
 
     stage, provider = Stage(tmp_path, 3), Provider()

@@ -23,11 +23,11 @@ _STOPPED = {
     ),
     Meaning.NOT_ON_PLAN: (
         "the account's plan does not have this model",
-        "run the same command with another model, or change the plan with the provider and resume",
+        "repeat the run's own command with another model, or change the plan with the provider and resume",
     ),
     Meaning.NO_TIER: (
         "the model is not offered in this service tier",
-        "run the same command with another --tier, such as --tier standard, or with another model",
+        "repeat the run's own command with another --tier, such as --tier standard, or with another model",
     ),
 }
 _DOUBTED = {
@@ -156,7 +156,7 @@ def _misfit(answer: Answer, complaint: str, tries: Tries, health: Health, policy
     if health.none_fits and policy.schema_retries:
         return StopRun(
             f"none of the replies to {len(health.misfits)} rows fits the schema: {complaint}",
-            "run the same command with a model or server that supports schemas, or set the format that this one "
+            "repeat the run's own command with a model or server that supports schemas, or set the format that this one "
             "accepts (--param 'response_format={…}'); with --schema-retries 0 such rows fail and the run continues",
         )
     if tries.asks > policy.schema_retries:
@@ -270,10 +270,10 @@ def _scope_hint(answer: Answer) -> str:
     if answer.status in (404, 405, 501) and answer.meaning is not Meaning.MODEL and answer.endpoint:
         return (
             f"check the base URL (--base-url), whether it has {answer.endpoint} (--endpoint), and the model (--model); "
-            "run the same command with the right ones"
+            "repeat the run's own command with the right ones"
         )
     if answer.status in (400, 404, 422):
-        return "check the model and the base URL; run the same command with the right ones"
+        return "check the model and the base URL; repeat the run's own command with the right ones"
     return "check that the key may use this model"
 
 
