@@ -1,7 +1,6 @@
-"""Lists of rows for a table.
+"""Lists of rows for a table."""
 
-No index is kept for them while a run writes: input order is scanned in stretches, another order reads all rows.
-"""
+# No index is kept for them while a run writes: input order is scanned in stretches, another order reads all rows.
 
 import json
 import sqlite3

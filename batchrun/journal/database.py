@@ -1,7 +1,6 @@
 """Creating, opening, migrating and checking the file, and its errors.
 
-`migrations/000N.sql` migrates schema N-1 to N. A new journal is `schema.sql` and the later migrations. An older one is
-migrated in one transaction, so that a kill leaves the old or the new one whole.
+`migrations/000N.sql` migrates schema N-1 to N. A new journal is `schema.sql` and the later migrations.
 
 WAL with `synchronous=FULL` (a rollback journal during the first intake): commits survive a kill and a power cut. Never
 `open()` the file where SQLite may have it open in this process: closing that descriptor drops SQLite's locks.
@@ -42,7 +41,7 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 @contextlib.contextmanager
 def translated(path: Path, doing: str = "read") -> Generator[None]:
-    """Raise errors as StorageError, those of unreadable values as DamagedError."""
+    """Raises StorageError, for unreadable values DamagedError."""
     try:
         yield
     except sqlite3.ProgrammingError:
@@ -101,7 +100,7 @@ def _free(path: Path) -> str:
 
 
 def prepare(directory: Path) -> None:
-    """Make the directory of journals, mode 0700, ignored by git. Raises RefusedError."""
+    """Make the directory, mode 0700, ignored by git. Raises RefusedError."""
     refuse_network(directory)
     try:
         if not directory.is_dir():
@@ -162,14 +161,13 @@ def create(path: Path, meta: dict[str, str | None], *, long_rows: bool = False) 
 
 
 def _make_private(path: Path) -> None:
-    """SQLite's side files inherit the mode 0600."""
+    # SQLite's side files inherit the mode 0600.
     path.unlink(missing_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     path.chmod(0o600)
 
 
 def has_long_rows(connection: sqlite3.Connection) -> bool:
-    """Whether the journal was created for long rows."""
     return connection.execute("PRAGMA page_size").fetchone()[0] == _LARGE_PAGE
 
 
@@ -198,7 +196,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def has_log(path: Path) -> bool:
-    """Whether a process has the journal open, or was killed."""
+    """A process has it open, or was killed."""
     return _beside(path, "-wal").exists()
 
 
@@ -213,8 +211,8 @@ def salvage(path: Path) -> sqlite3.Connection:
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
     """Open and check an existing journal; threads may take turns with the connection.
 
-    An older journal is migrated, a killed intake rolled back; with `write` the caller holds the lock, else it is taken
-    for that. Raises StorageError, or BusyError where another process has the lock.
+    With `write` the caller holds the lock, else it is taken for a migration or the roll-back of a killed intake. Raises
+    StorageError, or BusyError where another process has the lock.
     """
     _check_file(path)
     with translated(path):
@@ -236,7 +234,6 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
 
 
 def _needs_writing(path: Path) -> bool:
-    """Whether it has an older schema, or a killed intake to roll back."""
     try:
         with contextlib.closing(_open_read_only(path)) as connection:
             return _check_version(path, connection) < SCHEMA_VERSION
@@ -247,7 +244,7 @@ def _needs_writing(path: Path) -> bool:
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:
-    """In one transaction. Raises sqlite3.Error."""
+    # In one transaction: a kill leaves the old or the new one whole.
     if version == SCHEMA_VERSION:
         return
     texts = [(_STEPS / f"{number:04}.sql").read_text("utf-8") for number in range(version + 1, SCHEMA_VERSION + 1)]
@@ -296,7 +293,8 @@ def _check_file(path: Path) -> None:
 
 
 def _refuse_lost_log(path: Path) -> None:
-    """After a kill whose log was removed, its index is still there. Raises DamagedError."""
+    """After a kill whose log was removed. Raises DamagedError."""
+    # Its index is still there.
     if not _beside(path, "-shm").exists() or has_log(path):
         return
     with contextlib.closing(_raw(path, "ro&immutable=1")) as connection:
@@ -347,7 +345,8 @@ def _writer(connection: sqlite3.Connection) -> str | None:
 
 
 def remove(path: Path) -> None:
-    """The journal goes first, so that none is found without its log. The caller holds the lock."""
+    """The journal goes first, so that none is found without its log."""
+    # The caller holds the lock.
     with translated(path, "write"):
         path.unlink(missing_ok=True)
         for suffix in ("-wal", "-shm", "-journal"):
@@ -356,7 +355,8 @@ def remove(path: Path) -> None:
 
 
 def copy(connection: sqlite3.Connection, path: Path, target: Path, moved: Callable[[str], str] | None = None) -> None:
-    """Write a single file, complete before it gets its name; `moved` converts `rows.files`."""
+    """Write a single file, complete before it gets its name."""
+    # `moved` converts `rows.files`.
     if os.path.lexists(target):
         raise RefusedError(f"{target}: the file exists already.", "Name a file that does not exist.")
     building = target.with_name(f"{target.name}.partial")

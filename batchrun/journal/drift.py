@@ -1,7 +1,6 @@
-"""Comparing an input that is read again with the journal, and updating the journal to it.
+"""Comparing an input that is read again with the journal."""
 
-Rows are staged in a temporary table from the first difference on; SQL compares them by identity.
-"""
+# Rows are staged in a temporary table from the first difference on; SQL compares them by identity.
 
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -37,7 +36,8 @@ class Comparison:
         self._staged = False
 
     def run(self, rows: Iterable[IntakeRow], digest: str, progress: Callable[[int], None]) -> Drift:
-        """Count the differences; `digest` is the kind of digests. Raises InputError for duplicate ids."""
+        """Raises InputError for duplicate ids."""
+        # `digest` is the kind of digests.
         self.discard()
         feed = Feed(rows, digest)
         more = True
@@ -86,7 +86,7 @@ class Comparison:
         )
 
     def apply(self, now: float, before_commit: Callable[[], None], amend: Callable[[], None]) -> None:
-        """Update rows that differ, and `amend`, in one transaction."""
+        """Rows and `amend` in one transaction."""
         with transaction(self._connection, before_commit):
             amend()
             if self._staged:

@@ -1,14 +1,9 @@
 """Rows with equal requests (`--dedupe`, `--reuse`): which is sent, and which share its reply.
 
-Requests are equal when their hashes are: endpoint and body, to the byte. `pair` assigns each row of a session:
-
-1. A row whose request has a reply in this journal shares it.
-2. Of other equal rows the first is sent, or one whose reply is not judged yet, as it needs no request. The others wait
-   for its outcome.
-3. All other rows are sent.
-
-The next session pairs anew; rows that wait for one that failed permanently fail with it (`Journal.failed`) before
-anything is sent, so a kill leaves nothing to repair.
+Requests are equal when their hashes are: endpoint and body, to the byte. A row whose request has a reply shares it. Of
+other equal rows the first is sent, or one whose reply is not judged yet, as it needs no request; the others wait for
+its outcome. Each session pairs anew; rows that wait for one that failed permanently fail with it (`Journal.failed`)
+before anything is sent, so a kill leaves nothing to repair.
 """
 
 import sqlite3
@@ -20,12 +15,13 @@ from batchrun.journal.queries import sql
 
 
 def has_followers(connection: sqlite3.Connection) -> bool:
-    """Whether a row waits by an earlier session's pairing."""
+    """By an earlier session's pairing."""
     return connection.execute(sql("any_follower")).fetchone() is not None
 
 
 def pair(connection: sqlite3.Connection, *, dedupe: bool, wanted: Callable[[int], bool] | None) -> None:
-    """In the present transaction; only positions that are `wanted` take part. Reads all rows."""
+    """In the present transaction; reads all rows."""
+    # Only positions that are `wanted` take part.
     if not dedupe:
         connection.execute(sql("forget_followers"))
         return
@@ -42,10 +38,8 @@ def _any(_: int) -> bool:
 
 
 def take_replies(connection: sqlite3.Connection, other: Path, *, once: bool, before_commit: Callable[[], None]) -> int:
-    """Copy replies to equal requests from the journal `other`; returns how many.
-
-    Each reply goes to one row (a repeated request gets several); with `once` each request gets its first only.
-    """
+    """Copy replies to equal requests from the journal `other`; returns how many."""
+    # Each reply goes to one row (a repeated request gets several); with `once` each request gets its first only.
     connection.execute("ATTACH DATABASE ? AS other", (f"{other.absolute().as_uri()}?mode=ro",))
     try:
         connection.execute(sql("create_offered"))

@@ -1,8 +1,7 @@
-"""The writes of one commit, gathered by kind: a few statements for many rows each.
+"""The writes of one commit, gathered by kind: a few statements for many rows each."""
 
-Each statement releases the interpreter's lock, which is slow to win back. Kinds are written in the order of a row's
-life: an attempt begins, ends, and its row finishes.
-"""
+# Each statement releases the interpreter's lock, which is slow to win back. Kinds are written in the order of a row's
+# life: an attempt begins, ends, and its row finishes.
 
 import re
 import sqlite3
@@ -22,7 +21,7 @@ _VALUES = re.compile(r"VALUES (\(.*?\))", re.DOTALL)
 
 
 class Insert:
-    """The statement with its one row of values repeated, in a few sizes."""
+    """The statement with its row of values repeated, in a few sizes."""
 
     def __init__(self, name: str, *, sizes: Sequence[int] = (64, 8, 1)) -> None:
         head, one, tail = _VALUES.split(sql(name))
@@ -65,7 +64,7 @@ _ACCEPTED = End(200, 0.0)[2:9]  # from `cause` to `possibly_billed`
 
 
 def storable(text: str | None) -> str | None:
-    """With lone surrogates as JSON escapes, which SQLite can hold."""
+    """Lone surrogates become JSON escapes, which SQLite can hold."""
     if text is None or text.isascii():
         return text
     return text.encode("utf-8", "backslashreplace").decode()
@@ -91,7 +90,7 @@ class Group:
         self.tickets: list[Params] = []
 
     def end(self, begun: Params, now: float, end: End, reply: int | None) -> None:
-        """`begun` is (row, number, session)."""
+        # `begun` is (row, number, session).
         status, seconds, *_, usage, request_id, excerpt, cost, tokens, bill = end
         used, tier = (_NO_USAGE, None) if usage is None else (usage[:5], usage.tier)
         tier = None if tier == "default" else tier
@@ -109,7 +108,7 @@ class Group:
         self.ended.append((*paid, storable(tier), *flags, *texts))
 
     def finish(self, row: int, now: float, last: Last, outcome: Outcome, reused: SharedReply | None) -> None:
-        """`last` is the row's attempt, or with `reused` that of another row."""
+        """With `reused`, `last` is another row's attempt."""
         done = (row, now, *last)
         if reused is None and (outcome is JUST_DONE or outcome == JUST_DONE):
             self.done.append(done)
@@ -120,7 +119,7 @@ class Group:
         self.finished.append((*done, state, permanent, *texts, post, storable(trace), representative, saved))
 
     def answer(self, now: float, reply: int, answers: Answers, tier: str) -> None:
-        """Accepted replies of a batch, numbered from `reply` + 1, and their rows' outcomes."""
+        """Replies are numbered from `reply` + 1."""
         rows, numbers, values, _, *columns, bodies = answers
         given, output, *_ = columns
         replies = range(reply + 1, reply + 1 + len(rows))
@@ -135,7 +134,6 @@ class Group:
             self.finish(row, now, Last(*last), JUST_DONE._replace(value=value), None)
 
     def answer_page(self, now: float, session: int, reply: int, answers: Answers, exchanges: Exchanges) -> None:
-        """The same for attempts that were sent by themselves."""
         rows, numbers, values, _, *columns, bodies = answers
         given, output, *_ = columns
         seconds, ids = exchanges

@@ -1,8 +1,8 @@
 """The first intake: writing the input's rows into the journal.
 
 A row's identity is its key, or its content, and among equal rows its occurrence. The intake writes transactions of 64
-MB straight into the file, indexes identities at the end, and is complete only when `meta` has "intake"; one that was
-killed starts over. One thread writes rows while the next are read and hashed.
+MB straight into the file, and is complete only when `meta` has "intake"; one that was killed starts over. One thread
+writes rows while the next are read and hashed.
 """
 
 import sqlite3
@@ -36,7 +36,9 @@ _SKIP = sql("skip_row")
 
 
 class Feed:
-    """Rows as parameters of the INSERT, numbered from 1; the digest of a text is its key without an id."""
+    """Rows as parameters of the INSERT, numbered from 1."""
+
+    # The digest of a text is its key without an id.
 
     def __init__(self, rows: Iterable[IntakeRow], digest: str) -> None:
         self.position = 0
@@ -75,7 +77,6 @@ class Feed:
         return taken
 
     def take_parts(self) -> list[tuple[int, int]]:
-        """`parts` since the last call."""
         taken, self.parts = self.parts, []
         return taken
 
@@ -95,10 +96,8 @@ def transaction(connection: sqlite3.Connection, before_commit: Callable[[], None
 
 @contextmanager
 def written_once(connection: sqlite3.Connection) -> Generator[None]:
-    """SQLite's rollback journal copies nothing new at the end of the file (sqlite.org/lockingv3.html).
-
-    Without effect while another process reads the journal.
-    """
+    """SQLite's rollback journal copies nothing new at the end of the file (sqlite.org/lockingv3.html)."""
+    # Without effect while another process reads the journal.
     with suppress(sqlite3.OperationalError):
         connection.execute("PRAGMA journal_mode = TRUNCATE")
     connection.execute(f"PRAGMA cache_size = -{CACHE}")
@@ -111,8 +110,6 @@ def written_once(connection: sqlite3.Connection) -> Generator[None]:
 
 
 class FirstIntake:
-    """`now` stamps skipped rows; `before_commit` may inject faults."""
-
     def __init__(
         self, connection: sqlite3.Connection, now: float, before_commit: Callable[[], None], digest: str
     ) -> None:
@@ -123,7 +120,8 @@ class FirstIntake:
         self._written = 0
 
     def run(self, rows: Iterable[IntakeRow], progress: Callable[[int], None]) -> None:
-        """`progress` gets the number of rows. Raises InputError for duplicate ids."""
+        """Raises InputError for duplicate ids."""
+        # `progress` gets the number of rows.
         feed = Feed(rows, self._digest)
         with written_once(self._connection):
             self._clear()
@@ -135,7 +133,7 @@ class FirstIntake:
                 sums.write(sums.first(feed.position, skipped), self._connection)
 
     def _load(self, feed: Feed, progress: Callable[[int], None]) -> int:
-        """Returns how many rows are skipped."""
+        # Returns how many rows are skipped.
         skipped = 0
         waiting: deque[tuple[Future[None], int]] = deque()
         held = 0
@@ -158,7 +156,7 @@ class FirstIntake:
         return transaction(self._connection, self._before_commit)
 
     def _clear(self) -> None:
-        """What a killed intake left."""
+        # What a killed intake left.
         with self._transaction():
             for name in (
                 "drop_position_index",
@@ -189,8 +187,6 @@ class FirstIntake:
 
 
 class Identified(NamedTuple):
-    """The statements for one table."""
-
     index_identity: str
     number_equal: str
     find_equal: str
@@ -201,7 +197,7 @@ STAGED = Identified("index_stage", "number_equal_staged", "equal_staged")
 
 
 def identify(connection: sqlite3.Connection, table: Identified, digest: str, *, keyed: bool) -> None:
-    """Number equal rows and index the identity. Raises InputError for a duplicate id."""
+    """Raises InputError for a duplicate id."""
     index = sql(table.index_identity)
     try:
         connection.execute(index)
@@ -220,7 +216,7 @@ def duplicate_id(key: str, first: int, line: int) -> InputError:
 
 
 def _refuse_duplicate_ids(connection: sqlite3.Connection, table: Identified, digest: str) -> None:
-    """Rows without an id may be equal. Raises InputError."""
+    # Rows without an id may be equal.
     last, first, digest_of_text = None, 0, digest_of(digest)
     for key, line, text, request in connection.execute(sql(table.find_equal)):
         if request == "" or digest_of_text(text.encode()) == key:

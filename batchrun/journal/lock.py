@@ -1,8 +1,7 @@
-"""One process per run: an advisory lock (`flock`) on a file beside the journal, which ends with its process.
+"""One process per run: an advisory lock (`flock`) on a file beside the journal, which ends with its process."""
 
-Not on the database, whose locks SQLite drops when any descriptor of it is closed. The content, process id and host, is
-only for messages. Only `Lock.remove` unlinks the file, as another process may wait for it.
-"""
+# Not on the database, whose locks SQLite drops when any descriptor of it is closed. The content, process id and host,
+# is only for messages. Only `Lock.remove` unlinks the file, as another process may wait for it.
 
 import contextlib
 import os
@@ -41,8 +40,6 @@ _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_
 
 
 class Lock:
-    """Made by `lock`."""
-
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor: int | None = descriptor
@@ -56,7 +53,6 @@ class Lock:
             os.close(descriptor)
 
     def remove(self) -> None:
-        """For a deleted run."""
         if os.name == "posix":
             self.path.unlink(missing_ok=True)
         self.release()
@@ -74,7 +70,7 @@ _held: "weakref.WeakSet[Lock]" = weakref.WeakSet()
 
 
 def _release_in_child() -> None:
-    """A forked worker must not keep the run locked after its parent was killed."""
+    # A forked worker must not keep the run locked after its parent was killed.
     for held in list(_held):
         held.release()
 

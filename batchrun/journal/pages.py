@@ -1,4 +1,4 @@
-"""Pages of rows, limited in bytes too, so that memory does not grow with long rows."""
+"""Pages of rows, limited in bytes, so that memory does not grow with long rows."""
 
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -12,15 +12,14 @@ Found = tuple[Any, ...]
 
 
 class Page(list[Pending]):
-    """`full`: it ended at a limit, so more rows may follow."""
-
+    # `full`: it ended at a limit, so more rows may follow.
     def __init__(self, rows: Iterable[Pending], *, full: bool) -> None:
         super().__init__(rows)
         self.full = full
 
 
 def page(cursor: sqlite3.Cursor, size: Callable[[Found], int]) -> tuple[list[Found], bool]:
-    """Rows until they exceed `PAGE_BYTES`, at least one; and whether they do."""
+    """At least one row; and whether they exceed `PAGE_BYTES`."""
     found: list[Found] = []
     room = PAGE_BYTES
     for row in cursor:

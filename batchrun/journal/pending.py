@@ -1,4 +1,4 @@
-"""The rows that still have to be answered, with their history; documented by `Journal`'s methods."""
+"""The rows that still have to be answered, with their history."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -123,7 +123,7 @@ def reducible(connection: sqlite3.Connection, target: int | None, after: int, li
 
 
 def parts(connection: sqlite3.Connection, row: int) -> Parts | None:
-    """The parts of a reduce row, or the first failure of one; None for other rows."""
+    """A reduce row's parts, or their first failure; None for other rows."""
     failed = connection.execute(sql("failed_part"), (row,)).fetchone()
     if failed is not None:
         permanent, cause, message = failed
@@ -200,7 +200,7 @@ def _length(row: Found) -> int:
 def _histories(
     connection: sqlite3.Connection, rows: Sequence[int], fallbacks: Fallbacks = frozenset()
 ) -> tuple[dict[int, History], int]:
-    """Of the first of these rows, as many as have room in a page; and their number."""
+    # Of the first of these rows, as many as have room in a page; and their number.
     if not rows or connection.execute(_TRIED, (min(rows), max(rows))).fetchone() is None:
         return {}, len(rows)
     found: list[Found] = connection.execute(_HISTORY, (dumps(rows),)).fetchall()
@@ -219,7 +219,7 @@ def _histories(
 def _at_fallbacks(
     connection: sqlite3.Connection, known: dict[int, History], rows: Sequence[int], fallbacks: Fallbacks
 ) -> dict[int, History]:
-    """Of rows at a fallback lane: the attempts there, and the earlier cause."""
+    # The attempts there, and the earlier cause.
     if not rows:
         return {}
     wanted = {"rows": dumps(rows), "fallbacks": dumps(sorted(fallbacks))}
@@ -233,7 +233,7 @@ def _at_fallbacks(
 
 
 def _bodies(connection: sqlite3.Connection, wanted: Iterable[int]) -> tuple[dict[int, str], bool]:
-    """Replies by number, and whether the page is full, so that the last may be missing."""
+    # By number, and whether the page is full, so that the last may be missing.
     numbers = list(wanted)
     if not numbers:
         return {}, False

@@ -1,7 +1,6 @@
-"""The named statements of `queries.sql`.
+"""The named statements of `queries.sql`."""
 
-A block begins with `-- name: NAME`; `{NAME}` stands for the text of an earlier block.
-"""
+# A block begins with `-- name: NAME`; `{NAME}` stands for the text of an earlier block.
 
 import re
 from functools import cache

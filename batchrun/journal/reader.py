@@ -1,4 +1,4 @@
-"""Reading a journal, also while another process writes it: page by page, without a lock or a longer transaction."""
+"""Reads a journal, also while another process writes it: page by page, without a lock."""
 
 import contextlib
 import json
@@ -74,7 +74,7 @@ def _result(row: Found) -> Result:
 
 
 def _check_texts(text: Any, value: Any, body: Any, added: Any) -> None:
-    """SQLite's columns hold any type: a damaged page raises TypeError."""
+    # SQLite's columns hold any type: a damaged page raises TypeError.
     if not (
         isinstance(text, str) and isinstance(value, _TEXT) and isinstance(body, _TEXT) and isinstance(added, _TEXT)
     ):
@@ -188,7 +188,7 @@ class Reader:
             after = page[-1][0]
 
     def spent(self, count: int = 1000) -> Iterator[Spent]:
-        """Of about `count` answered rows from all over the input."""
+        """About `count` rows from all over the input."""
         every = max(1, self._all("SELECT count(*) FROM outcomes WHERE attempts > 0")[0][0] // count)
         after = 0
         while rows := self._paged(lambda row: len(row[3]), _SPENT, every, after, PAGE):
@@ -196,7 +196,7 @@ class Reader:
             after = rows[-1][0]
 
     def timings(self, count: int = 20_000) -> list[tuple[float, float, int]]:
-        """(end, seconds, status) of the exchanges of about `count` rows, unordered."""
+        """(end, seconds, status) of about `count` rows' exchanges, unordered."""
         rows = self.totals.rows
         return self._all(sql("timings"), max(1, rows // count))
 
@@ -217,18 +217,17 @@ class Reader:
         return self._each(lambda row: Sample(row[0], json.loads(row[1])), sql("samples"), since)
 
     def errors_by_cause(self, limit: int = 20) -> list[Cause]:
-        """Of failed rows."""
         return [
             Cause(cause, rows, message, tuple(line for (line,) in self._all(_LINES, cause or None)), retryable)
             for cause, rows, message, _, retryable in self._all(_CAUSES, limit)
         ]
 
     def failures(self, limit: int = 20) -> dict[str, int]:
-        """Failed rows by cause, most frequent first; reads only an index."""
+        """By cause, most frequent first; reads only an index."""
         return dict(self._all(_FAILURES, limit))
 
     def misses(self, limit: int = 20) -> list[Miss]:
-        """Most frequent first; reads all attempts that were not accepted."""
+        """Reads all attempts that were not accepted."""
         return [Miss(cause, attempts, int(paid)) for cause, attempts, paid in self._all(_MISSES, limit)]
 
     def slowest(self, count: int = 10) -> list[Entry]:
@@ -241,7 +240,7 @@ class Reader:
         return self._each(lambda row: Attempt(*row[:8], *map(bool, row[flags]), *row[13:]), _ATTEMPTS, seq)
 
     def row(self, *, seq: int | None = None, key: str | None = None, line: int | None = None) -> Record | None:
-        """By seq, key, or (first) line in the input."""
+        """By seq, key, or (first) line."""
         column, value = ("seq", seq) if seq is not None else ("key", key) if key is not None else ("line", line)
         return next(iter(self._each(_record, _RECORD_BY[column], value)), None)
 
@@ -252,7 +251,6 @@ class Reader:
         return self._each(_entry, _ENTRY_PAGE, after, limit, state, cause)
 
     def lines(self, after: int = 0, limit: int = PAGE) -> list[Line]:
-        """In input order after the position `after`."""
         with database.translated(self.path):
             return browse.lines(self._connection, after, limit)
 
@@ -280,11 +278,11 @@ class Reader:
         self._connection.interrupt()
 
     def export_rows(self, after: int = 0) -> Iterator[Record]:
-        """In input order, each row as it is when its page is read."""
+        """In input order, each row as when its page is read."""
         return self._all_records(_RECORD_PAGE, after)
 
     def exchanges(self, after: int = 0) -> Iterator[Record]:
-        """For OpenAI's results format: with texts of skipped lines only."""
+        """For OpenAI's results format: texts of skipped lines only."""
         return self._all_records(_EXCHANGE_PAGE, after)
 
     def _all_records(self, query: str, after: int) -> Iterator[Record]:
@@ -326,7 +324,7 @@ class Reader:
             after = rows[-1][0]
 
     def added(self) -> Iterator[str]:
-        """What post-processing adds to done rows, as JSON, deduplicated per page."""
+        """What post-processing adds, as JSON, deduplicated per page."""
         after = 0
         while rows := self._paged(_text_size, _ADDED, after, PAGE):
             yield from dict.fromkeys(text for _, text in rows)

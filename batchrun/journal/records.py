@@ -21,7 +21,6 @@ class Meta:
     digest: str = BLAKE2B  # one of `digests.KINDS`
 
     def stored(self) -> dict[str, str | None]:
-        """As the table `meta` has it."""
         return {
             "run": self.run,
             "created": repr(self.created),
@@ -45,7 +44,7 @@ class IntakeRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """Differences between an input and the journal, in rows."""
+    """In rows."""
 
     rows: int = 0
     changed: int = 0  # have another request
@@ -63,8 +62,6 @@ class Drift:
 
 
 class End(NamedTuple):
-    """How an attempt ended."""
-
     status: int  # HTTP status, 0 without a complete answer
     seconds: float
     cause: str | None = None  # short and stable; None for an accepted reply
@@ -113,7 +110,7 @@ class Record(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The fields of a done row's output line."""
+    """Of a done row."""
 
     text: str
     value: str | None
@@ -122,8 +119,6 @@ class Result(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Without text, value and body."""
-
     seq: int
     position: int | None
     line: int
@@ -141,8 +136,6 @@ class Entry(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A row in a table."""
-
     seq: int
     position: int
     line: int
@@ -207,8 +200,6 @@ class Cause(NamedTuple):
 
 
 class Miss(NamedTuple):
-    """Of attempts that were not accepted."""
-
     cause: str
     attempts: int
     possibly_billed: int
@@ -233,8 +224,6 @@ class Lease(NamedTuple):
 
 
 class Leased(NamedTuple):
-    """Columns of attempts in a batch, as in `Lease`."""
-
     rows: list[int]
     numbers: list[int]
     costs: list[int | None]
@@ -243,10 +232,9 @@ class Leased(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """Columns of accepted replies that came together, so that no row takes a step of Python.
+    """Columns of accepted replies, so that no row takes a step of Python."""
 
-    Token counts are None without a usage.
-    """
+    # Token counts are None without a usage.
 
     rows: list[int]
     numbers: list[int]
@@ -281,7 +269,6 @@ def columns(kind: type[Columns], lines: Sequence[tuple[Any, ...]]) -> Columns:
 
 
 def chosen(found: Columns, places: Sequence[int]) -> Columns:
-    """The lines at these places."""
     return found._make([column[place] for place in places] for column in found)
 
 
@@ -338,7 +325,7 @@ class Lane(NamedTuple):
 
 
 class Charged(NamedTuple):
-    """By all attempts of a run, open ones at their worst."""
+    """By all attempts, open ones at their worst."""
 
     cost: int
     tokens: int
@@ -370,7 +357,7 @@ class LaneShare(NamedTuple):
 
 
 class Spent(NamedTuple):
-    """The use of an answered row, all its attempts together."""
+    """All attempts of an answered row together."""
 
     line: int
     key: str

@@ -1,4 +1,4 @@
-"""A journal open for writing, from intake to the last outcome."""
+"""A journal open for writing."""
 
 import json
 import os
@@ -45,19 +45,17 @@ _RESEND = ("spend_done", "forget_done", "delete_done")  # the attempts are spent
 class Journal:
     """The caller holds the lock.
 
-    Before `start`, methods work in the calling thread, one at a time. Then, until `stop`, the writer thread has the
+    Until `start`, methods work in the calling thread, one at a time. Then, until `stop`, the writer thread has the
     database: methods that return `Done` write, called on the loop's thread; the others read. `Done` is resolved after
     the COMMIT, need not be awaited, and fails with StorageError.
-
-    `doubt` is a warning to show. `clock` gives Unix seconds. `faults`, for tests, gets each commit's number.
     """
 
     def __init__(
         self,
         path: Path,
         *,
-        clock: Callable[[], float] = time.time,
-        faults: Callable[[int], None] | None = None,
+        clock: Callable[[], float] = time.time,  # Unix seconds
+        faults: Callable[[int], None] | None = None,  # for tests, gets each commit's number
     ) -> None:
         self.path = path
         self._clock = clock
@@ -74,10 +72,10 @@ class Journal:
         self._comparison = Comparison(self._connection)
         with database.translated(path):
             self._totals = sums.read(self._connection).totals()
-        self.doubt = self._settle_killed(had_log)
+        self.doubt = self._settle_killed(had_log)  # a warning to show
 
     def _settle_killed(self, had_log: bool) -> str | None:
-        """A kill leaves a log, unless it was removed, or merged by another SQLite tool."""
+        # A kill leaves a log, unless it was removed, or merged by another SQLite tool.
         with database.translated(self.path, "write"):
             if not database.was_killed(self._connection):
                 return None
@@ -142,7 +140,7 @@ class Journal:
             return self._comparison.run(rows, self.meta.digest, progress)
 
     def apply(self, meta: Meta | None = None) -> None:
-        """Update to the compared input, and `meta`, in one transaction; changed rows become pending."""
+        """Update to the compared input in one transaction; changed rows become pending."""
         with self._writing():
             self._comparison.apply(self._clock(), self._before_commit, lambda: meta and self._put_meta(meta))
             self._totals = sums.read(self._connection).totals()
@@ -181,7 +179,7 @@ class Journal:
 
     @property
     def reusing(self) -> Path | None:
-        """The journal whose replies are still to be taken, also after a kill."""
+        """Its replies are still to be taken, also after a kill."""
         with database.translated(self.path):
             found = self._reading().execute(sql("find_meta"), ("borrowing",)).fetchone()
             return None if found is None else Path(os.path.normpath(self.path.parent / found[0]))
@@ -210,7 +208,8 @@ class Journal:
                     duplicates.pair(self._connection, dedupe=dedupe, wanted=wanted)
 
     def pending(self, after: int = 0, limit: int = 1000, until: int | None = None, *, encoded: bool = False) -> Page:
-        """Positions in (`after`, `until`], without the rows of `answered` and `following`. `encoded`: long texts as bytes."""
+        """Positions in (`after`, `until`]."""
+        # Without the rows of `answered` and `following`.
         with self._read_guard, database.translated(self.path):
             return pending.pending(self._reading(), after, limit, until, self.fallbacks, encoded)
 
@@ -219,7 +218,7 @@ class Journal:
             return pending.answered(self._reading(), after, limit, self.fallbacks)
 
     def following(self, representative: int, source: int, after: int = 0, limit: int = 1000) -> Page:
-        """Rows that wait for `representative`, by seq, with the reply of `source`."""
+        """Rows that wait for `representative`, by seq."""
         with self._read_guard, database.translated(self.path):
             return pending.following(self._reading(), representative, source, after, limit, self.fallbacks)
 
@@ -248,7 +247,7 @@ class Journal:
         return None if self._writer is None else self._writer.failure
 
     def start(self) -> None:
-        """Begin a session: the running loop's writer thread gets the database."""
+        """The running loop's writer thread gets the database."""
         with self._writing():
             values = (self._clock(), os.getpid(), socket.gethostname())
             with transaction(self._connection, self._before_commit):
@@ -277,11 +276,12 @@ class Journal:
         return self._running.learn(lane, learned)
 
     def begin(self, row: int, number: int, cost: int | None = None, tokens: int = 0, lane: int = 1) -> Done:
-        """Before sending. An open attempt of the row is closed; `cost` and `tokens` count if no answer comes."""
+        """Before sending; closes an open attempt of the row."""
+        # `cost` and `tokens` count if no answer comes.
         return (self._writer or self._running).begin(row, number, cost, tokens, lane)
 
     def begin_page(self, rows: Sequence[int], costs: Sequence[int | None], tokens: Sequence[int], lane: int) -> Done:
-        """`begin` for the first attempts of rows that are new."""
+        """Only for first attempts of new rows."""
         return self._running.begin_page(rows, costs, tokens, lane)
 
     def reserve(self, row: int, number: int, cost: int) -> Done:
@@ -306,7 +306,7 @@ class Journal:
             return pending.rows_in_batch(self._reading(), ticket, rows)
 
     def leased(self, ticket: int | None, rows: Sequence[int]) -> Leased:
-        """Of these rows in this ticket (None: any), in order."""
+        """In order; None: any ticket."""
         with self._read_guard, database.translated(self.path):
             return pending.leased(self._reading(), ticket, rows)
 
@@ -324,27 +324,27 @@ class Journal:
             return [Lease(*found) for found in self._reading().execute(sql("leases_of_ticket"), (ticket, after, limit))]
 
     def end(self, row: int, number: int, end: End, body: str | None = None, lease: Lease | None = None) -> Done:
-        """`body` is the exact text of a reply; `lease` is for an attempt in a batch."""
+        """`body` is the exact text of a reply."""
         return (self._writer or self._running).end(row, number, end, body, lease)
 
     def complete(self, row: int, number: int, reply: tuple[End, str], outcome: Outcome, told: Told) -> None:
-        """`end` and `finish` in one; `told` is called after the commit."""
+        """`told` is called after the commit."""
         self._running.complete(row, number, reply, outcome, told)
 
     def flush(self) -> Done:
-        """Done once everything before is committed and its callers are notified."""
+        """Done once all before is committed and its callers notified."""
         return self._running.flush()
 
     def answer(self, answers: Answers, found: Sum, reserved: int, tier: str) -> Done:
-        """Accepted replies of a batch and their outcomes; `reserved` in picodollars."""
+        """Accepted replies of a batch with their outcomes; `reserved` in picodollars."""
         return self._running.answer(answers, found, reserved, tier)
 
     def answer_page(self, answers: Answers, found: Sum, exchanges: Exchanges) -> Done:
-        """The same for first attempts that were begun by themselves."""
+        """Of first attempts that were begun by themselves."""
         return self._running.answer_page(answers, found, exchanges)
 
     def paid_again(self, row: int, ticket: int, end: End) -> Done:
-        """A second reply to a row, from a duplicate of its batch."""
+        """A second reply, from a duplicate of its batch."""
         return self._running.paid_again(row, ticket, end)
 
     def late(self, row: int, number: int, end: End, body: str | None) -> Done:
@@ -358,7 +358,7 @@ class Journal:
             return [(Lease(*lease), bool(open_still)) for *lease, open_still in found]
 
     def lose(self, row: int, number: int, why: str) -> Done:
-        """The attempt is abandoned: it stays open, the row is unknown."""
+        """The attempt stays open, the row is unknown."""
         return self._running.lose(row, number, why)
 
     def finish(self, row: int, outcome: Outcome, reused: SharedReply | None = None) -> Done:
@@ -366,14 +366,14 @@ class Journal:
         return (self._writer or self._running).finish(row, outcome, reused)
 
     def divide(self, row: int, pieces: Sequence[IntakeRow]) -> Done:
-        """Ingest pieces of a row's text, which it waits for (`reducible`)."""
+        """Ingest pieces of a row's text, which it waits for."""
         return self._running.divide(row, pieces)
 
     def sample(self, state: str) -> Done:
         return self._running.sample(state)
 
     def stop(self, exit_code: int | None = None) -> None:
-        """Write what is queued and end the session. Waits for the disk; never raises."""
+        """Write what is queued and end the session; never raises."""
         writer = self._writer
         if writer is None:
             return
@@ -405,7 +405,7 @@ class Journal:
         return database.translated(self.path, "write")
 
     def _reading(self) -> sqlite3.Connection:
-        """Another connection while the writer has the database."""
+        # Another connection while the writer has the database.
         if self._writer is None:
             return self._connection
         if self._read_connection is None:
@@ -413,7 +413,7 @@ class Journal:
         return self._read_connection
 
     def _before_commit(self) -> None:
-        """Raises GoneError where the file was deleted: a commit would be lost."""
+        # Raises GoneError where the file was deleted: a commit would be lost.
         try:
             in_place = database.identity(self.path) == self._identity
         except OSError:

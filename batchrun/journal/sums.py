@@ -1,7 +1,6 @@
-"""The account of a run in its journal: updated with every commit, recounted where one touches many rows.
+"""The account of a run: updated with every commit, recounted where one touches many rows."""
 
-The statement `recount` has the rules; the writer applies them one by one, and a property test compares both.
-"""
+# The statement `recount` has the rules; the writer applies them one by one, and a property test compares both.
 
 import sqlite3
 from operator import attrgetter
@@ -16,7 +15,7 @@ _VALUES = attrgetter(*NAMES)
 
 
 def write(account: Account, connection: sqlite3.Connection) -> tuple[int, ...]:
-    """Returns the counters in the order of `NAMES`."""
+    """In the order of `NAMES`."""
     values: tuple[int, ...] = _VALUES(account)
     connection.execute(_WRITE, values)
     return values
@@ -33,7 +32,7 @@ def first(rows: int, skipped: int) -> Account:
 
 
 def recount(connection: sqlite3.Connection) -> Account:
-    """From rows, outcomes and attempts; half a second for a million rows."""
+    """Half a second for a million rows."""
     return _account(connection.execute(sql("recount")))
 
 

@@ -1,10 +1,9 @@
 """The thread that writes during a run; `Journal` documents the operations.
 
 The loop hands over the operations of one turn together, as each hand-over may wake the thread to fight for the
-interpreter. The thread writes what has gathered, at most two `GROUP`s, in one transaction, and resolves its futures
-after the COMMIT, with one wake-up. Meanwhile the next group gathers, so commits grow with the load.
-
-A failed commit ends the writer: it is rolled back, and its and all later futures fail with StorageError, in order.
+interpreter. The thread writes what has gathered in one transaction, and resolves its futures after the COMMIT.
+Meanwhile the next group gathers, so commits grow with the load. A failed commit ends the writer: its and all later
+futures fail with StorageError, in order.
 """
 
 import asyncio
@@ -41,8 +40,6 @@ _NO_TOKENS = (None, None)
 
 
 class OpenAttempt(NamedTuple):
-    """With its highest possible cost and tokens."""
-
     number: int
     cost: int | None
     tokens: int
@@ -52,10 +49,9 @@ _opened, _cost = partial(made, OpenAttempt), attrgetter("cost")
 
 
 class Writer:
-    """Owns `connection` from `start` to `stop`. Operations are called on the loop's thread.
+    """Owns `connection` from `start` to `stop`."""
 
-    `clock` gives Unix seconds; the thread calls `before_commit` before each commit.
-    """
+    # Operations are called on the loop's thread; the thread calls `before_commit` before each commit.
 
     def __init__(
         self,
@@ -86,7 +82,8 @@ class Writer:
 
     @property
     def totals(self) -> Totals:
-        """As of the last commit; made when read, as most commits are followed by another."""
+        """As of the last commit."""
+        # Made when read, as most commits are followed by another.
         if not isinstance(committed := self._committed, Totals):
             self._committed = committed = Totals(**dict(zip(NAMES, committed, strict=True)))
         return committed
@@ -208,7 +205,7 @@ class Writer:
     def _end(  # noqa: PLR0913  an attempt and how it ended
         self, group: Group, now: float, attempt: tuple[int, int], end: End, *, body: str | None, lease: Lease | None
     ) -> Last:
-        """Returns what an outcome copies from the ended attempt (row, number)."""
+        # Returns what an outcome copies from the ended attempt (row, number).
         row, number = attempt
         left = self._open.get(row)
         if lease is not None:
@@ -258,7 +255,7 @@ class Writer:
         return self._put(apply)
 
     def _answered_late(self, row: int, number: int) -> int:
-        """Renumber an attempt as the last, as later failures no longer matter; returns its number."""
+        # As later failures no longer matter, the attempt becomes the last; returns its number.
         failure = self._connection.execute(sql("fail_no_more"), (row,)).fetchone()
         if failure is not None:
             self.sums.failed -= 1
@@ -313,7 +310,7 @@ class Writer:
             self._queue.put(turn[start : start + GROUP])
 
     def _close_open(self, group: Group, row: int, now: float) -> None:
-        """A killed process left this attempt open; it may have been billed."""
+        # A killed process left this attempt open; it may have been billed.
         left = self._open.pop(row, None)
         if left is None:
             return
@@ -331,12 +328,11 @@ class Writer:
         return self._reply
 
     def _last_attempt(self, row: int) -> Last:
-        """Of an earlier session, whose reply is judged now."""
+        # Of an earlier session, whose reply is judged now.
         found = self._connection.execute(_LAST, (row,)).fetchone()
         return NEVER if found is None else Last(*found)
 
     def _count_group(self, group: Group) -> None:
-        """Count what the attempts of a group have in common."""
         account, begun, completed = self.sums, len(group.begun), len(group.completed)
         account.attempts += begun
         account.unknown += begun - completed
@@ -358,7 +354,7 @@ class Writer:
             del taken  # whom it tells holds rows with their requests, which must not stay until the next group comes
 
     def _gather(self) -> tuple[Turn, bool]:
-        """Wait for one turn and add what else has come; and whether more may come."""
+        # Waits for one turn and adds what else has come; and whether more may come.
         taken: Turn = []
         turn = self._queue.get()
         try:

@@ -42,7 +42,6 @@ class Answer(NamedTuple):
 
     @property
     def accepted(self) -> bool:
-        """Whatever its checks."""
         return self.status == 200 and self.defect is None
 
     @property
@@ -78,7 +77,7 @@ class Answer(NamedTuple):
 
     @property
     def misfit(self) -> bool:
-        """The provider itself refused the model's JSON."""
+        # The provider itself refused the model's JSON.
         return self.meaning is Meaning.MISFIT
 
     @property
@@ -87,7 +86,6 @@ class Answer(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What failures that are alike have in common."""
         if self.down:
             return "down"
         return "no reply" if self.defect is not None else self.cause
@@ -118,7 +116,7 @@ def plain(left: float) -> Answer:
 
 
 def _named(answer: Answer) -> str:
-    """The meaning, else status with code, type or message; figures become N."""
+    # The meaning, else status with code, type or message; figures become N.
     if answer.meaning is Meaning.PARAMETER and answer.param:
         return f"{answer.meaning}: {answer.param[:_SHORT]}"
     if answer.meaning is not None and answer.meaning not in _UNNAMED:

@@ -1,4 +1,4 @@
-"""The verdict on an answer, first match wins; and what a row of an earlier process needs."""
+"""The verdict on an answer, and what a row of an earlier process needs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,8 +57,6 @@ _backoff = wait_random_exponential(multiplier=0.5, max=60)
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The user's choices."""
-
     max_attempts: int = 5
     schema_retries: int = 2
     give_up_after: float = 600.0  # seconds
@@ -85,22 +83,18 @@ class RetryIn(NamedTuple):
 
 
 class AskAgain(NamedTuple):
-    """Send the row again with its reply and `complaint`."""
-
     complaint: str
     more_room: bool = False  # twice the output limit, instead of the reply and the complaint
 
 
 class GiveUp(NamedTuple):
-    """The row has failed, retryable unless `permanent`."""
-
     cause: str
     message: str
     permanent: bool
 
 
 class StopRun(NamedTuple):
-    """The run ends; unfinished rows stay pending."""
+    """Unfinished rows stay pending."""
 
     message: str
     hint: str | None
@@ -113,7 +107,7 @@ DONE = Done()
 
 
 def decide(answer: Answer, tries: Tries, health: Health, policy: Policy, now: float) -> Verdict:
-    """On an answer observed by `health`; `now` in monotonic seconds."""
+    """After `health.observe`; `now` in monotonic seconds."""
     if answer.accepted:
         return _judge_reply(answer, tries, health, policy)
     if answer.meaning is not None and answer.meaning in _STOPPED:
@@ -389,12 +383,7 @@ class Next(Enum):
 def resume_step(history: History, *, reused: bool = False) -> Next:
     """What an unfinished row needs; `reused`: the reply to an equal request answers it.
 
-    | the journal has                           | the row is                                               |
-    |---|---|
-    | a reply, own or shared, no outcome        | judged, without a call                                   |
-    | an attempt that was sent, no answer       | sent again, the lost attempt counts as possibly billed   |
-    | no attempt, attempts without a reply, or  | sent                                                     |
-    | failed, retryable                         |                                                          |
+    An attempt that was sent without an answer is sent again, and counts as possibly billed.
     """
     if reused:
         return Next.JUDGE

@@ -1,4 +1,4 @@
-"""What the answers so far show about the provider: the rules that look at more than one row."""
+"""What the answers so far show about the provider: rules over several rows."""
 
 from dataclasses import dataclass, field
 
@@ -47,7 +47,7 @@ class Health:
     well: bool = False  # all of this is as one more good reply would leave it
 
     def observe(self, answer: Answer, seq: int, now: float, *, elsewhere: bool = False) -> None:
-        """`elsewhere`: the row is from far ahead in the input."""
+        """`elsewhere`: from far ahead in the input."""
         if answer.accepted:
             self.budget += BUDGET_PER_SUCCESS
             if not self.well or answer.complaint is not None:
@@ -78,12 +78,11 @@ class Health:
 
     @property
     def is_failing(self) -> bool:
-        """The provider fails, not the rows."""
         return self.succeeded and len(self.streak_rows) >= ALIKE
 
     @property
     def doubtful(self) -> bool:
-        """So many failed alike that a row from elsewhere must be tried."""
+        """A row from elsewhere must be tried."""
         return len(self.alike_rows) >= ALIKE and not self.confirmed
 
     @property
@@ -96,12 +95,10 @@ class Health:
         return len(self.misfits) >= ALIKE
 
     def in_doubt(self, seq: int) -> bool:
-        """Whether this row's failure may be the run's."""
         return not self.succeeded or seq in self.alike_rows or seq in self.misfits
 
     @property
     def undoubted(self) -> bool:
-        """Whether no failure may be the run's."""
         return self.succeeded and not self.alike_rows and not self.misfits
 
     def unreachable(self, now: float) -> None:
@@ -111,7 +108,7 @@ class Health:
             self.down_since = now if self.down_since is None else self.down_since
 
     def doubts(self, answer: Answer) -> bool:
-        """Whether it may be permanent and announces no helpful wait."""
+        """It may be permanent and announces no helpful wait."""
         return (
             answer.meaning in _DOUBTFUL
             and answer.meaning not in self.passed
@@ -119,7 +116,7 @@ class Health:
         )
 
     def spend(self) -> bool:
-        """Take one retry from the run's budget."""
+        """From the run's budget."""
         if self.budget < 1:
             return False
         self.budget -= 1

@@ -1,7 +1,6 @@
-"""What a refusal means, by the table `providers/answers.toml` and the user's own lines before it. Pure.
+"""What a refusal means, by `providers/answers.toml` and the user's own lines before it. Pure."""
 
-The first line that fits wins. A status alone says little: an empty account comes as 400, 402, 403, 412 and 429.
-"""
+# The first line that fits wins. A status alone says little: an empty account comes as 400, 402, 403, 412 and 429.
 
 import re
 from collections.abc import Iterable, Mapping
@@ -18,8 +17,6 @@ _PIECES = {"*": ".{0,200}?", "#": _NUMBER, "{asked}": f"~?(?P<asked>{_NUMBER})",
 
 
 class Meaning(StrEnum):
-    """The table's words, and causes of failures."""
-
     EMPTY = "account empty"
     UNCLEAR = "quota or rate limit"
     NOT_ON_PLAN = "model not on the plan"
@@ -43,12 +40,12 @@ class Meaning(StrEnum):
 
 
 STOPS = frozenset({Meaning.EMPTY, Meaning.NOT_ON_PLAN, Meaning.NO_TIER})  # Meanings that always stop the run
+# Count as a 429 under any status.
 WAITS = frozenset({Meaning.RATE, Meaning.CONCURRENCY, Meaning.QUOTA, Meaning.UNCLEAR})
-"""Count as a 429 under any status."""
+# Refusals of the service tier or an added member, not of row or provider.
 OF_ADDITIONS = frozenset({Meaning.NO_CAPACITY, Meaning.ADDED})
-"""Refusals of the service tier or an added member, not of row or provider."""
+# The cause is in the row, never in the run.
 OF_THE_ROW = frozenset({Meaning.TOO_LONG, Meaning.TOO_LARGE, Meaning.FILTERED, Meaning.NEVER_FITS})
-"""The cause is in the row, never in the run."""
 
 
 class Refusal(NamedTuple):
@@ -90,10 +87,9 @@ class Line(NamedTuple):
 
 
 class Meanings:
-    """For one dialect, the user's own lines first."""
+    """The user's own lines first."""
 
     def __init__(self, dialect: str = ANY, own: Iterable[Mapping[str, Any]] = ()) -> None:
-        """Raises ValueError for an invalid line."""
         self._dialect = dialect
         self._own = [compiled(line) for line in own]
 
@@ -113,7 +109,6 @@ def _hints() -> list[tuple[tuple[re.Pattern[str], ...], str]]:
 
 
 def option_for(text: str) -> str | None:
-    """The option for a parameter that a refusal names."""
     return next((hint for phrases, hint in _hints() if any(phrase.search(text) for phrase in phrases)), None)
 
 
@@ -151,7 +146,7 @@ def _words(line: Mapping[str, Any], name: str) -> list[str]:
 
 
 def _status(value: object) -> int:
-    """A status, or minus its hundreds for all of them ("4xx")."""
+    # A status, or minus its hundreds for all of them ("4xx").
     if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 999:
         return value
     if isinstance(value, str) and re.fullmatch(r"[1-9]xx", value):
