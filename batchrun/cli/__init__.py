@@ -1,7 +1,6 @@
 """The command line: `main` is the entry point, `program` the tree of commands.
 
-Modules here import click and the standard library at the top, the rest inside commands: `batchrun --help` must be
-quick.
+Modules here import only click and the standard library at the top: `batchrun --help` must be quick.
 """
 
 import gc
@@ -23,7 +22,7 @@ _MODES = {"stdin": ("r", os.O_RDONLY), "stdout": ("w", os.O_RDONLY), "stderr": (
 
 
 def replace_closed_streams() -> None:
-    """Replace closed standard streams, so that no opened file takes their number."""
+    """So that no opened file takes their number."""
     for number, (name, (mode, flags)) in enumerate(_MODES.items()):
         if getattr(sys, name) is not None:
             continue
@@ -66,7 +65,7 @@ for _command in (tools.sim, tools.prompts, tools.profiles, tools.completion):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line, `sys.argv` by default; returns its exit code."""
+    """Run one command line; returns its exit code."""
     # Modules and rows on their way are many objects and hardly a cycle: looking for cycles less often takes a twentieth
     # off the start of every command and off an export.
     gc.set_threshold(20_000, 20, 100)

@@ -1,4 +1,4 @@
-"""Shell completion of runs, prompts, profiles and columns. Nothing here raises; the worst case is no completion."""
+"""Shell completion. Nothing here raises."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -51,7 +51,7 @@ def prompts(ctx: click.Context, param: click.Parameter, incomplete: str) -> Comp
 
 
 def variables(ctx: click.Context, param: click.Parameter, incomplete: str) -> Completion:
-    """The variables of the chosen prompt for `--set`; nothing after `NAME=`."""
+    """Nothing after `NAME=`."""
     from batchrun.errors import BatchrunError  # noqa: PLC0415  loaded only to complete
     from batchrun.prompts import load  # noqa: PLC0415  loaded only to complete
 
@@ -143,7 +143,7 @@ _POWERSHELL_SCRIPT = """Register-ArgumentCompleter -Native -CommandName %(prog_n
 
 @add_completion_class
 class PowerShell(ShellComplete):
-    """Completion for PowerShell, which click lacks. It gets the line up to the cursor and the current word."""
+    """Completion for PowerShell, which click lacks."""
 
     name: ClassVar[str] = "powershell"
     source_template: ClassVar[str] = _POWERSHELL_SCRIPT

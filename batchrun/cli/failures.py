@@ -12,10 +12,7 @@ from batchrun.errors import BatchrunError, ExitCode
 
 
 class ErrorBoundary:
-    """Turns what a command raises into lines on stderr and an exit code.
-
-    A command sets `mask`, which removes secrets, and `keeps_log` as soon as it can; `log` is closed at the end.
-    """
+    """A command sets `mask`, which removes secrets, and `keeps_log` as soon as it can; `log` is closed at the end."""
 
     def __init__(self) -> None:
         self.mask: Callable[[str], str] = str

@@ -88,7 +88,7 @@ class HelpGroup(HelpCommand, click.Group):
 
 
 class RootGroup(HelpGroup):
-    """The program: options without a command belong to `run`."""
+    """Options without a command belong to `run`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0].startswith("-") and args[0] not in _FIRST:

@@ -24,7 +24,7 @@ class MaskingFormatter(logging.Formatter):
 
 @contextmanager
 def logging_to(*, verbose: bool, log_file: str | None, mask: Callable[[str], str]) -> Generator[None]:
-    """Log to stderr, to a file of mode 0600, or both. Raises RefusedError if the file cannot be opened."""
+    """A file gets mode 0600. Raises RefusedError if it cannot be opened."""
     with ExitStack() as stack:
         streams = [sys.stderr] if verbose else []
         if log_file is not None:

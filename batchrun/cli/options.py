@@ -15,7 +15,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 def value(  # noqa: PLR0913  what a line of help has, by place
     section: str, names: str, metavar: str, text: str, *, many: bool = False, completer: Completer | None = None
 ) -> SectionOption:
-    """An option with a value; `names` are its spellings and, last, the setting's name."""
+    """`names` are its spellings and, last, the setting's name."""
     return SectionOption(
         names.split(), section=section, metavar=metavar, help=text, multiple=many, shell_complete=completer
     )

@@ -247,7 +247,7 @@ def app(ctx: click.Context, **_: Any) -> int:
 
 
 def open_app(flags: dict[str, Any], resume: Any = None) -> int:
-    """Open the app on this terminal; returns the exit code. Raises RefusedError without a terminal."""
+    """Raises RefusedError without a terminal."""
     # textual-serve shows the app in a browser: it names its driver so, and has pipes for a terminal
     served = os.environ.get("TEXTUAL_DRIVER", "").startswith("textual.drivers.web_driver")
     if not (served or (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty())):

@@ -13,8 +13,8 @@ from batchrun.errors import RefusedError
 AUTO = "auto"  # the cluster that this machine is a node of
 JOIN = 30.0  # seconds to join, once something listens at the address
 CONNECT = 3.0  # seconds for the first connection, and for its answer
+# what HTTP/2 clients, such as gRPC's, send first: preface and empty SETTINGS (RFC 9113, section 3.4)
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""What HTTP/2 clients, such as gRPC's, send first: preface and empty SETTINGS (RFC 9113, section 3.4)."""
 _SETTINGS = 4  # the type, in its fourth byte, of the first frame of such a server (section 4.1)
 _CURRENT = Path("/tmp/ray/ray_current_cluster")  # noqa: S108  where Ray keeps it
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
@@ -36,7 +36,7 @@ def found(address: str) -> str:
 
 
 def check_address(address: str) -> None:
-    """Raises RefusedError if Ray is not installed, or no cluster's head, which uses gRPC, listens there."""
+    """Raises RefusedError without Ray, or without a head (which uses gRPC) there."""
     if importlib.util.find_spec("ray") is None:
         raise RefusedError(
             'a Ray cluster needs ray (the extra "ray"), which is not installed.',

@@ -20,9 +20,8 @@ _LEFT_OUT = ("__pycache__", "node_modules", "site-packages", "batchrun.toml")
 
 
 def fill(folder: Path, specs: Sequence[str], hidden: Sequence[str] = ()) -> tuple[str, ...]:
-    """Without installed packages; returns the functions' names there.
-
-    Raises RefusedError for files that are too many or too large, or hold a value of `hidden`.
+    """Without installed packages; returns the functions' names. Raises RefusedError for files that are too many or too large, or hold a value
+    of `hidden`.
     """
     own = Path(batchrun.__file__).parent
     shutil.copytree(own, folder / own.name, ignore=shutil.ignore_patterns("__pycache__", "_prompts", "tui"))
@@ -50,7 +49,7 @@ def fill(folder: Path, specs: Sequence[str], hidden: Sequence[str] = ()) -> tupl
 
 
 def _package(name: str) -> Path | None:
-    """The outermost package; None if installed, or Python's own."""
+    # the outermost package; None if installed, or Python's own
     found = importlib.util.find_spec(name.partition(".")[0])
     place = found and (next(iter(found.submodule_search_locations or ()), None) or found.origin)
     if not place or not os.path.exists(place):
@@ -89,7 +88,7 @@ class _Budget:
 
 
 def _copy(source: Path, target: Path, budget: _Budget) -> None:
-    """Without hidden files, environments, and links to folders."""
+    # without hidden files, environments, and links to folders
     only_code = [Path.cwd()]
     for at, folders, files in os.walk(source):
         here = Path(at)

@@ -22,15 +22,13 @@ _OWN = {
 
 
 def driver_environ(harmless: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """`harmless` and Ray's own variables (RAY_AUTH_TOKEN)."""
+    """With Ray's own variables (RAY_AUTH_TOKEN)."""
     return {**harmless, **{name: value for name, value in environ.items() if name.startswith("RAY_")}, **_OWN}
 
 
 class Node(NamedTuple):
-    """A machine and its whole processors."""
-
     id: str
-    processors: int
+    processors: int  # whole ones
 
 
 class ActorLostError(Exception):
@@ -51,7 +49,7 @@ class DriverProcess:
     """Actors are numbered by the caller. After its end calls raise DriverLostError."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str], loop: asyncio.AbstractEventLoop) -> None:
-        """`folder` is removed at the end; `environ` must hold no secret."""
+        # `folder` is removed at the end; `environ` must hold no secret
         self._folder = folder
         self._environ = environ
         self._loop = loop
@@ -126,9 +124,8 @@ class DriverProcess:
         return [Node(*node) for node in await self._call("nodes")]
 
     async def make(self, number: int, node: str, kind: str, processors: int, arguments: tuple[Any, ...]) -> Any:
-        """Start an actor of the class `MODULE:NAME` when its node has room; returns its `load(*arguments)`.
-
-        Raises ActorLostError.
+        """Start an actor of the class `MODULE:NAME` when its node has room; returns its `load(*arguments)`. Raises
+        ActorLostError.
         """
         return await self._call("make", number, node, kind, processors, arguments)
 
@@ -146,7 +143,6 @@ class DriverProcess:
         self._order("kill", (number,))
 
     async def close(self) -> None:
-        """Leave the cluster; its actors end."""
         if self._orders is not None:
             self._orders.close()
         await asyncio.to_thread(self._stopped, self._process)

@@ -1,7 +1,5 @@
-"""The process that is Ray's driver. Only this module imports Ray.
-
-Ray takes over signals, changes the environment, writes to standard output, and ends the process if it loses the
-cluster. The environment holds no secret.
+"""The process that is Ray's driver. Only this module imports Ray, which takes over signals, changes the environment,
+writes to standard output, and ends the process if it loses the cluster.
 
 Messages (number, operation, arguments) on standard input, answers (number, None or the name of an error, value) on what
 was standard output. It ends when its input does.
@@ -83,7 +81,7 @@ class Operations:
             await asyncio.to_thread(_ray.kill, actor)  # it waits for the node, also for one that is not there any more
 
     async def is_gone(self, number: int) -> bool:
-        """Or refuses connections; the cluster takes 15 s to notice."""
+        # or refuses connections; the cluster takes 15 s to notice
         found = await asyncio.to_thread(_ray.nodes)
         for node in found:
             if node["NodeID"] == self._nodes.get(number) and node["Alive"]:
@@ -105,7 +103,7 @@ async def _refuses(host: str, port: int) -> bool:
 
 
 async def _answered(operations: Operations, operation: str, arguments: tuple[Any, ...]) -> tuple[str | None, Any]:
-    """The error's name and text, or None and the value."""
+    # the error's name and text, or None and the value
     try:
         return None, await getattr(operations, operation)(*arguments)
     except (_exceptions.ActorUnavailableError, _exceptions.ActorDiedError) as error:

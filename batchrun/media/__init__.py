@@ -1,7 +1,6 @@
 """Pictures, audio and documents of requests: identified by digest at intake, read when they are sent.
 
-Hash, drift and `--dedupe` of a request depend on contents, not paths, and no journal has a file's bytes. Types and
-limits: `providers/media.toml`.
+Requests depend on contents, not paths, and no journal has a file's bytes. Types and limits: `providers/media.toml`.
 """
 
 from batchrun.filetypes import is_known, known_types

@@ -17,8 +17,8 @@ from batchrun.filetypes import HEAD, known_types, pixels, type_of
 from batchrun.models import File
 
 _SHOWN = 120  # characters of a path in a message
+# where a body names a file; a row's text cannot match, as its quotation marks are escaped
 _PLACE = re.compile(rb'"(?:url|image_url|file_data|data)":"(?:data:[\w./+-]+;base64,)?(sha256:([0-9a-f]{64}))"')
-"""Where a body names a file. A row's text cannot match, as its quotation marks are escaped."""
 
 
 class MediaError(Exception):
@@ -34,9 +34,8 @@ def is_address(path: str) -> bool:
 
 
 def look(name: str, kind: str, value: Any, folders: Sequence[Path], takes: Mapping[str, Any]) -> list[File]:
-    """A path, a pattern, an https address, or a list of these. Raises MediaError.
-
-    A relative path is searched in each of `folders`; `takes` are the provider's limits.
+    """`value`: a path (searched in each of `folders`), a pattern, an https address, or a list of these. Raises
+    MediaError.
     """
     values = cast("list[Any]", value) if isinstance(value, list) else [value]
     found: list[File] = []
@@ -69,7 +68,7 @@ def _address(name: str, kind: str, address: str) -> File:
 
 
 def _paths(name: str, value: str, folders: Sequence[Path]) -> Iterator[Path]:
-    """In the first folder that has any."""
+    # in the first folder that has any
     wanted = os.path.expanduser(value)
     for folder in folders:
         path = folder / wanted
@@ -95,7 +94,6 @@ def _paths(name: str, value: str, folders: Sequence[Path]) -> Iterator[Path]:
 
 
 def _file(path: str, name: str) -> File:
-    """Raises MediaError."""
     shown = printable(path, _SHOWN)
     try:
         status = os.stat(path)
@@ -106,7 +104,7 @@ def _file(path: str, name: str) -> File:
 
 @lru_cache(maxsize=1000)
 def _read(path: str, size: int, modified: float) -> File:
-    """Without the name of an input."""
+    # without the name of an input
     with open(path, "rb") as stream:
         head = stream.read(HEAD)
         stream.seek(0)
@@ -117,7 +115,6 @@ def _read(path: str, size: int, modified: float) -> File:
 
 
 def _checked(name: str, kind: str, file: File, takes: Mapping[str, Any]) -> File:
-    """Raises MediaError."""
     shown = printable(file.path, _SHOWN)
     if not file.size:
         raise MediaError(f"`{name}`: {shown} is empty")

@@ -46,7 +46,7 @@ def check_formula(line: Any) -> None:
 
 
 def _tiles(line: Mapping[str, Any], width: int, height: int, detail: str | None) -> int:
-    """`base` plus `each` per tile of `side` pixels, scaled into a square of `fit` and its shorter side to `short`."""
+    # `base` plus `each` per tile of `side` pixels, scaled into a square of `fit` and its shorter side to `short`
     if detail == "low":
         return line["base"]
     scale = min(1.0, line["fit"] / max(width, height))
@@ -56,13 +56,13 @@ def _tiles(line: Mapping[str, Any], width: int, height: int, detail: str | None)
 
 
 def _patches(line: Mapping[str, Any], width: int, height: int, detail: str | None) -> int:
-    """Patches of `side` pixels, at most `most`, times `factor`."""
+    # patches of `side` pixels, at most `most`, times `factor`
     across, down = math.ceil(width / line["side"]), math.ceil(height / line["side"])
     return math.ceil(min(across * down, line["most"]) * line["factor"])
 
 
 def _area(line: Mapping[str, Any], width: int, height: int, detail: str | None) -> int:
-    """A token per `pixels`, scaled to `long`; at most `most`."""
+    # a token per `pixels`, scaled to `long`; at most `most`
     scale = min(1.0, line["long"] / max(width, height))
     return min(line["most"], math.ceil(width * scale * height * scale / line["pixels"]))
 

@@ -159,7 +159,7 @@ _OFF = frozenset({"", "0", "false", "f", "no", "n", "off"})
 
 
 def settle(layers: Iterable[Layer]) -> list[Layer]:
-    """Without what a stronger layer excludes. Raises RefusedError if one layer excludes itself."""
+    """Without what a stronger layer excludes. Raises RefusedError if two of one layer exclude each other."""
     settled: list[Layer] = []
     chosen: set[str] = set()
     named_profile = False

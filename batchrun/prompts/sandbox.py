@@ -232,7 +232,6 @@ def _compile(tree: nodes.Template, message: Message, path: str) -> Template:
 
 
 def _explain(error: TemplateSyntaxError, message: Message, path: str) -> tuple[str, str | None, int]:
-    # message, hint and line
     line, text = message.line + error.lineno - 1, error.message or "not a template"
     hint = "For braces that are meant as text, write `{{ '{{' }}` or put them between {% raw %} and {% endraw %}."
     if "Unexpected end of template" in text or "unknown tag 'end" in text:

@@ -94,7 +94,6 @@ def _refuse_bombs(text: str) -> None:
 
 
 def _explain(error: yaml.YAMLError, path: str, first_line: int) -> tuple[str, str | None, int | None]:
-    # message, hint and line
     if not isinstance(error, yaml.MarkedYAMLError):
         return f"{path}: not YAML: {str(error).splitlines()[0]}", None, None
     mark = error.problem_mark or error.context_mark

@@ -1,7 +1,6 @@
 """Reading the body of a 200, a reader per endpoint.
 
-A reply has an answer: text, tool calls, a refusal, vectors. A message without any is flagged `empty`, as it was paid
-for; all else is a `Defect`. Finish reasons: `providers/finish.toml`. Shapes:
+A message without any answer is flagged `empty`, as it was paid for; all else is a `Defect`. Shapes:
 https://platform.openai.com/docs/api-reference
 """
 
@@ -29,11 +28,11 @@ _MEANINGS: dict[str, frozenset[Flag] | None] = {
 }
 _ODD = frozenset({Flag.ODD})
 
+# by finish reason, as `providers/finish.toml` spells it; None if the reply broke off
 FLAGS: dict[str | None, frozenset[Flag] | None] = {
     None: _NO_FLAGS,
     **{word: _MEANINGS[meaning] for meaning, words in table("finish").items() for word in words},
 }
-"""By finish reason, as the table spells it; None if the reply broke off."""
 
 
 def flags_of(word: str | None) -> frozenset[Flag] | None:
@@ -54,7 +53,7 @@ NO_NUMBERS = "an embedding that is no list of numbers"
 
 
 class _Answer(NamedTuple):
-    """A str in its place is why there is none."""
+    # a str in its place is why there is none
 
     value: Any
     text: str | None
@@ -64,7 +63,7 @@ class _Answer(NamedTuple):
 
 
 class _Unreadable(str):
-    """Of a body of an unknown format."""
+    # of a body of an unknown format
 
     __slots__ = ()
 
@@ -111,7 +110,7 @@ def thinking_of(body: bytes | str) -> str | None:
 
 
 def _content(endpoint: Endpoint, body: bytes | str, data: Json = None) -> tuple[dict[str, Any], _Answer | str]:
-    """The body as an object ({} if it is none), and its content."""
+    # the body as an object ({} if it is none), and its content
     if data is None:
         try:
             data = orjson.loads(body)
@@ -239,7 +238,7 @@ def _broken_off(choice: dict[str, Any], finish: str | None) -> str:
 def _answer_of(  # noqa: PLR0913  what a message may hold, each by name
     text: str | None, calls: Any, refusal: Any, *, finish: str | None, flags: frozenset[Flag], message: dict[str, Any]
 ) -> _Answer:
-    """The text follows the thinking."""
+    # the text follows the thinking
     thinking, answer, closed = extraction.split(text or "")
     blank = not answer.strip()
     if calls and (is_array(calls) or is_object(calls)):
@@ -254,12 +253,12 @@ def _answer_of(  # noqa: PLR0913  what a message may hold, each by name
     return _Answer(answer, answer, finish, flags)
 
 
+# DeepSeek and vLLM; OpenRouter and vLLM from 0.16; Ollama; OpenRouter (structured)
 _THINKING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
-"""DeepSeek and vLLM; OpenRouter and vLLM from 0.16; Ollama; OpenRouter (structured)."""
 
 
 def _parts(content: list[Any]) -> tuple[Any, str | None]:
-    """Text and refusal; a JSON value itself."""
+    # text and refusal; a JSON value itself
     texts: list[str] = []
     refusals: list[str] = []
     known = not content
@@ -323,7 +322,7 @@ def _array(value: Any) -> list[Any]:
 
 
 def _thinking(data: dict[str, Any]) -> str | None:
-    """Of the first message, the reasoning items, or before the text."""
+    # of the first message, the reasoning items, or before the text
     if is_array(output := data.get("output")):
         items = [item for item in output if is_object(item)]
         found = _reasoning(items)
@@ -343,14 +342,14 @@ def _thinking(data: dict[str, Any]) -> str | None:
 
 
 def _reasoning(items: list[dict[str, Any]]) -> str | None:
-    """Else its summary."""
+    # else its summary
     return _thinking_text(
         [item.get("content") or item.get("summary") for item in items if item.get("type") == "reasoning"]
     )  # fmt: skip
 
 
 def _thinking_text(value: Any) -> str | None:
-    """Of a member, which may be nested parts."""
+    # of a member, which may be nested parts
     if type(value) is str:
         return value.strip() or None
     if is_object(value):
@@ -385,7 +384,7 @@ _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{
 
 
 def _is_vector(vector: Any) -> bool:
-    """A list of numbers, or base64 of 32-bit ones (`encoding_format`)."""
+    # a list of numbers, or base64 of 32-bit ones (`encoding_format`)
     if is_array(vector):
         return bool(vector) and _NUMBERS.issuperset(map(type, vector))
     if type(vector) is not str or not vector or not _BASE64.fullmatch(vector):

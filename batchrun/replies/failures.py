@@ -64,7 +64,7 @@ def error_within(body: bytes | str) -> int | None:
 
 
 def _inner(data: dict[str, Any]) -> Any:
-    """`error`, also of the first choice (OpenRouter); MiniMax's `base_resp`."""
+    # `error`, also of the first choice (OpenRouter); MiniMax's `base_resp`
     choices, base = data.get("choices"), data.get("base_resp")
     if is_object(base) and base.get("status_code"):
         return data.get("error") or base
@@ -73,7 +73,6 @@ def _inner(data: dict[str, Any]) -> Any:
 
 
 def _status(code: Any) -> int | None:
-    """If it is an HTTP status of a failure."""
     number = int(code) if isinstance(code, str) and code.isascii() and code.isdecimal() and len(code) == 3 else code
     return number if type(number) is int and 400 <= number <= 599 else None
 
@@ -119,7 +118,7 @@ def _from_fields(fields: dict[str, Any]) -> ErrorInfo:
 
 
 def _place(message: Any) -> str:
-    """The last name of a FastAPI error's `loc`."""
+    # the last name of a FastAPI error's `loc`
     first = message[0] if is_array(message) and message else None
     where = first.get("loc") if is_object(first) else None
     names = [step for step in where if isinstance(step, str)] if is_array(where) else []

@@ -19,8 +19,8 @@ _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 _LONE = re.compile("[\ud800-\udfff]")
 _SIGNS = ("\\ud", "\\uD", "NaN", "Infinity")
+# one of each sign, for bodies from `_LONG` on: finding it takes a hundredth of the time
 _CHARACTERS = ("\\", "N", "I")
-"""One of each sign, for bodies from `_LONG` on: finding it takes a hundredth of the time."""
 _LONG = 4_000
 
 
@@ -89,7 +89,7 @@ def _is_piece(event: dict[str, Any]) -> bool:
 
 
 def _response(response: Any, events: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Of the last event, with the text of the pieces if it has none."""
+    # of the last event, with the text of the pieces if it has none
     if not is_object(response):
         return None
     text = "".join(
@@ -104,7 +104,7 @@ def _response(response: Any, events: list[dict[str, Any]]) -> dict[str, Any] | N
 
 
 def _chat(events: list[dict[str, Any]], *, done: bool) -> dict[str, Any] | None:
-    """Chunks joined by choice; None if one has no end."""
+    # chunks joined by choice; None if one has no end
     body: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
     for event in events:
@@ -173,7 +173,7 @@ def repaired(body: bytes | str) -> Repaired | None:
 
 
 def valid(body: str) -> str:
-    """For any parser; unchanged if it is valid, or no JSON."""
+    """Unchanged if it is valid, or no JSON."""
     signs = _SIGNS if len(body) < _LONG else _CHARACTERS
     if body[:1] == "{" and body[-1:] == "}" and not any(sign in body for sign in signs):
         return body

@@ -20,10 +20,10 @@ _LONG_INTEGER = re.compile(r"[0-9]{19}")
 
 
 class Complaint(NamedTuple):
-    """For the model; `check` None: the schema."""
+    """For the model."""
 
     message: str
-    check: str | None = None
+    check: str | None = None  # None: the schema
 
 
 class ReplyChecker(Protocol):
@@ -57,9 +57,8 @@ class Checker:
         self._validator = validator
 
     def check(self, text: str) -> Any | Complaint:
-        """The first of `extraction.candidates` that fits, else a Complaint about the first JSON.
-
-        Integers keep all digits.
+        """The first of `extraction.candidates` that fits, else a Complaint about the first JSON. Integers keep all
+        digits.
         """
         try:
             value = orjson.loads(text)

@@ -45,7 +45,7 @@ class _Cost(NamedTuple):
 
 
 def usage_of(body: dict[str, Any], inputs: int = 1) -> Usage | None:
-    """For so many `inputs`, None if it is not credible."""
+    """None if it is not credible."""
     usage: Json = body.get("usage")
     if type(usage) is not dict or (shape := _shape_of(tuple(usage))) is None:
         return None
@@ -88,7 +88,7 @@ def _add_kinds(kinds: dict[str, int], names: dict[str, str], inside: dict[str, A
 
 
 def _tier(body: dict[str, Any], usage: dict[str, Any]) -> str | None:
-    """`default` for the standard one."""
+    # `default` for the standard one
     named = body.get("service_tier") or usage.get("service_tier")
     if usage.get("speed") == "fast":
         named = "fast"
@@ -105,7 +105,7 @@ def tier_named(name: Any) -> str | None:
 
 
 def _cost(usage: dict[str, Any]) -> int | None:
-    """In picodollars, rounded up."""
+    # in picodollars, rounded up
     for cost in _costs():
         if cost.member[0] not in usage:
             continue

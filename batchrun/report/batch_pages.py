@@ -21,7 +21,7 @@ _COLUMNS = ("chunk", "rows", "state", "status", "counts", "since", "expires", "c
 
 
 def batches(reader: Reader, plan: Plan) -> list[dict[str, Any]]:
-    """JSON values; `worst_cost` is the most that open rows may cost."""
+    """`worst_cost` is the most that open rows may cost."""
     tickets = reader.tickets
     if not tickets:
         return []

@@ -14,8 +14,8 @@ from batchrun.plan import Plan
 from batchrun.pricing import STANDARD, usd
 from batchrun.report import words
 
+# seconds: a shorter run is mostly the start of the program, which a forecast leaves out
 _MEASURABLE = 1.0
-"""Seconds: a shorter run is mostly the start of the program, which a forecast leaves out."""
 _SHOWN = 4000
 _BEGINNING, _END = 240, 80
 
@@ -267,7 +267,7 @@ def _examples(stats: RequestStats, requests: int) -> Iterable[str]:
 
 
 def _shortened(value: Any) -> Any:
-    """Omits the middle of long texts, so that every message is visible."""
+    # omits the middle of long texts, so that every message is visible
     if isinstance(value, str):
         left = len(value) - _BEGINNING - _END
         return value if left <= 0 else f"{value[:_BEGINNING]} … {left:,} characters … {value[-_END:]}"
@@ -279,7 +279,7 @@ def _shortened(value: Any) -> Any:
 
 
 def verdict(found: Prediction) -> str:
-    """The error of the prediction; empty if nothing can be compared."""
+    """Empty if nothing can be compared."""
     parts: list[str] = []
     if found.cost is not None:
         low, expected, high = (words.money(int(amount * 1e12)) for amount in found.cost)

@@ -165,9 +165,7 @@ def check(path: Path) -> None:
 
 
 def export_readable(error: DamagedError, output: str | None) -> ExitCode:
-    """Write the readable rows of a damaged journal, by default to `NAME.partial`. Raises `error` if the plan is
-    unreadable, StorageError.
-    """
+    """Writes readable rows, by default to `NAME.partial`. Raises StorageError, and `error` if the plan is unreadable."""
     with _Readable.open(error.journal, damaged=True) as reader:
         plan, target = _plan_and_target(error, reader, output)
         exported = export(plan, reader, target)

@@ -43,8 +43,8 @@ from batchrun.report.reporters import OF_ROWS, JsonLines, choose, plain
 PAINT_EVERY = 0.2
 JSON_EVERY = 1.0
 CAUSES = 3  # shown at the end
+# seconds after SIGTERM and SIGHUP: service managers kill soon
 HASTY_DRAIN = 8.0
-"""Seconds after SIGTERM and SIGHUP: service managers kill soon."""
 _SIGNALS = {
     "SIGINT": ExitCode.INTERRUPTED,
     "SIGTERM": ExitCode.TERMINATED,
@@ -67,7 +67,6 @@ def run(gathered: Gathered, access: Access) -> ExitCode:
 
 
 def plan(gathered: Gathered, access: Access | None, *, pilot: int | None, show: int = 0) -> ExitCode:
-    """Prints `show` requests."""
     settings = gathered.settings
     quiet = replace(settings, as_json=False, metrics_file=None, otel=False, notify=None, notify_url=None)
     with Headless(quiet) as headless:
@@ -261,7 +260,7 @@ class Headless:
             self._reporter.paint(self._fold.snapshot(loop.time()))
 
     def _events_closed(self, error: OSError) -> None:
-        """Earlier signals take precedence."""
+        # earlier signals take precedence
         if isinstance(error, UnreadError):
             return
         ending = RunResult(ExitCode.STORAGE, f"the events cannot be written: {error.strerror}")
@@ -297,7 +296,7 @@ def _stop_on_loop(loop: asyncio.AbstractEventLoop, stop: Callable[[], None], *_:
 
 
 def _is_urgent(signals: list[int]) -> bool:
-    """A second signal, or any but Ctrl-C."""
+    # a second signal, or any but Ctrl-C
     return len(signals) > 1 or any(number != signal.SIGINT for number in signals)
 
 
@@ -388,7 +387,7 @@ def _resume_command(ended: RunEnded, run: RunFile) -> str | None:
 
 
 def _prediction(run: RunFile) -> Prediction | None:
-    """An unreadable journal is reported elsewhere."""
+    # an unreadable journal is reported elsewhere
     try:
         return prediction(run)
     except StorageError:

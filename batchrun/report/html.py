@@ -36,10 +36,8 @@ class Tick(NamedTuple):
 
 
 class Line(NamedTuple):
-    """`path` is the `d` of an SVG path."""
-
     name: str
-    path: str
+    path: str  # the `d` of an SVG path
     last: str
 
 
@@ -50,12 +48,12 @@ class Chart(NamedTuple):
     columns: tuple[Tick, ...]
 
 
+# points of Unix time and value; None breaks the line
 Series = Sequence[tuple[float, float | None]]
-"""Points of Unix time and value; None breaks the line."""
 
 
 def chart(title: str, series: dict[str, Series], span: tuple[float, float] | None = None) -> Chart | None:
-    """The chart, or None if there is nothing to draw."""
+    """None if there is nothing to draw."""
     drawn = {name: points for name, points in series.items() if any(value is not None for _, value in points)}
     times = [at for points in drawn.values() for at, _ in points]
     if len(set(times)) < 2:
@@ -110,14 +108,14 @@ def _label(value: float) -> str:
 
 SHOWN_ROWS = 20
 EXCERPT = 600
+# points of the lines made from attempts
 STRETCHES = 60
-"""Points of the lines made from attempts."""
+# seconds without a sample: no process was running
 _GAP = 60.0
-"""Seconds without a sample: no process was running."""
 
 
 def report_values(run: RunFile) -> dict[str, Any]:
-    """The values of `show --json`, and chart lines as [Unix time, value]."""
+    """As `show --json`, with chart lines as [Unix time, value]."""
     values = pages.run_values(run)
     with Reader.open(run.path) as reader:
         samples = [(sample.at, sample.state) for sample in reader.samples()]

@@ -30,8 +30,8 @@ from batchrun.progress import Fold, Progress
 if TYPE_CHECKING:
     from batchrun.report.telemetry import Telemetry
 
+# SECONDS_HASTY after SIGTERM and SIGHUP, as service managers kill soon
 SECONDS = 30.0
-"""SECONDS_HASTY after SIGTERM and SIGHUP, as service managers kill soon."""
 SECONDS_HASTY = 3.0
 _POLL_EVERY = 0.1
 _SHOWN_ERROR = 300  # characters
@@ -92,7 +92,7 @@ async def _within(limit: float, work: Coroutine[Any, Any, str | None], interrupt
 
 
 async def _command(words: list[str], body: bytes, environ: Mapping[str, str]) -> str | None:
-    """Runs in a process group of its own, which is killed on cancellation."""
+    # in a process group of its own, which is killed on cancellation
     with tempfile.TemporaryFile() as errors:
         try:
             process = await asyncio.create_subprocess_exec(
@@ -126,8 +126,8 @@ def _kill(process: asyncio.subprocess.Process) -> None:
             process.kill()
 
 
+# seconds; exporters are scraped every 15 or 60
 WRITE_EVERY = 5.0
-"""Seconds; exporters are scraped every 15 or 60."""
 
 
 class Observers:
@@ -170,7 +170,7 @@ class Observers:
         secrets: tuple[str, ...] = (),
         interrupted: Callable[[], bool] = lambda: False,
     ) -> RunEnded:
-        """A command gets no variable that contains one of the `secrets` or the address to notify."""
+        """A command gets no variable that contains a secret or the address to notify."""
         if self._file is not None and self._run:
             await self.close()
             await self._write(self._file)
@@ -199,7 +199,7 @@ class Observers:
             await asyncio.sleep(WRITE_EVERY)
 
     async def _write(self, path: Path) -> None:
-        """The last error is reported at the end."""
+        # the last error is reported at the end
         text = metrics_text(self._fold.snapshot(asyncio.get_running_loop().time()), self._run)
         try:
             await asyncio.to_thread(write_metrics, path, text)
@@ -212,12 +212,10 @@ _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
 class Metric(NamedTuple):
-    """`samples`: further labels, and a value if known."""
-
     name: str
     kind: str
     help: str
-    samples: tuple[tuple[Mapping[str, str], float | None], ...]
+    samples: tuple[tuple[Mapping[str, str], float | None], ...]  # further labels, and a value if known
 
 
 def check_metrics_file(path: Path) -> None:
@@ -229,7 +227,7 @@ def check_metrics_file(path: Path) -> None:
 
 
 def write_metrics(path: Path, text: str) -> None:
-    """Replaces the file by renaming, as the collector reads whole files. Raises OSError."""
+    """By renaming, as the collector reads whole files. Raises OSError."""
     building = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         building.write_text(text, encoding="utf-8")
@@ -253,7 +251,7 @@ def metrics_text(progress: Progress, run: str, *, now: float | None = None) -> s
 
 
 def _metrics(progress: Progress, now: float) -> Iterator[Metric]:
-    """Row counters count the whole run, attempts and tokens this session."""
+    # row counters count the whole run, attempts and tokens this session
     limits, ended = progress.limits, progress.ended
     about = {"model": progress.model, "host": progress.host, "simulated": str(progress.simulated).lower()}
     yield Metric("batchrun_run_info", "gauge", "Provider and model of the run.", ((about, 1),))

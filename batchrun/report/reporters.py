@@ -48,17 +48,17 @@ if TYPE_CHECKING:
 
 BAR = 12  # columns at least
 LINE_EVERY = 5.0  # seconds
+# rows: about a second
 CHECKED_EVERY = 100_000
-"""Rows: about a second."""
 
 
+# events of every row, which most reporters show only in the numbers
 OF_ROWS = frozenset({AttemptStarted, AttemptsStarted, AttemptEnded, RowFinished, RowsAnswered})
-"""Events of every row, which most reporters show only in the numbers."""
 
 
 class Reporter(Protocol):
+    # whether `handle` needs `OF_ROWS`
     of_rows: bool
-    """Whether `handle` needs `OF_ROWS`."""
 
     def handle(self, event: Event) -> None: ...
 
@@ -79,10 +79,10 @@ class Quiet:
                 print(f"batchrun: {started(event)}", file=self._stream, flush=True)
 
     def paint(self, progress: Progress) -> None:
-        """Nothing."""
+        pass
 
     def close(self) -> None:
-        """Nothing."""
+        pass
 
 
 class Lines:
@@ -112,7 +112,7 @@ class Lines:
             self._next = progress.now + LINE_EVERY
 
     def close(self) -> None:
-        """Nothing."""
+        pass
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(OSError):
@@ -155,7 +155,7 @@ class Bar:
             bar.set_postfix_str(postfix(progress, self._room(bar)), refresh=True)
 
     def _room(self, bar: "tqdm[Any]") -> float:
-        """Columns after the bar; infinite if the width is unknown."""
+        # columns after the bar; infinite if the width is unknown
         columns: int | None = bar.format_dict["ncols"]
         counts, times = 2 * len(str(bar.total)) + 1, 2 * len("0:00:00") + 1
         return math.inf if columns is None else columns - (BAR + counts + times + len("100%|| [, ]"))
@@ -268,7 +268,7 @@ class JsonLines:
             self.write({"event": "progress", **progress_values(progress)})
 
     def close(self) -> None:
-        """Nothing."""
+        pass
 
 
 JSON_EVENTS: dict[type, str] = {
@@ -320,7 +320,7 @@ def choose(
     on_closed: Callable[[OSError], None],
     interrupted: Callable[[], bool] = wait_forever,
 ) -> Reporter:
-    """A reader that stops reading events blocks the run until `interrupted`."""
+    """A reader that stops reading blocks the run until `interrupted`."""
     if settings.as_json:
         return JsonLines(text_outlet(sys.stdout, interrupted), on_closed)
     if settings.quiet:

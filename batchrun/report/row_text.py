@@ -20,7 +20,7 @@ from batchrun.rows import restore
 
 
 def of_record(plan: Plan, record: Record, parts: Parts | None) -> str:
-    """Or why there is none; `parts` are the replies that a reduce row joins."""
+    """`parts` are the replies that a reduce row joins."""
     if record.state is State.SKIPPED:
         return f"this line is not a valid row: {record.message}\n\n{record.text}"
     try:

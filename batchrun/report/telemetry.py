@@ -31,7 +31,7 @@ _FLUSH_MS = 5_000
 
 
 class _Complaints(logging.Handler):
-    """Keeps the last message; without a handler Python would print it."""
+    # keeps the last message; without a handler Python would print it
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -24,12 +24,12 @@ if TYPE_CHECKING:  # SQLite: not before the app's first frame
 LONGEST_MESSAGE = 160  # characters
 
 
+# begins a heading in a request shown as text
 MARK = "▌ "
-"""Begins a heading in a request shown as text."""
 
 
 def account(totals: Totals, *, running: bool = False) -> str:
-    """Each row counts once; while a process works on the run, those without a known answer are in flight."""
+    """Each row counts once; while a process works on the run, rows without a known answer are in flight."""
     open_rows = f"{totals.unknown:,} {'in flight' if running else 'unknown'}"
     failed = f"{totals.failed:,} failed"
     kinds = [
@@ -49,7 +49,7 @@ def account(totals: Totals, *, running: bool = False) -> str:
 
 
 def resume_command(totals: Totals, reference: str, runs_dir: str | None = None) -> str | None:
-    """The command, or None if nothing is left."""
+    """None if nothing is left."""
     command = f"batchrun resume {_quoted(reference)}"
     if runs_dir is not None:
         command += f" --runs-dir {_quoted(runs_dir)}"
@@ -347,7 +347,7 @@ _MONEY = frozenset((*MONEY, "charged"))
 
 
 def plain(event: Any) -> dict[str, Any]:
-    """Nested records become objects, sets sorted lists, enums their names, picodollars US dollars."""
+    """Sets become sorted lists, enums their names, picodollars US dollars."""
     if dataclasses.is_dataclass(event):
         names = [item.name for item in dataclasses.fields(event)]
         return {name: _named(name, getattr(event, name)) for name in names}
