@@ -59,10 +59,7 @@ class Calls(Protocol):
 
 
 class BatchExecutor:
-    """`folder` holds files in transit; `clock` gives Unix seconds; `scale` multiplies waits.
-
-    Without `calls` it only reads results.
-    """
+    """`clock` gives Unix seconds; `scale` multiplies waits; without `calls` it only reads results."""
 
     def __init__(  # noqa: PLR0913  what it works with, each by name
         self,
@@ -96,7 +93,7 @@ class BatchExecutor:
                 return Reclaim.RUNNING
 
     def reclaimed(self, ticket: Ticket) -> Ticket:
-        """For this process: a call under way has no known answer."""
+        # a call under way has no known answer for this process
         if ticket.remote is not None:
             self._known.add(ticket.remote)
         self._known.update(json_object(json.loads(ticket.detail)).get("not_ours") or ())
@@ -193,7 +190,7 @@ class BatchExecutor:
         return replace(ticket, state=State.REFUSED, detail=detailed(ticket, answer={"status": 0}), note=note)
 
     def _retry(self, ticket: Ticket, answer: Exchange, what: str, hint: str | None = None) -> Stepped:
-        """Later each time. Raises StopError with `hint` after too many failures."""
+        # later each time; raises StopError with `hint` after too many failures
         failures = self.failures(ticket) + 1
         if hint is not None and failures >= MOST_FAILURES:
             raise StopError(f"{what} failed {failures} times: {printable(answer_text(answer), 300)}", hint)
@@ -295,7 +292,7 @@ class BatchExecutor:
         return Stepped(replace(ticket, note=answer_text(answer)), max(retry_after(answer), self._pause(ticket)))
 
     def seen(self, ticket: Ticket, body: Mapping[str, Any]) -> Stepped:
-        """After its batch was retrieved or listed; the wait is not scaled."""
+        # the wait that is returned is not scaled
         batch = self.shape.batch(body)
         self._visible.add(batch.id)
         self._known.add(batch.id)
@@ -394,7 +391,7 @@ class BatchExecutor:
         return wire_id(self._run, seq, number)
 
     def places(self, ticket: Ticket, lines: set[int]) -> dict[int, tuple[int, int]]:
-        """(row, attempt) of lines (from 1) of a ticket's file."""
+        """(row, attempt) of lines (from 1)."""
         return results.places(self.path(ticket, "requests"), lines, self._run)
 
     def path(self, ticket: Ticket, kind: str) -> Path:

@@ -1,12 +1,7 @@
 """The interface between the engine and what carries requests out: tickets and completions.
 
 A ticket holds leases (rows with attempt numbers) and is committed before an executor gets it. `step` makes at most one
-call that changes something at the provider, and its state is committed before the next. After a kill `reclaim` returns:
-
-    RUNNING   it is under way: step again
-    READY     its results can be fetched
-    UNSURE    a call that may have been carried out has no known answer: search, never send
-    GONE      nothing of it is left: its rows are sent again, counted as possibly billed
+call that changes something at the provider, and its state is committed before the next.
 """
 
 from collections.abc import Callable
@@ -17,10 +12,11 @@ from batchrun.models import Ticket
 
 
 class Reclaim(Enum):
-    RUNNING = auto()
-    READY = auto()
-    UNSURE = auto()
-    GONE = auto()
+    # a ticket after a kill
+    RUNNING = auto()  # it is under way: step again
+    READY = auto()  # its results can be fetched
+    UNSURE = auto()  # a call that may have been carried out has no known answer: search, never send
+    GONE = auto()  # nothing of it is left: its rows are sent again, counted as possibly billed
 
 
 class CompletionKind(StrEnum):
@@ -31,15 +27,12 @@ class CompletionKind(StrEnum):
     GONE = "gone"
 
 
+# processes a reply (row, attempt, body, JSON) in the reading thread; None leaves a `Completion`
 Read = Callable[[int, int, bytes, Any], Any]
-"""Processes a reply (row, attempt, body, JSON) in the reading thread. None leaves a `Completion`."""
 
 
 class Completion(NamedTuple):
-    """What became of an attempt.
-
-    A reply or a failure is an HTTP answer. *Unsent*: nothing was sent. *Lost*: possibly billed. *Gone*: not billed.
-    """
+    """A reply or a failure is an HTTP answer. *Unsent*: nothing was sent. *Lost*: possibly billed. *Gone*: not billed."""
 
     seq: int  # row
     number: int  # attempt
@@ -54,8 +47,6 @@ Made = TypeVar("Made")
 
 
 class Page(NamedTuple, Generic[Made]):
-    """The results of a `Read`, and the other completions."""
-
     read: Made
     others: list[Completion]
 

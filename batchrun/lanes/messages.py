@@ -1,6 +1,6 @@
 """Chat completions as requests of Anthropic's Messages API, and its replies as chat completions. Pure.
 
-Sources: platform.claude.com/docs/en/api/messages and /api/openai-sdk (which fields have a counterpart), of 2026-09.
+Sources: platform.claude.com/docs/en/api/messages and /api/openai-sdk, of 2026-09.
 """
 
 import json
@@ -9,8 +9,8 @@ from typing import Any, cast
 from batchrun.errors import RefusedError
 
 _SAME = ("model", "temperature", "top_p", "stop_sequences", "metadata", "thinking", "system", "service_tier")
+# the compatible endpoint ignores these as well
 _DROPPED = ("user", "seed", "n", "stream", "logprobs", "presence_penalty", "frequency_penalty", "store")
-"""The compatible endpoint ignores these as well."""
 _LIMITS = ("max_completion_tokens", "max_tokens")
 _FINISH = {
     "end_turn": "stop",
@@ -19,6 +19,7 @@ _FINISH = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
+# from the same manual's table of errors
 _STATUS = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -31,7 +32,6 @@ _STATUS = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
-"""From the same manual's table of errors."""
 
 
 def as_message(body: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def as_message(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _block(part: dict[str, Any]) -> dict[str, Any]:
-    """Sources: platform.claude.com/docs/en/build-with-claude/vision, pdf-support. Raises RefusedError for audio."""
+    # sources: platform.claude.com/docs/en/build-with-claude/vision, pdf-support
     kind = part.get("type")
     if kind == "input_audio":
         raise RefusedError("Anthropic's batches do not accept audio.", "Send it live, without --batch.")
@@ -88,7 +88,6 @@ def _block(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_chat(message: Any) -> bytes:
-    """With its usage and the reply itself."""
     found = cast("dict[str, Any]", message or {})
     parts = cast("list[dict[str, Any]]", found.get("content") or [])
     text = "".join(str(part.get("text") or "") for part in parts if part.get("type") == "text")
@@ -109,5 +108,5 @@ def as_chat(message: Any) -> bytes:
 
 
 def status_of(kind: Any) -> int:
-    """500 for an unknown type."""
+    # 500 for an unknown type
     return _STATUS.get(str(kind), 500)

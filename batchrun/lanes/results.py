@@ -1,6 +1,6 @@
 """Files of a batch: the lines of its results, and the rows of its requests. Blocks.
 
-Results that a user imports are of OpenAI's shape (also vLLM's and Mistral's) or Anthropic's, with a `result`.
+Results that a user imports are of OpenAI's shape (also vLLM's and Mistral's) or Anthropic's.
 """
 
 import hashlib
@@ -79,7 +79,7 @@ def _lines(files: Sequence[Path]) -> Iterator[bytes]:
 
 
 def imported(path: Path, run: str) -> Iterator[Completion | bool]:
-    """From a user's file; True for a line of another run, False for an incomplete one."""
+    """True for a line of another run, False for an incomplete one."""
     openai, anthropic = (SHAPES[name](vendor("any")) for name in ("openai", "anthropic"))
     with path.open("rb") as stream:
         for text in stream:
@@ -96,7 +96,6 @@ def imported(path: Path, run: str) -> Iterator[Completion | bool]:
 
 
 def result_line(custom_id: str, completion: Completion) -> bytes:
-    """In OpenAI's format."""
     line = b'{"custom_id":%b,' % json.dumps(custom_id).encode()
     if completion.kind in (CompletionKind.REPLY, CompletionKind.FAILURE):
         try:
@@ -136,6 +135,5 @@ def places(path: Path, lines: set[int], run: str) -> dict[int, tuple[int, int]]:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -20,7 +20,6 @@ def body_of(answer: Exchange) -> dict[str, Any]:
 
 
 def answer_text(answer: Exchange) -> str:
-    """The error message, else the beginning or the fault."""
     error = body_of(answer).get("error")
     message = json_object(error).get("message") if isinstance(error, dict) else error
     text = str(message or answer.body[:300].decode("utf-8", "replace") or answer.detail or answer.fault or "no answer")

@@ -1,8 +1,4 @@
-"""How vendors spell batches: calls, objects, lines of requests and of results. Pure.
-
-Three shapes: OpenAI's files and batches, which most vendors copy; Mistral's jobs; Anthropic's Message Batches, inline
-and unlabelled.
-"""
+"""How vendors spell batches: calls, objects, lines of requests and of results. Pure."""
 
 import json
 import re
@@ -20,6 +16,7 @@ from batchrun.models import Endpoint, Request
 
 TAG = "batchrun"  # the member of a batch's metadata that holds its tag
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+# as OpenAI's; Together's are in upper case
 _STATUSES = {
     "queued": "in_progress",
     "running": "in_progress",
@@ -30,14 +27,13 @@ _STATUSES = {
     "canceled": "cancelled",
     "ended": "completed",
 }
-"""As OpenAI's; Together's are in upper case."""
 _string = json.encoder.encode_basestring_ascii
 _TEXT = rb'(?:"[^"\\\x00-\x1f]*"|null)'
 _OUTER = rb'(?:"(?:id|object|error)"\s*:\s*%b|"custom_id"\s*:\s*"([^"\\\x00-\x1f]*)")' % _TEXT
 _INNER = rb'(?:"(?:id|request_id)"\s*:\s*%b|"status_code"\s*:\s*([1-9]\d*))' % _TEXT
 _HEAD = re.compile(rb'\s*\{\s*(?:%b\s*,\s*)*"response"\s*:\s*\{\s*(?:%b\s*,\s*)*"body"\s*:\s*' % (_OUTER, _INNER))
+# what surrounds the body of a reply in a line: only the body is parsed
 _TAIL = re.compile(rb"(?:\s*,\s*%b)*\s*\}(?:\s*,\s*%b)*\s*\}\s*\Z" % (_INNER, _OUTER))
-"""What surrounds the body of a reply in a line."""
 _LONGEST_TAIL = 1000
 
 
@@ -69,7 +65,7 @@ class Vendor:
 
 
 def vendor(dialect: str, own: Mapping[str, Any] | None = None) -> Vendor:
-    """With the user's settings; `any` for an unknown dialect."""
+    # `any` for an unknown dialect
     known, mine = providers.table("batches"), own or {}
     name = dialect if dialect in known or dialect in mine else "any"
     line: dict[str, Any] = {**known["any"], **known.get(name, {}), **mine.get(name, {})}
@@ -96,12 +92,10 @@ def check_vendor(own: Mapping[str, Any]) -> None:
 
 
 def json_object(value: Any) -> dict[str, Any]:
-    """{} for anything but an object."""
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def json_objects(value: Any) -> list[dict[str, Any]]:
-    """Empty for anything but a list."""
     return (
         [json_object(item) for item in cast("list[Any]", value) if isinstance(item, dict)]
         if isinstance(value, list)
@@ -154,12 +148,11 @@ class OpenAIShape:
         return b'{"custom_id": %b%b%b}\n' % (_string(custom_id).encode(), behind, request.body)
 
     def create(self, file: str, endpoint: str, model: str, tag: str) -> Calling:
-        """`model` is for vendors that need it there."""
+        # `model` is for vendors that need it there
         body = {"input_file_id": file, "endpoint": endpoint, "completion_window": self.vendor.window}
         return Calling("POST", "batches", body | ({"metadata": {TAG: tag}} if self.vendor.metadata else {}))
 
     def listing(self, cursor: str | None) -> Calling:
-        """One page of the newest batches."""
         return Calling("GET", f"batches?limit=100{f'&after={cursor}' if cursor else ''}")
 
     def retrieve(self, batch: str) -> Calling:
@@ -198,10 +191,7 @@ class OpenAIShape:
         )
 
     def reply(self, line: bytes) -> tuple[str, bytes, Any] | None:
-        """(custom_id, exact body, its JSON) of a reply in the usual spelling.
-
-        Parses only the body: the regular expressions match all around it.
-        """
+        """(custom_id, exact body, its JSON) of a reply in the usual spelling."""
         head = _HEAD.match(line)
         if head is None:
             return None
@@ -221,7 +211,6 @@ class OpenAIShape:
         return (str(named, "utf-8"), body, json_object(data)) if isinstance(data, dict) else None
 
     def completion(self, line: Mapping[str, Any], seq: int, number: int) -> Completion:
-        """Of any line."""
         response = json_object(line.get("response"))
         code, body = response.get("status_code"), response.get("body")
         if isinstance(code, int) and 100 <= code < 600:
@@ -242,12 +231,11 @@ def _without_response(error: Any, seq: int, number: int) -> Completion:
 
 
 def hours(window: str) -> int:
-    """Of a window such as `24h` or `7d`."""
     return int(window[:-1]) * (24 if window.endswith("d") else 1)
 
 
 def status(value: Any) -> str:
-    """As OpenAI's; an unknown one counts as under way."""
+    # as OpenAI's; an unknown one counts as under way
     word = str(value or "").lower().removeprefix("batch_status_")
     return _STATUSES.get(word, word)
 
@@ -375,7 +363,7 @@ SHAPES: dict[str, type[OpenAIShape]] = {"openai": OpenAIShape, "mistral": Mistra
 
 
 def wire_id(run: str, seq: int, number: int) -> str:
-    """The `custom_id`: at most 64 of [A-Za-z0-9_-]."""
+    # at most 64 of [A-Za-z0-9_-]
     return f"{run[-40:]}-{seq}-{number}"
 
 
@@ -389,7 +377,7 @@ def parse_wire_id(run: str, custom_id: Any) -> tuple[int, int] | None:
 
 
 def object_of(line: bytes) -> Mapping[str, Any]:
-    """With exact numbers. Raises ValueError."""
+    """Raises ValueError."""
     value = json.loads(line)
     if not isinstance(value, dict):
         raise ValueError("a line of the results is not an object")

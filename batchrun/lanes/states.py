@@ -1,17 +1,4 @@
-"""States of a ticket, what is committed before which call, and what a kill in that state means.
-
-| state     | committed before                | then                                     | a kill here means                 |
-|---|---|---|---|
-| planned   | its rows, attempts, tag, digest | the file is uploaded                     | uploaded again; a spare file      |
-| uploaded  | the file's id                   | waits until the file can be used         | goes on                           |
-| creating  | when, and which try             | POST, on a connection of its own, once   | unsure                            |
-| unsure    |                                 | the list is searched                     | searched                          |
-| submitted | the provider's id               | polled                                   | polled                            |
-| refused   | the answer                      | the rows are pending again, or wait      | the same                          |
-| ended     | the whole object                | both files are downloaded and checked    | downloaded again                  |
-| fetched   | names and sizes                 | the engine ingests the lines             | ingested again; known ones skipped |
-| settled   |                                 | nothing                                  | nothing                           |
-"""
+"""States of a ticket, what is committed before which call, and what a kill in that state means."""
 
 import json
 from collections.abc import Iterable
@@ -23,26 +10,29 @@ from batchrun.models import Ticket
 
 
 class State(StrEnum):
+    # committed with its rows, attempts, tag and digest; then the file is uploaded: after a kill again, and one is spare
     PLANNED = "planned"
-    UPLOADED = "uploaded"
+    UPLOADED = "uploaded"  # committed with the file's id; waits until the file can be used
+    # committed with when and which try; then POST, on a connection of its own, once: after a kill UNSURE
     CREATING = "creating"
-    UNSURE = "unsure"
-    SUBMITTED = "submitted"
-    ENDED = "ended"
+    UNSURE = "unsure"  # the list is searched
+    SUBMITTED = "submitted"  # committed with the provider's id; polled
+    ENDED = "ended"  # committed with the whole object; both files are downloaded and checked: after a kill again
+    # committed with names and sizes; the engine ingests the lines: after a kill again, and skips known ones
     FETCHED = "fetched"
     SETTLED = "settled"
-    REFUSED = "refused"
+    REFUSED = "refused"  # committed with the answer; the rows are pending again, or wait
     FORGOTTEN = "forgotten"
     DUPLICATE = "duplicate"
 
 
+# their rows are not sent otherwise
 OPEN = frozenset(
     {
         *(State.PLANNED, State.UPLOADED, State.CREATING, State.UNSURE, State.REFUSED, State.SUBMITTED),
         *(State.DUPLICATE, State.ENDED, State.FETCHED),
     }
 )
-"""Their rows are not sent otherwise."""
 
 
 def main_of(ticket: Ticket) -> int | None:
@@ -58,12 +48,12 @@ def is_unread(ticket: Ticket) -> bool:
 
 
 def tokens_of(ticket: Ticket) -> int:
-    """Approximate input tokens."""
+    # approximate
     return int(json_object(json.loads(ticket.detail)).get("tokens") or ticket.bytes / 4)
 
 
 def weight_of(ticket: Ticket) -> int:
-    """Bytes for estimating input tokens; 0 in earlier journals."""
+    # bytes for estimating input tokens; 0 in earlier journals
     return int(json_object(json.loads(ticket.detail)).get("weight") or 0)
 
 
@@ -75,12 +65,11 @@ def learned_of(tickets: Iterable[Ticket]) -> tuple[int, int]:
 
 
 def is_asked_to_end(ticket: Ticket) -> bool:
-    """Whether the cancelling call was answered."""
+    # whether the cancelling call was answered
     return bool(json_object(json.loads(ticket.detail)).get("asked_to_end"))
 
 
 def is_imported(ticket: Ticket) -> bool:
-    """Whether the user imported its results."""
     return "brought" in json_object(json.loads(ticket.detail))
 
 

@@ -26,7 +26,7 @@ def check(specs: Sequence[str], ray: str | None = None) -> None:
 
 
 def described() -> dict[str, str]:
-    """With the first line of each docstring."""
+    # the first line of each docstring is shown to users
     return {name: (function.__doc__ or "").partition("\n")[0] for name, function in BUILT_IN.items()}
 
 
@@ -46,7 +46,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """On first use, as the queue imports pebble."""
+    # on first use, as the queue imports pebble
     if name not in {"Choices", "PostQueue"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.queue"), name)

@@ -1,4 +1,4 @@
-"""A worker of post-processing on a Ray cluster, and its shards and results as plain data."""
+"""A worker of post-processing on a Ray cluster, with plain data for shards and results."""
 
 from functools import partial
 from typing import Any, cast
@@ -46,13 +46,13 @@ class Actor:
         self._rest: list[bytes] = []
 
     def load(self, specs: tuple[str, ...], *rest: Any) -> tuple[str | None, ...] | None:
-        """Takes the fields of a Setup; returns those of a Failure."""
+        # takes the fields of a Setup; returns those of a Failure
         initialize(Setup(tuple(specs), *rest))
         failure = refusal()
         return None if failure is None else tuple(failure)
 
     def run(self, *data: bytes) -> bytes | int:
-        """From a packed shard to a packed Done, or its number of pieces."""
+        """Returns a packed Done, or its number of pieces."""
         try:
             done = run(unpack_shard(b"".join(data)))
         except UnknownRowsError:

@@ -1,4 +1,4 @@
-"""The rows on the event loop of one worker: as many as have places, and as many ahead as ended in two turns.
+"""The rows on the event loop of one worker.
 
 Rows of a lost worker are run again, each alone, so that only the row at fault fails.
 """
@@ -40,11 +40,11 @@ class AsyncWorker:
 
     @property
     def held(self) -> int:
-        """Rows that have not ended."""
         return len(self._rows) + len(self._alone)
 
     @property
     def capacity(self) -> int:
+        # as many ahead as ended in two turns
         return self._concurrency + min(MOST, int(2 * TURN * self._ended / self._seconds))
 
     def take(self, queue: deque[Task], most: int) -> list[Task]:
@@ -85,6 +85,6 @@ class AsyncWorker:
         return []
 
     def transfer(self, other: "AsyncWorker") -> None:
-        """Of the rows that run alone."""
+        # of the rows that run alone
         other._alone.extend(self._alone)
         self._alone.clear()

@@ -53,7 +53,7 @@ BUILT_IN: dict[str, Callable[[Reply], Any]] = {
 
 
 def _last_value(text: str) -> Any:
-    """The last whole value among words, or the only one, repaired."""
+    # the last whole value among words, or the only one, repaired
     blocks = extraction.blocks(text)
     found = [text[block.start : block.end] for block in blocks]
     if len(found) > 1 and blocks[-1].closed and not _ONLY_BETWEEN.fullmatch(_between(text, blocks)):

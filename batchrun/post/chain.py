@@ -16,16 +16,16 @@ from batchrun.post.reply import KEPT, Done, Failure, Item, Reply, Result, Shard,
 
 BLOCKING = 0.1  # seconds for which blocking the event loop is reported
 _TRACE = 8000  # characters kept of a traceback's end
+# left out of tracebacks
 _OWN = frozenset(str(Path(__file__).with_name(name)) for name in ("chain.py", "inline.py", "event_loop.py"))
-"""Left out of tracebacks."""
 _BATCH_LINE = frozenset({"id", "custom_id", "response", "error"})
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+# as by JSONEncoder, in a microsecond
 _ENCODERS: dict[type[Any], Callable[[Any], str]] = {str: json.encoder.encode_basestring, int: int.__repr__}
-"""As by JSONEncoder, in a microsecond."""
 _new = cast("Any", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]  generic, and here of a type of its own
+# Value(…) in a tenth of a microsecond
 _value: Callable[[tuple[str | None, str | None]], Value] = partial(_new, Value)
-"""Value(…) in a tenth of a microsecond."""
 _encode_ascii = json.JSONEncoder(allow_nan=False).encode
 
 
@@ -101,7 +101,7 @@ class Chain:
         self._longest = 0.0
 
     def make(self) -> None:
-        """Once; an exception fails every row."""
+        # once; an exception fails every row
         if self._calls is not None or self._broken is not None:
             return
         try:
@@ -161,7 +161,7 @@ class Chain:
             return failure_of(error)
 
     def noted(self) -> tuple[float, dict[str, float]]:
-        """`longest` and `blocked` of `Done` since the last call."""
+        # `longest` and `blocked` of `Done` since the last call
         noted = self._longest, self._blocked
         self._longest, self._blocked = 0.0, {}
         return noted
@@ -173,7 +173,7 @@ class Chain:
 
 
 def _each_timed(each: Iterator[Result], stop_after: float) -> Done:
-    """For so many seconds beside the longest row."""
+    # for so many seconds beside the longest row
     results: list[Result] = []
     longest = longest_work = 0.0
     began = before = time.perf_counter()
@@ -189,8 +189,6 @@ def _each_timed(each: Iterator[Result], stop_after: float) -> Done:
 
 
 class _Timed:
-    """Reports how long each step blocks the event loop."""
-
     def __init__(self, awaited: Awaitable[Any], name: str, note: Callable[[str, float, float], None]) -> None:
         self._awaited = awaited
         self._name = name
@@ -219,7 +217,7 @@ def timed_out(seconds: float) -> Failure:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """With the place in the user's code."""
+    # with the place in the user's code
     name = type(error).__name__
     if isinstance(error, NotJsonError | ClashError):
         cause = "post: not JSON" if isinstance(error, NotJsonError) else "post: column exists"

@@ -1,9 +1,8 @@
 """Shards in actors of a Ray cluster: a backend of the queue.
 
-Each processor of each node is a slot for an actor. An actor gets one shard at a time, as all that are queued at it die
-with it, and none before it has answered, as an actor that cannot be placed waits forever. Ray does not report whether
-an actor died of a row, was killed, or lost its machine. So a row alone in its shard is at fault only when lost twice,
-and a shard whose node is gone is run once more.
+An actor gets one shard at a time, as all that are queued at it die with it, and none before it has answered, as an
+actor that cannot be placed waits forever. Ray does not report whether an actor died of a row, was killed, or lost its
+machine. So a row alone in its shard is at fault only when lost twice, and a shard whose node is gone is run once more.
 """
 
 import asyncio
@@ -64,8 +63,6 @@ class Driver(Protocol):
 
 
 class PostDriver(DriverProcess):
-    """In a process of its own."""
-
     async def create(self, number: int, node: str, setup: Setup) -> Failure | None:
         failure = await self.make(number, node, _ACTOR, 1, tuple(setup))
         return None if failure is None else Failure(*failure)
@@ -99,8 +96,7 @@ class _ActorGoneError(LostError):
 
 
 class _Order:
-    """A row may take `seconds`, all of it `grace` more."""
-
+    # a row may take `seconds`, all of it `grace` more
     def __init__(self, shard: bytes, seconds: float, grace: float) -> None:
         self.shard = shard
         self.seconds = seconds
@@ -139,9 +135,9 @@ class OneActor:
 
 
 class Cluster:
-    """`make`, called in a thread, returns a driver and the setup of actors; `most` limits actors.
+    """`make`, called in a thread, returns a driver and the setup of actors.
 
-    With `apart` shards go to one of `actors` instead of `run`; `changed` is called when `actors` changes.
+    With `apart` shards go to one of `actors` instead of `run`.
     """
 
     def __init__(
@@ -238,7 +234,6 @@ class Cluster:
             await self._driver.close()
 
     def leave(self) -> None:
-        """End the wait in `join`."""
         self._left.set()
 
     async def _keep_slots(self) -> None:
@@ -275,7 +270,7 @@ class Cluster:
                 self._slots[slot] = self._loop.create_task(self._fill_slot(slot))
 
     def _release(self, slots: Iterable[tuple[str, int]]) -> None:
-        """Except slots at work, which notice by themselves."""
+        # except slots at work, which notice by themselves
         for slot in slots:
             if slot not in self._busy:
                 self._slots.pop(slot).cancel()
@@ -300,7 +295,6 @@ class Cluster:
                 driver.kill(number)
 
     async def _work(self, driver: Driver, number: int, slot: tuple[str, int]) -> None:
-        """Until the actor is lost."""
         own = self.actors[number] = OneActor()
         self._changed()
         orders = own.orders if self._apart else self._orders
@@ -346,6 +340,6 @@ class Cluster:
 
 
 def slots_of(nodes: Sequence[Node], most: int | None) -> list[tuple[str, int]]:
-    """(node, number) of at most `most` processors, spread over all nodes."""
+    # (node, number), spread over all nodes
     slots = [(place, node.id) for node in nodes for place in range(node.processors)]
     return [(node, place) for place, node in sorted(slots)[:most]]

@@ -1,7 +1,6 @@
 """Rows in flight on an event loop, for coroutine functions.
 
-A shard is taken, and what has ended by then is returned; slower rows return with a later one. The answer comes once
-something has ended and no row waits for a place, else after `TURN`.
+A shard is taken, and what has ended by then is returned; slower rows return with a later one.
 """
 
 import asyncio
@@ -25,8 +24,7 @@ class UnknownRowsError(Exception):
 
 
 class _Row:
-    """`timer` ends its time, and then its grace."""
-
+    # `timer` ends its time, and then its grace
     __slots__ = ("is_late", "task", "timer")
 
     def __init__(self, task: asyncio.Task[Result], timer: asyncio.TimerHandle) -> None:
@@ -63,11 +61,11 @@ class EventLoopWorker:
                     runner.run(self._over.wait())
 
     def close(self) -> None:
-        """Rows in flight are cancelled."""
+        # rows in flight are cancelled
         self._loop.call_soon_threadsafe(self._over.set)
 
     def run(self, shard: Shard) -> Done:
-        """Returns the rows that have ended. Raises UnknownRowsError."""
+        """The rows that have ended. Raises UnknownRowsError."""
         return asyncio.run_coroutine_threadsafe(self._take(shard), self._loop).result()
 
     async def _take(self, shard: Shard) -> Done:
@@ -137,7 +135,6 @@ def worker(
     batch: bool,
     begin: Callable[[], None] = lambda: None,
 ) -> Chain | EventLoopWorker:
-    """An event loop for coroutine functions, else the chain."""
     chain = Chain(functions, batch=batch)
     if not any(function.is_coroutine for function in functions):
         return chain

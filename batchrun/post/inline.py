@@ -26,7 +26,7 @@ _Orders = queue.SimpleQueue[_Order | None]
 
 
 class Inline:
-    """Used on one event loop."""
+    # used on one event loop
 
     def __init__(self, make: Callable[[Callable[[], None]], Chain | EventLoopWorker]) -> None:
         """`make` is called in the thread; further threads call its argument first."""
@@ -42,7 +42,7 @@ class Inline:
         thread.start()
 
     async def run(self, shard: Shard, seconds: float, grace: float = 0.0) -> Done:
-        """The time begins after the shard before it."""
+        # the time begins after the shard before it
         before = self._under_way[-1][1] if self._under_way else None
         done: asyncio.Future[Done] = self._loop.create_future()
         order = shard, done
@@ -68,7 +68,6 @@ class Inline:
         self._begin()
 
     async def close(self) -> None:
-        """Let the thread end after its work."""
         self._orders.put(None)
         self._redirect.close()
 
@@ -102,11 +101,10 @@ class OutputRedirect:
         os._exit = self._stay  # pyright: ignore[reportPrivateUsage]  as above
 
     def redirect(self) -> None:
-        """For the calling thread."""
         self._threads.add(threading.get_ident())
 
     def close(self) -> None:
-        """Except streams that were replaced since."""
+        # except streams that were replaced since
         if sys.stdout is self._now[0]:
             sys.stdout = self._before[0]
         if sys.stderr is self._now[1]:

@@ -25,8 +25,7 @@ _FORMS = "FILE.py:name, package.module:name, or one of " + ", ".join(BUILT_IN)
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """`target`: a function or a class."""
-
+    # `target`: a function or a class
     name: str
     target: Any
     is_class: bool
@@ -37,7 +36,6 @@ class Function:
 
 
 def located(spec: str, folder: Path | None = None) -> str:
-    """The same name with an absolute path."""
     where, colon, name = spec.rpartition(":")
     if not colon or not where.endswith(".py"):
         return spec
@@ -45,7 +43,7 @@ def located(spec: str, folder: Path | None = None) -> str:
 
 
 def load(specs: Sequence[str]) -> list[Function]:
-    """Raises RefusedError: missing, not importable, or not callable with one reply."""
+    """Raises RefusedError."""
     return [_loaded(spec) for spec in specs]
 
 

@@ -1,4 +1,4 @@
-"""Shards in worker processes by pebble: a worker that dies or hangs costs one shard, and is replaced.
+"""Shards in worker processes by pebble: a worker that dies or hangs costs one shard.
 
 `multiprocessing` starts a spawned process with its parent's whole environment and terminal; `Launcher` starts it
 without secrets (on Windows only the process itself can drop them), and with its output in the log.
@@ -43,7 +43,6 @@ class Launcher:
         self._reader.start()
 
     def process(self, *args: Any, **settings: Any) -> "WorkerProcess":
-        """Not started yet."""
         made = WorkerProcess(*args, **settings)
         made.launcher = self
         self._processes = [one for one in self._processes if one.pid is None or one.is_alive()]
@@ -70,7 +69,7 @@ class WorkerProcess(SpawnProcess):
         return popen_type()(process_obj)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickled without its launcher."""
+        # pickled without its launcher
         return {name: value for name, value in self.__dict__.items() if name != "launcher"}
 
 
@@ -84,12 +83,11 @@ class WorkerContext(SpawnContext):
 
 
 def popen_type() -> Any:
-    """For systems with `posix_spawn`."""
+    # for systems with `posix_spawn`
     from multiprocessing import popen_spawn_posix, reduction, resource_tracker  # noqa: PLC0415  not on Windows
 
     class Popen(popen_spawn_posix.Popen):
-        """The parent's main module is not loaded."""
-
+        # the parent's main module is not loaded
         _fds: list[int]
 
         def _launch(self, process_obj: Any) -> None:
@@ -144,15 +142,14 @@ def _close(*fds: int) -> None:
 
 
 class LostError(Exception):
-    """`failure`: of a row alone in the shard."""
-
+    # `failure`: of a row alone in the shard
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
 
 
 class Pool:
-    """Used on one event loop."""
+    # used on one event loop
 
     def __init__(self, workers: int, setup: Setup, environ: Mapping[str, str]) -> None:
         self._workers = workers
@@ -164,7 +161,6 @@ class Pool:
         self._closed = False
 
     def start(self) -> None:
-        """Without waiting."""
         if self._making is None and not self._closed:
             self._making = self._loop.run_in_executor(None, self._make)
 
@@ -180,7 +176,7 @@ class Pool:
         return pool
 
     async def run(self, shard: Shard, seconds: float, grace: float = 0.0) -> Done:
-        """In `seconds` and a further `grace`. Raises LostError."""
+        """Takes `seconds` and a further `grace` at most. Raises LostError."""
         while True:
             self.start()
             making = self._making
@@ -219,7 +215,6 @@ class Pool:
         return self._make()
 
     async def close(self) -> None:
-        """Kill the workers."""
         self._closed = True
         making, self._making = self._making, None
         if making is not None:
@@ -250,7 +245,7 @@ async def _answer(pool: "ProcessPool", shard: Shard, seconds: float) -> Done:
 
 
 def _pool_of(making: "asyncio.Future[ProcessPool]") -> "ProcessPool | None":
-    """None if making it failed."""
+    # None if making it failed
     return making.result() if making.exception() is None else None
 
 
@@ -263,7 +258,7 @@ def _exit_failure(error: OSError) -> Failure:
 
 
 def cores() -> int:
-    """That this process may use."""
+    # that this process may use
     try:
         return max(1, len(os.sched_getaffinity(0)))
     except AttributeError:  # sched_getaffinity is of Linux only

@@ -1,8 +1,8 @@
 """The queue between a paid reply and its outcome: rows come in singly, and go through the functions in shards.
 
 Sending a row to a process costs about 100 µs alone and 5 µs in a shard of 64. With `auto` the first rows are timed in a
-thread, and the queue moves to a pool if they are slower. Coroutine functions have async workers instead. A lost shard
-is run again row by row, so that only the row at fault fails; a function may be called twice for a row.
+thread, and the queue moves to a pool if they are slower. A lost shard is run again row by row, so that only the row at
+fault fails; a function may be called twice for a row.
 """
 
 import asyncio
@@ -38,17 +38,14 @@ _token: Callable[[Task], Any] = itemgetter(0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """`workers`: None for auto, 0 for the thread; with `ray` (an address or `auto`) the most.
-
-    `batch`: rows are OpenAI Batch requests. Secrets are kept out of workers' environment.
-    """
+    """Secrets are kept out of workers' environment."""
 
     specs: tuple[str, ...]
-    workers: int | None = None
-    ray: str | None = None
+    workers: int | None = None  # None for auto, 0 for the thread; with `ray` the most
+    ray: str | None = None  # an address or `auto`
     timeout: float = 60.0
     concurrency: int = 16
-    batch: bool = False
+    batch: bool = False  # rows are OpenAI Batch requests
     secret_names: frozenset[str] = frozenset()
     secret_values: tuple[str, ...] = ()
 
@@ -88,8 +85,8 @@ class PostQueue:
         self._room = 0
         self._sizer = ShardSizer() if choices.ray is None else ShardSizer(CLUSTER_SHARD)
         self.workers = 0  # 0 for the thread; on a cluster those that have answered
+        # the longest time that each coroutine function blocked its event loop
         self.blocked: dict[str, float] = {}
-        """The longest time that each coroutine function blocked its event loop."""
         self._backends: list[Pool | Inline | Cluster] = []
         self._async_workers: list[AsyncWorker] = []
         self._retired: list[Pool | Inline | Cluster] = []
@@ -101,7 +98,6 @@ class PostQueue:
 
     @property
     def inside(self) -> int:
-        """Rows without a result."""
         return self._inside
 
     async def join(self) -> None:
@@ -163,14 +159,13 @@ class PostQueue:
             end.cancel()
 
     def abandon(self) -> None:
-        """Take nothing in and let nothing out."""
         self._closed = True
         for task in self._under_way:
             task.cancel()
         self._wake()
 
     async def close(self) -> None:
-        """Rows inside are dropped."""
+        # rows inside are dropped
         self.abandon()
         await asyncio.gather(*self._under_way, return_exceptions=True)
         await asyncio.gather(*(backend.close() for backend in (*self._backends, *self._retired)))
@@ -183,7 +178,6 @@ class PostQueue:
 
     @property
     def _slots(self) -> int:
-        """Shards that are handed out at a time."""
         if self._cluster is not None:
             return self.workers + -(-self.workers // 4)  # one at a time for each, and some that are ready to go
         if self.workers:
@@ -196,7 +190,7 @@ class PostQueue:
 
     @property
     def _may_move(self) -> bool:
-        """From the thread to worker processes."""
+        # from the thread to worker processes
         return self._choices.workers is None and self._cluster is None and not self.workers
 
     def _soon(self) -> None:
@@ -262,7 +256,7 @@ class PostQueue:
         return tasks
 
     def _next_size(self) -> int:
-        """A full shard, or an even share."""
+        # a full shard, or an even share
         waiting = len(self._queue)
         if self._probing:
             return min(waiting, self._sizer.to_probe)
@@ -284,7 +278,7 @@ class PostQueue:
         self._leave(len(results))
 
     async def _results_of(self, tasks: list[Task]) -> list[Result]:
-        """The rest of the shard goes back into the queue."""
+        # the rest of the shard goes back into the queue
         items = [item for _, item in tasks]
         try:
             done = await self._shard(items)

@@ -8,8 +8,6 @@ from batchrun.models import Usage
 
 
 class Item(NamedTuple):
-    """A reply for a worker, as cheap text."""
-
     text: str
     row: str = "{}"  # a JSON object
     value: str | None = None  # the JSON of a value beside the text
@@ -71,7 +69,7 @@ class Reply:
 
     @classmethod
     def of(cls, item: Item) -> "Reply":
-        """Its row is parsed on first use."""
+        # its row is parsed on first use
         reply = cls.__new__(cls)
         reply.text, reply._row, value, reply.usage, reply.finish, reply.line, reply.key = item
         reply.value = None if value is None else json.loads(value)
@@ -101,8 +99,6 @@ def internal_error(error: Exception) -> Failure:
 
 
 class Shard(NamedTuple):
-    """Rows that are handed to a worker together."""
-
     items: list[Item]
     stop_after: float | None = None  # return only the first rows, after so many seconds beside the longest one
     first: int = 0  # the number of the first item, if rows stay in flight

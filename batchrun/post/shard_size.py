@@ -1,7 +1,7 @@
 """How long rows take: the size of a shard, and whether processes are worth it.
 
-The size follows the mean of the last shards. The first `PROBE` rows, without the longest, which may import something,
-decide about processes by CPU time, which a busy machine does not change.
+The first `PROBE` rows, without the longest, which may import something, decide about processes by CPU time, which a
+busy machine does not change.
 """
 
 from batchrun.post.reply import Done
@@ -35,7 +35,6 @@ class ShardSizer:
 
     @property
     def to_probe(self) -> int:
-        """Rows before the decision."""
         return max(0, PROBE - self._rows)
 
     def learn(self, done: Done) -> None:

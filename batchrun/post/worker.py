@@ -29,7 +29,7 @@ _broken: Failure | None = None
 
 
 def initialize(setup: Setup) -> None:
-    """Faulty functions fail the rows; raises nothing."""
+    # faulty functions fail the rows; raises nothing
     global _worker, _broken  # noqa: PLW0603  one worker, one chain: there is nothing else in this process
     _die_with_parent()
     _never_end_well()
