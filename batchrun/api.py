@@ -125,9 +125,9 @@ def run(
     """Run a prompt over rows and wait for the end; also works inside a running event loop, as in a notebook.
 
     `prompt` is a name, a path or a text. `options` are the command's by their names in `batchrun.toml`
-    (docs/configuration.md): `profile="sim"`, `max_cost=5`, `variables={"language": "German"}` for `--set`. `output`
-    [default: `rows.PROMPT.jsonl`, or as the command for a path] identifies the run, which the same call continues.
-    `progress` shows a bar.
+    (docs/configuration.md): `profile="sim"`, `max_cost=5`, `params={"temperature": 0}`, `variables={"language":
+    "German"}` for `--set`. `output` [default: `rows.PROMPT.jsonl`, or as the command for a path] identifies the run,
+    which the same call continues. `progress` shows a bar.
 
     Raises RefusedError before any request, BusyError if another process works on the run, StorageError for disk errors.
     Errors of the provider are in the result.

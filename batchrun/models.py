@@ -106,7 +106,7 @@ class Request(NamedTuple):
 
     @property
     def weight(self) -> int:
-        # the basis of token estimates: bytes of text, and four per token of files
+        """The basis of token estimates: bytes of text, and four per token of files."""
         return len(self.body) + 4 * self.file_tokens
 
 

@@ -185,7 +185,7 @@ class Price:
 
 
 def billed(rates: Rates | None, usage: Usage, extra: int = 0) -> Bill | None:
-    # the provider's own figure comes first; `extra` is in picodollars
+    """The provider's own figure, else by these rates and `extra` picodollars."""
     if usage.charged is not None:
         return Bill(other=usage.charged + extra)
     bill = None if rates is None else rates.bill(usage)

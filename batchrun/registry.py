@@ -74,7 +74,7 @@ def directory_for(output: str, runs_dir: str | None) -> Path:
 
 
 def new_id(now: float) -> str:
-    # local time to the second, and four random letters
+    """Local time to the second, and four random letters."""
     letters = "".join(secrets.choice(_ALPHABET) for _ in range(4))
     return time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + letters
 

@@ -55,7 +55,7 @@ def _spellings(secret: str) -> set[str]:
 
 
 def is_loopback(host: str) -> bool:
-    # RFC 6761, RFC 1122, RFC 4291
+    """RFC 6761, RFC 1122, RFC 4291."""
     host = host.rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True

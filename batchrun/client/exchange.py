@@ -239,7 +239,7 @@ class _Deadline:
             self._task.cancel()
 
     def caused(self, error: BaseException) -> bool:
-        # raises `error` if something else cancelled the task too
+        """Raises `error` if something else cancelled the task too."""
         if self.fault is None:
             return False
         if self._task.uncancel() > self._before:

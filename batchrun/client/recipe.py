@@ -74,7 +74,7 @@ def lasting(sent: CIMultiDict[str], host: str, api_key: str | None, chosen: Mapp
 
 
 def belongs(name: str, host: str) -> bool:
-    # none of one message, of this machine, or of OpenAI at another host
+    """Whether to send a header: none of one message, of this machine, or of OpenAI at another host."""
     if name in _OF_OPENAI_ONLY:
         return host == "openai.com" or host.endswith(".openai.com")
     return name not in _PER_MESSAGE and not name.startswith("x-stainless-")

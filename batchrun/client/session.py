@@ -64,7 +64,7 @@ class _Response(aiohttp.ClientResponse):
 
 
 def headers_of(body: bytes) -> dict[str, str]:
-    # RFC 7578, 4.1
+    """RFC 7578, 4.1."""
     if not body.startswith(b"--"):
         return {}
     boundary = body[2 : body.index(b"\r\n")].decode()

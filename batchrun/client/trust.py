@@ -131,7 +131,7 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
 
 
 def is_private(url: URL) -> bool:
-    # names: RFC 1918, 4193, 6762, 8375, ICANN on `.internal`
+    """Plain HTTP, a private address or name (RFC 1918, 4193, 6762, 8375, ICANN on `.internal`)."""
     host = (url.host or "").rstrip(".")
     if url.scheme == "http" or is_loopback(host) or ("." not in host.removeprefix("[") and ":" not in host):
         return True

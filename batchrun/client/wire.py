@@ -87,7 +87,7 @@ class Verdict(NamedTuple):
 
 
 def explain(error: BaseException) -> Verdict:
-    # the detail may quote the server and is not masked
+    """The detail may quote the server and is not masked."""
     fault = _fault(error)
     detail = " ".join(str(error).split()) or type(error).__name__
     return Verdict(fault, detail[:_LONGEST_DETAIL], fault not in _BEFORE_SENDING)

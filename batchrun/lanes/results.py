@@ -135,5 +135,6 @@ def places(path: Path, lines: set[int], run: str) -> dict[int, tuple[int, int]]:
 
 
 def digest(path: Path) -> str:
+    """SHA-256 in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

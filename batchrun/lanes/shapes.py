@@ -235,7 +235,7 @@ def hours(window: str) -> int:
 
 
 def status(value: Any) -> str:
-    # as OpenAI's; an unknown one counts as under way
+    """As OpenAI's; an unknown one counts as under way."""
     word = str(value or "").lower().removeprefix("batch_status_")
     return _STATUSES.get(word, word)
 
@@ -363,7 +363,7 @@ SHAPES: dict[str, type[OpenAIShape]] = {"openai": OpenAIShape, "mistral": Mistra
 
 
 def wire_id(run: str, seq: int, number: int) -> str:
-    # at most 64 of [A-Za-z0-9_-]
+    """The `custom_id`: at most 64 of [A-Za-z0-9_-]."""
     return f"{run[-40:]}-{seq}-{number}"
 
 

@@ -48,12 +48,12 @@ def is_unread(ticket: Ticket) -> bool:
 
 
 def tokens_of(ticket: Ticket) -> int:
-    # approximate
+    """Approximate input tokens."""
     return int(json_object(json.loads(ticket.detail)).get("tokens") or ticket.bytes / 4)
 
 
 def weight_of(ticket: Ticket) -> int:
-    # bytes for estimating input tokens; 0 in earlier journals
+    """Bytes for estimating input tokens; 0 in earlier journals."""
     return int(json_object(json.loads(ticket.detail)).get("weight") or 0)
 
 

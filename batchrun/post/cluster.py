@@ -340,6 +340,6 @@ class Cluster:
 
 
 def slots_of(nodes: Sequence[Node], most: int | None) -> list[tuple[str, int]]:
-    # (node, number), spread over all nodes
+    """(node, number), spread over all nodes."""
     slots = [(place, node.id) for node in nodes for place in range(node.processors)]
     return [(node, place) for place, node in sorted(slots)[:most]]
