@@ -20,8 +20,9 @@ _LEFT_OUT = ("__pycache__", "node_modules", "site-packages", "batchrun.toml")
 
 
 def fill(folder: Path, specs: Sequence[str], hidden: Sequence[str] = ()) -> tuple[str, ...]:
-    """Without installed packages; returns the functions' names. Raises RefusedError for files that are too many or too large, or hold a value
-    of `hidden`.
+    """Without installed packages; returns the functions' names.
+
+    Raises RefusedError for files that are too many or too large, or hold a value of `hidden`.
     """
     own = Path(batchrun.__file__).parent
     shutil.copytree(own, folder / own.name, ignore=shutil.ignore_patterns("__pycache__", "_prompts", "tui"))

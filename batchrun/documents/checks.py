@@ -236,6 +236,7 @@ def is_installed() -> bool:
 
 
 def other_language(text: str, code: str) -> str | None:
+    """The text's language, if certainly not that of `code`."""
     text = _IGNORED.sub(" ", text)
     letters = sum((1 + (ord(sign) >= _IDEOGRAPHS)) for sign in text if sign.isalpha())
     if letters < LEAST_LETTERS:

@@ -96,6 +96,7 @@ def refusal(name: str, head: bytes) -> Refusal | None:
 
 
 def suffix_of(name: str) -> str:
+    """In lower case, with its dot."""
     file = re.split(r"[/\\]", name)[-1]
     stem, dot, ending = file.rpartition(".")
     return f".{ending.lower()}" if dot and stem.strip(".") else ""

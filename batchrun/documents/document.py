@@ -285,6 +285,7 @@ class Names:
         self._mask, self._free = _FEW - 1, _FEW * 2 // 3
 
     def distinct(self, name: str) -> str:
+        """With its occurrence number if repeated."""
         table, mask = self._table, self._mask
         key = hash(name) or 1
         place = key & mask

@@ -48,7 +48,7 @@ def _structured(name: str, head: bytes) -> Refusal | None:
 
 
 def check_rows_used(settings: Settings, source: Input, prompt: Prompt) -> None:
-    """Raises PromptError or InputError."""
+    """Raises PromptError or InputError if the prompt uses no column."""
     taken = {settings.columns.get(name, name) for name in prompt.variables - settings.variables.keys()}
     roots = {column.partition(".")[0] for column in taken} | taken
     if source.wrapped is not None and not roots & set(source.columns):

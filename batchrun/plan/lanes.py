@@ -17,7 +17,7 @@ LIMITS = ("concurrency", "concurrency_fixed", "rpm", "tpm")
 
 
 def pooled(plan: Plan, gathered: Gathered, model_of: Callable[[Profile], str | None]) -> Plan:
-    """Raises RefusedError."""
+    """Adds lanes if there are several endpoints. Raises RefusedError."""
     lanes = lanes_of(gathered, model_of)
     if not lanes:
         return plan

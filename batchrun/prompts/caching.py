@@ -1,4 +1,7 @@
-"""How a request uses a provider's prompt cache (`providers/caching.toml`). Added when it is sent, never hashed."""
+"""How a request uses a provider's prompt cache (`providers/caching.toml`) for everything before a variable.
+
+This is added when a request is sent, never hashed.
+"""
 
 import re
 from collections.abc import Collection, Mapping, Sequence

@@ -25,7 +25,7 @@ _TYPES = frozenset(
 
 class Place(NamedTuple):
     path: str
-    node: "Node | None" = None  # of the YAML
+    node: "Node | None" = None
     first_line: int = 1  # of the YAML in the file
     line: int | None = None  # of the key
 

@@ -68,7 +68,10 @@ def members(prompt: Prompt, endpoint: Endpoint, model: str | None, params: Mappi
 
 
 def frame(endpoint: Endpoint, rest: Mapping[str, Any], roles: list[tuple[str, bool]]) -> list[str]:
-    """One piece more than messages. Each role has whether its content is a list of parts."""
+    """One piece more than messages.
+
+    Each role has whether its content is a list of parts; a text belongs inside quotation marks.
+    """
     model = {"model": rest["model"]} if "model" in rest else {}
     tail = {name: value for name, value in rest.items() if name != "model"}
     start = "{" + _inner(model) + ("," if model else "")

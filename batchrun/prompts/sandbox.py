@@ -1,7 +1,8 @@
 """Which templates may run, and what they can reach.
 
 Nothing inside a process can interrupt a template, and Jinja's sandbox limits neither memory nor time. So a template is
-checked before it runs, and loops, intermediate results and messages are bounded.
+checked before it runs, and loops, intermediate results and messages are bounded. `a.b` is a member of an object,
+never a Python attribute.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -106,6 +106,7 @@ def invalid(line: int, text: str, reason: str) -> Invalid:
 
 
 def encodable(text: str) -> bool:
+    """Whether there is no lone surrogate."""
     if text.isascii():
         return True
     try:

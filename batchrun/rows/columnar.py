@@ -1,6 +1,7 @@
 """Parquet, Arrow and Feather (extra `data`, pyarrow).
 
-Dates and times are read as stored numbers, because Python's types have no nanoseconds, year 0 or infinity.
+Dates and times are read as stored numbers, because Python's types have no nanoseconds, year 0 or infinity, and written
+as ISO 8601 in microseconds.
 """
 
 import base64

@@ -1,4 +1,7 @@
-"""The format of an input, by content, then by suffix."""
+"""The format of an input, by content, then by suffix.
+
+Else equally wide lines under a header of short names are a table; all else is text.
+"""
 
 import re
 import tomllib
@@ -73,6 +76,7 @@ def format_of(source: Source, *, decoded: bool = False) -> str:
 
 
 def is_wrapped(text: str) -> bool:
+    """Whether sentences continue from line to line."""
     paragraphs = [lines for part in re.split(r"\n[ \t\r]*\n", text) if len(lines := part.strip().splitlines()) > 0]
     inner = [line.rstrip() for lines in paragraphs for line in lines[:-1]]
     ends = [lines[-1].rstrip() for lines in paragraphs if len(lines) > 1]

@@ -1,4 +1,7 @@
-"""The libraries of the extras, imported when used, and their values as JSON."""
+"""The libraries of the extras, imported when used, and their values as JSON.
+
+Dates and times are ISO 8601, durations seconds, bytes UTF-8 or base64, NaN and missing values of pandas null.
+"""
 
 import base64
 import datetime

@@ -109,7 +109,7 @@ def open_input(
     spool: Path | None = None,
     reading: Reading = Reading(),  # noqa: B008  a frozen value
 ) -> Input:
-    """A stream (`-`, a FIFO) is copied to `spool` first. Raises InputError."""
+    """`id_column` None means `custom_id` or `id`, "none" no column. A stream is copied to `spool`. Raises InputError."""
     remarks = Remarks()
     place, records = _resolve(source, spool, reading, remarks)
     if reading.sheet is not None and place.format != "excel":

@@ -80,6 +80,7 @@ class Source:
 
 
 def is_stream(source: str) -> bool:
+    """Whether it can be read only once."""
     if source == "-" or source.startswith(_STREAM_NAMES[1:]):
         return True
     try:

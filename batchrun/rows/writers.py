@@ -240,6 +240,7 @@ def _unchanged(cell: str) -> str:
 
 
 def neutral(cell: str) -> str:
+    """The cell, never a formula."""
     if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell):
         return f"'{cell}"
     return cell

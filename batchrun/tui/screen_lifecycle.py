@@ -1,8 +1,9 @@
 """Closes apps and screens without work on widgets that no longer exist; makes screens of panes.
 
 Textual stops mounting when the app ends, takes hidden screens apart while they handle messages, and cancels workers
-after their widgets. Here an app ends once everything is mounted, and a screen closes its messages, then its workers,
-then its widgets. A key pressed twice never closes a main screen: an app without one cannot continue.
+after their widgets; whatever queries a widget meanwhile fails. Here an app ends once everything is mounted, and a
+screen closes its messages, then its workers, then its widgets. A key pressed twice never closes a main screen: an app
+without one cannot continue.
 """
 
 import asyncio
@@ -85,7 +86,7 @@ class LifecycleScreen(Screen[None]):
     ABOUT: ClassVar[str] = ""
 
     def idle_keys(self) -> Collection[str]:
-        """Ids of keys without effect now."""
+        """Ids of keys without effect now; the footer omits them."""
         return ()
 
     @property
