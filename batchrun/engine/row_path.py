@@ -1,4 +1,18 @@
-"""The path of a row as tables: its state × what an attempt returned → the next step. Pure."""
+"""The path of a row as tables: its state × what an attempt returned → the next step. Pure.
+
+`first_step` of a row from the queue:
+
+    shares the outcome of an equal request                  FINISH
+    has a request: a retry, or a follow-up                  SEND
+    is a divided text whose pieces are done                 PUT_TOGETHER
+    its request is left blank                               FINISH_BLANK
+    has a reply: in the journal, or to an equal request     JUDGE
+    else                                                    SEND
+
+An attempt returns a reply or failure, which `retry.decide` turns into a verdict, or neither: it was not sent
+(`Unsent`), or its batch has no answer (`CompletionKind`). The first step in `NEXT` whose guard holds is taken; a
+missing combination raises at once.
+"""
 
 from collections.abc import Callable
 from enum import Enum, auto
@@ -65,7 +79,6 @@ _GIVE_UP: tuple[_Guarded, ...] = (
 )
 _FAIL: tuple[_Guarded, ...] = ((Guard.CUT_OFF, Step.DIVIDE), (None, Step.FAIL))
 
-# The first step whose guard holds is taken; a missing combination raises at once
 NEXT: dict[tuple[type[Verdict] | Unsent | CompletionKind, Source], tuple[_Guarded, ...]] = {
     (Done, Source.LIVE): _FINISH,
     (Done, Source.KEPT): _FINISH,
