@@ -17,7 +17,7 @@ from batchrun.engine.output_cap import with_known_worst_case
 from batchrun.engine.run import Run
 from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
-from batchrun.events import AttemptEnded, Event
+from batchrun.events import AttemptEnded, Event, single
 from batchrun.journal import IntakeRow, Journal, Meta
 from batchrun.models import Endpoint, Exchange, Fault, Kind, Request, Usage
 from batchrun.plan import Plan, plan_to_json
@@ -104,7 +104,11 @@ async def session(journal: Journal, plan: Plan, provider: Provider, heard: list[
     events = [] if heard is None else heard
     journal.start()
     members = [Member(plan, provider)]  # type: ignore[arg-type]
-    run = Run(plan, journal, members, renderer_for(plan), checker=None, emit=events.append)
+
+    def emit(event: Event) -> None:
+        events.extend(single(event))
+
+    run = Run(plan, journal, members, renderer_for(plan), checker=None, emit=emit)
     ending = await run.run()
     journal.stop(ending.exit_code)
     return ending
