@@ -18,11 +18,12 @@ from batchrun.client.senders.remote import RemoteClient
 from batchrun.client.senders.sender import Sender
 from batchrun.engine import pending_queue, row_pages, run
 from batchrun.engine.bytes_held import BytesHeld
+from batchrun.engine.pending_queue import RowState
 from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
 from batchrun.events import AttemptStarted, RowLost
 from batchrun.limits import Feedback, Limits, PageGate, PagePermit
-from batchrun.models import Exchange, Fault
+from batchrun.models import FRESH, Exchange, Fault, Pending
 from batchrun.progress import Fold
 
 ROWS = 60
@@ -300,6 +301,20 @@ def test_a_page_leaves_once_there_is_room_for_its_replies() -> None:
         return called
 
     assert asyncio.run(waits()) == ["room"]
+
+
+async def test_a_page_that_may_leave_does_not_keep_those_behind_it_waiting() -> None:
+    held, row = BytesHeld(1_000), RowState.of(Pending(1, 1, 1, "k", "{}", FRESH))
+    held.over_page(held.leave_page(0), held.left_page(0), 300.0)
+    each = held.left_page(1)
+    held.when_room(lambda: None)
+    behind = asyncio.create_task(held.leave(row))
+    await asyncio.sleep(0)
+    assert held.lacking
+    held.over_page(1, each, None)
+    async with asyncio.timeout(1):
+        await behind
+    assert row.left
 
 
 async def test_a_failing_journal_stops_the_run(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ class BytesHeld:
     def _page_may_leave(self, call: Callable[[], object]) -> None:
         self._waits_for_page = False
         call()
+        self._wake()  # the gate may hold the page, whose slots the next ones that wait here may have
 
     def left_page(self, count: int) -> int:
         """Returns the bytes reserved for each."""
