@@ -46,18 +46,8 @@ def rows_answered(
             charged = zip(answers.costs, answers.input_tokens, strict=True)
             paid = sum(cost or 0 for cost, given in charged if given is not None)
         tiers[BATCH] = found.stated, paid
-    return RowsAnswered(
-        rows=rows,
-        at=now,
-        usage=found.usage,
-        tiers=tiers,
-        cost=found.cost,
-        bill=found.bill,
-        unpriced=rows - found.priced,
-        without_usage=rows - found.stated,
-        each=partial(_each, answers, now, places, exchanges),
-        sent=() if exchanges is None else answers.rows,
-    )
+    each = partial(_each, answers, now, places, exchanges)
+    return _answered(rows, found, now, tiers, each, () if exchanges is None else answers.rows)
 
 
 def _each(
@@ -88,6 +78,18 @@ def rows_completed(completed: Sequence[Completed], now: float) -> RowsAnswered:
         if usage is not None and usage.tier is not None and usage.tier != "default":
             replies, charged = tiers.get(usage.tier, (0, 0))
             tiers[usage.tier] = replies + 1, charged + (end.cost or 0)
+    sent = [each.state.row.seq for each in completed]
+    return _answered(rows, found, now, tiers, partial(_each_completed, completed, now), sent)
+
+
+def _answered(  # noqa: PLR0913, PLR0917  an event's parts
+    rows: int,
+    found: Sum,
+    now: float,
+    tiers: dict[str, tuple[int, int]],
+    each: Callable[[], Iterator[AttemptEnded | RowFinished]],
+    sent: Sequence[int],
+) -> RowsAnswered:
     return RowsAnswered(
         rows=rows,
         at=now,
@@ -97,8 +99,8 @@ def rows_completed(completed: Sequence[Completed], now: float) -> RowsAnswered:
         bill=found.bill,
         unpriced=rows - found.priced,
         without_usage=rows - found.stated,
-        each=partial(_each_completed, completed, now),
-        sent=[each.state.row.seq for each in completed],
+        each=each,
+        sent=sent,
     )
 
 
