@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from batchrun import journal
+from batchrun import journal, steering
 from batchrun.display import counted
 from batchrun.errors import BusyError, DamagedError, RefusedError, StorageError
 from batchrun.journal import Lock, Meta, Reader, Session
 from batchrun.models import Totals
 from batchrun.plan.outputs import STREAM, is_device, one_path
-from batchrun.steering import socket_of
 
 DIRECTORY = ".batchrun"
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -228,7 +227,7 @@ def remove(run: RunFile) -> None:
     with held(run.path) as lock:
         refuse_in_batches(run)
         journal.delete(run.path)
-        socket_of(run.path).unlink(missing_ok=True)
+        steering.remove(run.path)
         shutil.rmtree(batch_folder(run), ignore_errors=True)
         lock.remove()
 

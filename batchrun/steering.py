@@ -1,7 +1,8 @@
 """Steering a run from another process: a Unix socket beside the journal, for its owner alone.
 
-`RUN.sock` has mode 0600 and exists while the run sends. One JSON object a line each way: a request has a `command` of
-COMMANDS, for `limits` with any of LIMITS; the answer has `error` (null or a sentence) and `status`.
+`RUN.sock` has mode 0600 and exists while the run accepts connections, which is while it sends. One JSON object a line each
+way: a request has a `command` of COMMANDS, for `limits` with any of LIMITS; the answer has `error` (null or a sentence)
+and `status`.
 """
 
 import asyncio
@@ -34,6 +35,17 @@ Handler = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 def socket_of(journal: Path) -> Path:
     return journal.with_suffix(".sock")
+
+
+def remove(journal: Path) -> None:
+    """What a killed process left."""
+    socket_of(journal).unlink(missing_ok=True)
+    _unready(journal).unlink(missing_ok=True)
+
+
+def _unready(journal: Path) -> Path:
+    # the socket until it accepts connections; no longer than its name, as the length of an address is limited
+    return journal.with_suffix(".bind")
 
 
 @contextlib.contextmanager
@@ -84,6 +96,7 @@ def send(journal: Path, request: Mapping[str, Any]) -> dict[str, Any]:
 class Server:
     def __init__(self, journal: Path, handler: Handler) -> None:
         self._path = socket_of(journal)
+        self._unready = _unready(journal)
         self._handler = handler
         self._held = contextlib.ExitStack()
         self._server: asyncio.Server | None = None
@@ -95,15 +108,16 @@ class Server:
         if not SUPPORTED:
             return
         try:
-            self._path.unlink(missing_ok=True)
-            address = self._held.enter_context(_address(self._path))
+            self._unready.unlink(missing_ok=True)
+            address = self._held.enter_context(_address(self._unready))
             listening = self._held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             listening.bind(address)
-            self._path.chmod(stat.S_IRUSR | stat.S_IWUSR)  # before it listens: no connection is possible earlier
-            found = self._path.stat()
+            self._unready.chmod(stat.S_IRUSR | stat.S_IWUSR)  # before it listens: no connection is possible earlier
+            found = self._unready.stat()
             self._node = found.st_dev, found.st_ino
             listening.setblocking(False)
             self._server = await asyncio.start_unix_server(self._connected, sock=listening, limit=_LINE_BYTES)
+            self._unready.replace(self._path)
         except OSError as error:
             log.warning("the run cannot be steered from other processes: %s: %s", self._path, error)
             await self.close()
@@ -117,10 +131,11 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
         node, self._node = self._node, None
-        with contextlib.suppress(OSError):
-            found = self._path.stat()
-            if node == (found.st_dev, found.st_ino):
-                self._path.unlink()
+        for path in (self._path, self._unready):
+            with contextlib.suppress(OSError):
+                found = path.stat()
+                if node == (found.st_dev, found.st_ino):
+                    path.unlink()
         self._held.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

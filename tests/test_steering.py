@@ -1,6 +1,6 @@
 """A run that is steered from another process, through the socket beside its journal."""
 
-import contextlib
+import asyncio
 import json
 import os
 import signal
@@ -60,10 +60,7 @@ def status_of(path: Path) -> dict[str, Any]:
 
 
 def has_replies(path: Path) -> bool:
-    """Whether a run has a reply; its socket is there a little before it accepts connections."""
-    with contextlib.suppress(RefusedError):
-        return status_of(path)["done"] > 0
-    return False
+    return status_of(path)["done"] > 0
 
 
 def attempts(path: Path) -> int:
@@ -198,3 +195,27 @@ def test_a_run_in_which_no_socket_can_be_made_goes_on_without_one(running: tuple
     code, text = said("resume", "last", "--limit", "20", "--verbose")
     assert code == 0, text
     assert "cannot be steered from other processes" in text
+
+
+async def test_the_socket_accepts_connections_as_soon_as_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs" / "run.db"
+    path.parent.mkdir()
+    there: list[bool] = []
+
+    class Watched(socket.socket):
+        def listen(self, *backlog: int) -> None:
+            there.append(steering.socket_of(path).exists())
+            super().listen(*backlog)
+
+    monkeypatch.setattr(steering.socket, "socket", Watched)
+    server = steering.Server(path, lambda request: {"state": request["command"]})
+    await server.open()
+    try:
+        assert there == [False]
+        assert await asyncio.to_thread(status_of, path) == {"state": "status"}
+        assert [found.name for found in path.parent.iterdir()] == ["run.sock"]
+    finally:
+        await server.close()
+    assert not list(path.parent.iterdir())
