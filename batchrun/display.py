@@ -17,6 +17,19 @@ def counted(number: int, noun: str = "row") -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def sizes(*numbers: int) -> list[str]:
+    """Of bytes: `1.3 kB`; exact where numbers that differ would be shown alike."""
+    shown = [_size(number) for number in numbers]
+    return shown if len(set(shown)) == len(set(numbers)) else [f"{number:,} bytes" for number in numbers]
+
+
+def _size(number: int) -> str:
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= unit:
+            return f"{number / unit:,.1f} {name}"
+    return f"{number} B"
+
+
 def printable(text: str, limit: int | None = None) -> str:
     """On one line, without effects; at most `limit` characters, the last then "…".
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.display import counted, printable
+from batchrun.display import counted, printable, sizes
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,18 @@ def test_harmless_text_is_left_alone(text: str) -> None:
 def test_one_of_something_is_not_many() -> None:
     assert [counted(0), counted(1), counted(12_000)] == ["0 rows", "1 row", "12,000 rows"]
     assert counted(1, "request") == "1 request"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shown"),
+    [
+        ((0, 999), ["0 B", "999 B"]),
+        ((1000, 48_250), ["1.0 kB", "48.2 kB"]),
+        ((5_000_000, 5_100_000), ["5.0 MB", "5.1 MB"]),
+        ((2_000_000_000,), ["2.0 GB"]),
+        ((5_010_000, 5_000_000), ["5,010,000 bytes", "5,000,000 bytes"]),
+        ((1000, 1000), ["1.0 kB", "1.0 kB"]),
+    ],
+)
+def test_sizes_that_differ_are_never_shown_alike(numbers: tuple[int, ...], shown: list[str]) -> None:
+    assert sizes(*numbers) == shown

@@ -102,7 +102,7 @@ def test_the_folder_of_the_input_comes_before_the_current_one(alone: None, tmp_p
         ("empty.png", "empty.png is empty"),
         ("http://host/a.png", "`picture` is http://host/a.png, which cannot be sent"),
         (7, "`picture` is int, but an input of kind image is a path or an address"),
-        ("p/0.png", "0.png has 0.0 MB, but the provider accepts image files of at most 0.0 MB"),
+        ("p/0.png", " B, but the provider accepts image files of at most 20 B"),
         (
             ["https://h/a", "https://h/b", "https://h/c"],
             "names 3 files, but the provider accepts 2 of kind image per request",

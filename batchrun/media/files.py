@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import orjson
 
-from batchrun.display import printable
+from batchrun.display import printable, sizes
 from batchrun.filetypes import HEAD, known_types, pixels, type_of
 from batchrun.models import File
 
@@ -126,9 +126,8 @@ def _checked(name: str, kind: str, file: File, takes: Mapping[str, Any]) -> File
         raise MediaError(f"`{name}`: {shown} {is_it} by its content; the provider accepts these {kind} types: {names}")
     most = takes.get(f"{kind}_bytes")
     if most is not None and file.size > most:
-        raise MediaError(
-            f"`{name}`: {shown} has {file.size / 1e6:,.1f} MB, but the provider accepts {kind} files of at most {most / 1e6:,.1f} MB"
-        )
+        size, limit = sizes(file.size, most)
+        raise MediaError(f"`{name}`: {shown} has {size}, but the provider accepts {kind} files of at most {limit}")
     return file
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrun import media, prompts
+from batchrun.display import sizes
 from batchrun.models import Endpoint, Kind, Request, Row
 from batchrun.plan.outputs import is_document
 from batchrun.plan.record import Plan
@@ -74,9 +75,8 @@ class FilesRenderer:
         request = self._plain.render(row)
         most = self._takes.get("request_bytes")
         if most is not None and request.size > most:
-            raise prompts.RenderError(
-                f"the request has {request.size / 1e6:,.1f} MB with its files; the provider accepts at most {most / 1e6:,.1f} MB"
-            )
+            size, limit = sizes(request.size, most)
+            raise prompts.RenderError(f"the request has {size} with its files; the provider accepts at most {limit}")
         tokens = None if self._formula is None else self._formula.of(request.files, self._detail)
         return request if not tokens else request._replace(file_tokens=tokens)
 

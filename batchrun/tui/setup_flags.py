@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from batchrun.display import sizes
 from batchrun.models import Invalid, Kind, Row
 from batchrun.plan.options import FLAG_OF
 
@@ -29,16 +30,9 @@ class Head(NamedTuple):
 
     @property
     def summary(self) -> str:
-        size = "" if self.size is None else f" · {_bytes(self.size)}"
+        size = "" if self.size is None else f" · {sizes(self.size)[0]}"
         identity = f"id from {self.id_column}" if self.id_column else "rows identified by content"
         return f"{self.format} · {self.kind}{size} · {identity} · {', '.join(self.columns)}"
-
-
-def _bytes(size: int) -> str:
-    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= limit:
-            return f"{size / limit:.1f} {unit}"
-    return f"{size} B"
 
 
 class Origin(NamedTuple):
