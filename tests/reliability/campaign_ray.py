@@ -1,11 +1,12 @@
 """The campaign of `--workers ray`: workers and nodes are killed and frozen while they process replies, and no row is lost.
 
-    python tests/reliability/campaign_ray.py [ROWS [FAULT …]]     the figures, and exit code 1 if one is bad
+    python tests/reliability/campaign_ray.py [ROWS] [--fault FAULT …]     the figures, and exit code 1 if one is bad
 
 Two nodes on this machine, each with a processor; the one that is killed is replaced afterwards. The output of each run is held
 against that of local workers, byte by byte, and nothing may be left of a run when it has ended. It reads /proc.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -127,10 +128,15 @@ FAULTS: tuple[tuple[Callable[[Cluster], None], bool], ...] = (
 """Each with whether it takes a node."""
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
     """Every fault alone; the number of bad figures."""
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
-    chosen = [each for each in FAULTS if each[0].__name__ in sys.argv[2:] or not sys.argv[2:]]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [fault.__name__ for fault, _ in FAULTS]
+    parser.add_argument("rows", nargs="?", type=int, default=ROWS)
+    parser.add_argument("--fault", action="append", choices=names, help="only this one, or these; all by default")
+    arguments = parser.parse_args(words)
+    rows = arguments.rows
+    chosen = [each for each in FAULTS if each[0].__name__ in (arguments.fault or names)]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the cluster ends with it
     bad = 0
     with tempfile.TemporaryDirectory() as folder, cluster(1) as at:
@@ -172,4 +178,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(min(main(), 1))
+    sys.exit(min(main(sys.argv[1:]), 1))

@@ -9,6 +9,7 @@ ROWS rows. The simulated provider is a process of its own; its count of
 calls is the reference, and the output is compared with that of a run without faults, byte by byte. It reads /proc.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -327,14 +328,17 @@ def campaign(senders: Children, faults: int, rows: int, seed: int) -> int:
 
 def main(words: list[str]) -> int:
     """The campaign; the exit code."""
-    where, *numbers = words
-    faults, rows, seed = (int(word) for word in (*numbers, *("20", "20000", "1")[len(numbers) :]))
-    if where == "processes":
-        return campaign(Children(), faults, rows, seed)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("where", choices=("processes", "ray"))
+    for name, default in (("faults", 20), ("rows", 20_000), ("seed", 1)):
+        parser.add_argument(name, nargs="?", type=int, default=default)
+    chosen = parser.parse_args(words)
+    if chosen.where == "processes":
+        return campaign(Children(), chosen.faults, chosen.rows, chosen.seed)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the cluster ends with it
     with cluster(1) as at:
         at.add(1)
-        return campaign(Actors(at), faults, rows, seed)
+        return campaign(Actors(at), chosen.faults, chosen.rows, chosen.seed)
 
 
 if __name__ == "__main__":
