@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,22 @@ def test_a_piece_that_is_cut_off_is_sent_in_two(provider: Translator, monkeypatc
     with Reader.open(next(Path(".batchrun").glob("*.db"))) as reader:
         assert reader.check() == []
         assert reader.totals.rows == reader.totals.done == calls
+
+
+def test_both_pieces_of_a_lone_text_are_in_flight_at_once(provider: Translator, monkeypatch: pytest.MonkeyPatch):
+    Path("book.txt").write_text(" ".join(f"Sentence {number} is long." for number in range(20, 40)), encoding="utf-8")
+    cut_off(provider, monkeypatch, 250)
+    answer, both = provider.answer, threading.Barrier(2, timeout=20)
+
+    def together(body: dict[str, Any]) -> dict[str, Any]:
+        said = answer(body)
+        if len(provider.calls) > 1:
+            both.wait()
+        return said
+
+    monkeypatch.setattr(provider, "answer", together)
+    assert translate(provider, "--split", "1000") == 0
+    assert len(provider.calls) == 3
 
 
 def test_a_piece_that_is_cut_off_twice_never_shortens_its_paragraph(

@@ -545,6 +545,25 @@ async def test_the_cap_can_be_moved_while_it_runs(tmp_path: Path) -> None:
     assert stage.totals.done == 400
 
 
+@pytest.mark.parametrize(("rows", "workers"), [(3, 3), (8, 8), (100, 8)])
+async def test_there_are_no_more_workers_than_rows_or_than_the_cap_can_use(
+    rows: int, workers: int, tmp_path: Path
+) -> None:
+    stage, provider, seen = Stage(tmp_path, rows), Provider(hold=asyncio.Event()), set[asyncio.Task[object]]()
+
+    async def look(_: Run) -> None:
+        assert provider.hold is not None
+        await until(lambda: len(provider.calls) == min(rows, 4))
+        await asyncio.sleep(2 * TICK)
+        coroutines = {task: task.get_coro() for task in asyncio.all_tasks()}
+        seen.update(task for task, coroutine in coroutines.items() if coroutine.__qualname__ == "Run._work")
+        provider.hold.set()
+
+    await stage.play(provider, during=look)
+    assert len(seen) == workers
+    assert stage.totals.done == rows
+
+
 def full_disk(at: int):
     def fail(commit: int) -> None:
         if commit >= at:

@@ -283,10 +283,8 @@ class Pool:
                 self._queue = deque(waiter for waiter in self._queue if not waiter.future.done())
             self.schedule()
 
-    def count_workers(self) -> bool:
-        """Returns whether `workers` rose."""
-        before, self.workers = self.workers, 2 * sum(lane.gate.cap for lane in self.lanes)
-        return self.workers > before
+    def count_workers(self) -> None:
+        self.workers = 2 * sum(lane.gate.cap for lane in self.lanes)
 
     def close(self, *, recall: bool) -> None:
         """`recall` as for `Gate.close`."""

@@ -304,7 +304,10 @@ class Run:
         return self._pool.limits
 
     def _start_workers(self) -> None:
-        while self._working < self._pool.workers:
+        """No more than there are rows without an outcome."""
+        totals = self._journal.totals
+        most = min(self._pool.workers, max(1, totals.pending + totals.unknown))
+        while self._working < most:
             self._working += 1
             worker = self._loop.create_task(self._work())
             self._worker_tasks.add(worker)
@@ -374,8 +377,9 @@ class Run:
         while self._journal.failure is None:
             now, view = self._loop.time(), self._pool.view()
             self._pool.schedule()
-            if self._pool.count_workers():
-                self._start_workers()
+            self._pool.count_workers()
+            if self._working and self._ending is None:
+                self._start_workers()  # the caps rose, or there are more rows: pieces of a text, rows of an ended batch
             if view != self._view:
                 self._view = view
                 self._emit(limits_event(view, now))
