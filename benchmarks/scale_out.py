@@ -81,7 +81,7 @@ def main() -> None:
             tell(bench.table, "short rows", ways, found, 1.5)
             start(bench.table, ways, found)
         if "large" in asked.only:
-            files = _large(folder, 60), _large(folder, 600)
+            files = _large(folder, 60), _large(folder, 2400)
             found = compared(bench, ways, asked.rounds, files, ("--concurrency", "64", "--concurrency-fixed"))
             tell(bench.table, "rows of 157 kB", ways, found, 1.7)
         if "free" in asked.only:
