@@ -69,6 +69,10 @@ class StorageError(BatchrunError):
     exit_code = ExitCode.STORAGE
 
 
+class UnreadableError(StorageError):
+    """The body of a request cannot be read from its file."""
+
+
 class DamagedError(StorageError):
     """`batchrun export` may still read part of the `journal`."""
 

@@ -4,10 +4,13 @@ Those made once per row or attempt are named tuples, at a third of the cost of a
 picodollars.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
+
+from batchrun.errors import UnreadableError
 
 
 class State(StrEnum):
@@ -92,9 +95,53 @@ class Invalid(NamedTuple):
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A body that is in a file: `size` bytes from `at`. Reading it raises UnreadableError where it is not all there."""
+
+    path: str
+    at: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __bytes__(self) -> bytes:
+        descriptor = self.open()
+        try:
+            return self.read(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def open(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise self._unreadable(error.strerror) from error
+
+    def read(self, descriptor: int) -> bytes:
+        try:
+            data = os.pread(descriptor, self.size, self.at)
+            while len(data) < self.size:  # read(2) ends at 2 GB
+                if not (more := os.pread(descriptor, self.size - len(data), self.at + len(data))):
+                    raise self._unreadable("it is shorter than the journal says")
+                data += more
+        except OSError as error:
+            raise self._unreadable(error.strerror) from error
+        return data
+
+    def _unreadable(self, why: str | None) -> UnreadableError:
+        return UnreadableError(
+            f"cannot read a request from {self.path}: {why}", "restore the file, then resume the run"
+        )
+
+
+Body = bytes | Span
+
+
 class Request(NamedTuple):
     endpoint: Endpoint
-    body: bytes
+    body: Body
     output_limit: int | None  # the body's limit of output tokens, for all choices
     files: tuple[File, ...] = ()  # named in the body by digest; their content is put in when it is sent
     file_tokens: int = 0  # by the vendor's formula

@@ -19,11 +19,12 @@ from batchrun.client.senders.sender import Sender
 from batchrun.engine import pending_queue, row_pages, run
 from batchrun.engine.bytes_held import BytesHeld
 from batchrun.engine.pending_queue import RowState
+from batchrun.engine.row import RowRunner
 from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
 from batchrun.events import AttemptStarted, RowLost
 from batchrun.limits import Feedback, Limits, PageGate, PagePermit
-from batchrun.models import FRESH, Exchange, Fault, Pending
+from batchrun.models import FRESH, Exchange, Fault, Pending, Request, Span
 from batchrun.progress import Fold
 
 ROWS = 60
@@ -369,3 +370,58 @@ def test_a_request_of_a_page_that_is_refused_counts_those_before_and_beside_it()
     assert gate.flights.beside(second.taken_out()) == 1 + 4
     gate.cancel(second.taken_out())
     assert gate.view().in_flight == 1 + 2
+
+
+def in_a_file(monkeypatch: pytest.MonkeyPatch, file: Path, missing: Sequence[int] = ()) -> None:
+    """Each request that is rendered has its body in the file; those of the rows `missing` end behind it."""
+    rendered = RowRunner.rendered
+
+    def placed(runner: RowRunner, row: Pending) -> Request | None:
+        request = rendered(runner, row)
+        assert request is not None
+        with file.open("ab") as stream:
+            at = stream.tell()
+            stream.write(bytes(request.body))
+        size = len(request.body) + 10**6 * (row.seq in missing)
+        return request._replace(body=Span(str(file), at, size))
+
+    monkeypatch.setattr(RowRunner, "rendered", placed)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_rows_whose_bodies_are_in_a_file_end_as_others_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: list[int], alone: bool
+) -> None:
+    in_a_file(monkeypatch, tmp_path / "texts")
+    senders = Senders(Provider())
+    stage = stage_of(tmp_path, max_requests=1000 if alone else None)
+    story = await senders.play(stage)
+    assert story.ending.exit_code is ExitCode.OK
+    assert bool(pages) is not alone
+    assert stage.totals.done == ROWS
+    assert sorted(senders.provider.calls) == sorted(f"row {number}" for number in range(1, ROWS + 1))
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_body_that_cannot_be_read_stops_the_run_and_its_row_stays_pending_unpaid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: list[int], alone: bool
+) -> None:
+    file, missing = tmp_path / "texts", [40, 41]
+    in_a_file(monkeypatch, file, missing)
+    senders = Senders(Provider())
+    stage = stage_of(tmp_path, max_requests=1000 if alone else None)
+    story = await senders.play(stage)
+    assert bool(pages) is not alone
+    assert (story.ending.exit_code, story.ending.message, story.ending.hint) == (
+        ExitCode.STORAGE,
+        f"cannot read a request from {file}: it is shorter than the journal says",
+        "restore the file, then resume the run",
+    )
+    totals = stage.totals
+    assert totals.pending >= 2
+    assert (totals.failed, totals.unknown, totals.possibly_billed) == (0, 0, 0)
+    assert len(senders.provider.calls) == totals.replies == totals.done
+    missing.clear()
+    await senders.play(stage)
+    assert stage.totals.done == ROWS
+    assert len(senders.provider.calls) == ROWS

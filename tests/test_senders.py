@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.client import UnsentError
-from batchrun.client.senders.frames import PACING, SLICE, Frame, Frames, Kind, Receiver, boot_time, divided, encoded
+from batchrun.client.senders.frames import PACING, SLICE, Frame, Frames, Kind, Receiver, boot_time, encoded
 from batchrun.client.senders.hub import Hub, Kept, Lost
 from batchrun.client.senders.sender import VALID, Sender
 from batchrun.client.senders.states import Beat, State, counted_silence, next_state, pause, shares
@@ -70,7 +70,8 @@ def test_frames_are_the_same_however_the_stream_is_cut(frames: list[Any], sizes:
         start, number = end, number + 1
     assert [frame.kind for frame in found] == [kind for kind, _, _ in frames]
     assert [frame.head[0] for frame in found] == [head for _, head, _ in frames]
-    assert [list(divided(frame.bodies, frame.head[1:])) for frame in found] == [bodies for _, _, bodies in frames]
+    assert [frame.head[1:] for frame in found] == [list(map(len, bodies)) for _, _, bodies in frames]
+    assert [frame.bodies for frame in found] == [b"".join(bodies) for _, _, bodies in frames]
 
 
 def test_a_head_that_is_longer_than_its_frame_is_refused() -> None:

@@ -193,7 +193,7 @@ class Client:
         left = self._clock()
         deadline = self._deadlines.begin(timeout, left)
         try:
-            status, headers, body = await wire.post(request.endpoint, request.body)
+            status, headers, body = await wire.post(request.endpoint, bytes(request.body))
         except (asyncio.CancelledError, *WIRE_ERRORS) as error:
             return self._without_answer(error, deadline, left)
         finally:

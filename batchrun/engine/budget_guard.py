@@ -80,7 +80,7 @@ class Named(NamedTuple):
 
 def named_in(request: Request) -> Named:
     if request.named is None:
-        given: dict[str, Any] = from_json(request.body)
+        given: dict[str, Any] = from_json(bytes(request.body))
         model, tier = given.get("model"), given.get("service_tier")
     else:
         model, tier = request.named

@@ -129,12 +129,12 @@ class BatchLines:
                 self._caching = None  # nothing is added to any line
 
     def line(self, request: Request) -> Request:
-        if self._marks and self._caching is not None and request.body.startswith(self._fixed):
+        if self._marks and self._caching is not None and bytes(request.body).startswith(self._fixed):
             request = request._replace(body=self._marked(request, self._caching))
         return request if self._spelling is None else self._spelling.apply(request)
 
     def _marked(self, request: Request, caching: Caching) -> bytes:
-        body = request.body
+        body = bytes(request.body)
         if caching.mark and self._fixed and caching.is_kept(len(self._fixed)):
             body = prompts.marked(body, [len(self._fixed)], caching.mark, request.endpoint)
         return prompts.with_members(body, self._members) if self._members else body

@@ -81,7 +81,9 @@ async def _senders(plan: Plan, access: Access, stack: contextlib.AsyncExitStack)
     count = None if plan.senders == NODE else int(plan.senders)
     cluster = actors.Actors(plan.senders_ray or AUTO, count, driver_environ(environ, os.environ))
     await stack.enter_async_context(cluster)
-    made = hub.Hub(cluster.start, cluster.count, beat=actors.BEAT, pacing=actors.PACING, hint=actors.HINT)
+    made = hub.Hub(
+        cluster.start, cluster.count, beat=actors.BEAT, pacing=actors.PACING, hint=actors.HINT, reads_files=False
+    )
     cluster.watch(made.resize)
     return await stack.enter_async_context(made)
 

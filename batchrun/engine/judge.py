@@ -93,7 +93,9 @@ def judge_body(  # noqa: PLR0913  a body, and what is known around it
 
 
 def inputs_of(request: Request) -> int:
-    return prompts_in(from_json(request.body)) if request.endpoint is Endpoint.COMPLETIONS and request.body else 1
+    return (
+        prompts_in(from_json(bytes(request.body))) if request.endpoint is Endpoint.COMPLETIONS and request.body else 1
+    )
 
 
 def _failed(request: Request, exchange: Exchange, hints: Hints, meanings: Meanings, mask: Mask) -> Answer:

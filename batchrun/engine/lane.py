@@ -122,10 +122,10 @@ class Lane:
         return learned
 
     def spelled(self, request: Request) -> Request:
-        if self._instead is None or not request.body.startswith(self._instead[0]):
+        if self._instead is None or not bytes(request.body).startswith(self._instead[0]):
             return request
         before, here = self._instead
-        return request._replace(body=here + request.body[len(before) :], named=None)
+        return request._replace(body=here + bytes(request.body)[len(before) :], named=None)
 
     def send(self, state: RowState, sent: Request) -> Coroutine[Any, Any, Exchange]:
         assert self.client is not None

@@ -66,7 +66,7 @@ class _Limited:
         request = self._renderer.render(row)
         if request.output_limit is not None:
             return request
-        body = request.body.rstrip()[:-1] + f',"{self._names[request.endpoint]}":{self._limit}}}'.encode()
+        body = bytes(request.body).rstrip()[:-1] + f',"{self._names[request.endpoint]}":{self._limit}}}'.encode()
         limit: int | None = self._limit
         if b'"n"' in body or request.endpoint is Endpoint.COMPLETIONS:
             limit = output_limit(request.endpoint, orjson.loads(body))
@@ -103,7 +103,7 @@ class _Bounded:
             )
         if not self._capped:
             return
-        body: dict[str, Any] = orjson.loads(request.body)
+        body: dict[str, Any] = orjson.loads(bytes(request.body))
         named = named_in(request)
         for tariff, model in self._places:
             asked = named if model is None else named._replace(model=model)

@@ -87,7 +87,7 @@ class _Files:
         request = self._lines.line(request)
         if request.files:
             try:
-                request = request._replace(body=media.filled(request.body, request.files))
+                request = request._replace(body=media.filled(bytes(request.body), request.files))
             except media.ChangedError as error:
                 raise RefusedError(f"line {row.line}: {error}", "restore the file") from None
         line = self._shape.line(wire_id(self._run, row.seq, row.history.number + 1), request)

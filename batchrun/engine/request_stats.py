@@ -216,9 +216,9 @@ class _Counted:
                 return
         found.lengths.add(request.weight)
         if found.shared is None:
-            found.shared = request.body
-        elif not request.body.startswith(found.shared):
-            same = takewhile(lambda pair: pair[0] == pair[1], zip(found.shared, request.body, strict=False))
+            found.shared = bytes(request.body)
+        elif not (body := bytes(request.body)).startswith(found.shared):
+            same = takewhile(lambda pair: pair[0] == pair[1], zip(found.shared, body, strict=False))
             found.shared = bytes(one for one, _ in same)
         self._keep_example(line, request)
         self._price(line, request)

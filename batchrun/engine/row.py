@@ -20,7 +20,7 @@ from batchrun.engine.run_result import RunResult, Stop
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.snapshots import Completed, attempt_ended, row_finished, rows_completed
 from batchrun.engine.splitting import pieces_of, whole_of
-from batchrun.errors import ExitCode, StorageError
+from batchrun.errors import ExitCode, StorageError, UnreadableError
 from batchrun.events import AttemptStarted, Emit, RowDivided, RowLost
 from batchrun.journal import IntakeRow
 from batchrun.limits import GateClosed, HandedBack, NeverFits
@@ -83,6 +83,8 @@ class RowRunner:
                     await self._put_together(state, state.row.parts)
                 case _:  # alike, or blank
                     await self._finish(state, state.shared_outcome or self._blank)
+        except UnreadableError as error:
+            self.stop_unread(error)
         except (StorageError, GateClosed):
             raise
         except HandedBack:
@@ -160,6 +162,9 @@ class RowRunner:
         except UnsentError as error:
             attempt.unsent()
             raise HandedBack from error
+        except UnreadableError:
+            attempt.unsent()
+            raise
         finally:
             self.in_flight -= 1
         await self._answered(state, exchange, sent)
@@ -419,6 +424,10 @@ class RowRunner:
         except Exception as error:
             log.exception("line %s: internal error", completed[0].state.row.line)
             self.stop_for(f"internal error: {type(error).__name__}: {error}")
+
+    def stop_unread(self, error: UnreadableError) -> None:
+        """Its row stays pending."""
+        self.stop(RunResult(error.exit_code, error.message, error.hint), drain=self._plan.drain)
 
     def stop_for(self, bug: str) -> None:
         self.stop(RunResult(ExitCode.UNEXPECTED, bug, "this is a bug in batchrun"), drain=self._plan.drain)

@@ -51,7 +51,7 @@ def restored(row: Pending, folder: Path, parse: Callable[[int, str | None, str, 
 async def with_content(request: Request) -> Request:
     """Reads in a thread. Raises media.ChangedError."""
     fill = media.form if request.endpoint is Endpoint.TRANSCRIPTIONS else media.filled
-    return request._replace(body=await asyncio.to_thread(fill, request.body, request.files))
+    return request._replace(body=await asyncio.to_thread(fill, bytes(request.body), request.files))
 
 
 def copy_with_files(journal: Path, target: Path) -> list[str]:

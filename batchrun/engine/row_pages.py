@@ -30,7 +30,7 @@ from batchrun.engine.result_reader import Line, ReplyReader
 from batchrun.engine.row import RowRunner
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.snapshots import rows_answered
-from batchrun.errors import StorageError
+from batchrun.errors import StorageError, UnreadableError
 from batchrun.events import AttemptsStarted, AttemptStarted, Emit, LaneState, RowLost
 from batchrun.journal import Answers, Exchanges, Sum, columns
 from batchrun.limits import PageGate, PagePermit
@@ -216,7 +216,7 @@ class RowPages:
         except Exception:  # noqa: BLE001  its own steps meet it again, and say so
             return None
         request = None if found is None else self._lane.sending.sent_in_page(self._lane.spelled(found))
-        if request is None or request.files or b";base64," in request.body:
+        if request is None or request.files or b";base64," in bytes(request.body):
             return None
         if self._alike is None:
             if self._lane.prices.named(request).tier is not None:
@@ -358,9 +358,11 @@ class RowPages:
 
     def _continue(self, lease: RowLease, came: Exchange | Exception) -> None:
         state, attempt = self._alone(lease)
-        if isinstance(came, UnsentError):
+        if isinstance(came, UnsentError | UnreadableError):
             attempt.unsent()
             self._queue.put_back(state, 0.0)
+            if isinstance(came, UnreadableError):
+                self._runner.stop_unread(came)
         elif isinstance(came, Exception):
             message = f"internal error: {type(came).__name__}: {came}"
             attempt.cancel(message)

@@ -67,8 +67,8 @@ class Sending:
         if state.tier is None:
             return request
         members = self.tiers.known[state.tier].members
-        if members and f'"{_TIER}"'.encode() not in request.body:
-            request = request._replace(body=prompts.with_members(request.body, members))
+        if members and f'"{_TIER}"'.encode() not in bytes(request.body):
+            request = request._replace(body=prompts.with_members(bytes(request.body), members))
         return request
 
     def sent_in_page(self, request: Request) -> Request | None:
@@ -78,7 +78,7 @@ class Sending:
         return request if self._spelling is None else self._spelling.apply(request)
 
     def _cached(self, state: RowState, request: Request, caching: Caching) -> Request:
-        body, members = request.body, self._members
+        body, members = bytes(request.body), self._members
         if not body.startswith(self._fixed):
             return request
         now = self._loop.time()

@@ -297,7 +297,7 @@ class AnthropicShape(OpenAIShape):
 
     def line(self, custom_id: str, request: Request) -> bytes:
         """Raises RefusedError."""
-        params = as_message(json.loads(request.body))
+        params = as_message(json.loads(bytes(request.body)))
         return json.dumps({"custom_id": custom_id, "params": params}, ensure_ascii=False).encode()
 
     def create(self, file: str, endpoint: str, model: str, tag: str) -> Calling:

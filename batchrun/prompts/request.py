@@ -112,7 +112,7 @@ def prompts_in(body: Mapping[str, Any]) -> int:
 def with_correction(request: Request, reply_text: str, error: str, *, check: str | None = None) -> Request:
     """Followed by the model's reply and its error."""
     name = CONTENT[request.endpoint]
-    body: dict[str, Any] = json.loads(request.body)
+    body: dict[str, Any] = json.loads(bytes(request.body))
     conversation = body.get(name)
     if request.endpoint is Endpoint.RESPONSES and isinstance(conversation, str):
         conversation = [{"role": "user", "content": conversation}]
@@ -133,7 +133,7 @@ def with_larger_limit(request: Request, doublings: int = 1) -> Request:
     if not request.output_limit:
         return request
     factor = 2**doublings
-    body: dict[str, Any] = json.loads(request.body)
+    body: dict[str, Any] = json.loads(bytes(request.body))
     for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
         if (limit := _positive(body.get(name))) is not None:
             body[name] = factor * limit
@@ -142,7 +142,7 @@ def with_larger_limit(request: Request, doublings: int = 1) -> Request:
 
 def request_digest(request: Request, kind: str) -> str:
     """32 hexadecimal characters; `kind` as in `digests`."""
-    return _digest(request.endpoint, kind)(request.body)
+    return _digest(request.endpoint, kind)(bytes(request.body))
 
 
 @cache
@@ -240,7 +240,7 @@ class Spelling(NamedTuple):
         """The same object if unchanged."""
         if request.endpoint is not Endpoint.CHAT:
             return request
-        body: dict[str, Any] = json.loads(request.body)
+        body: dict[str, Any] = json.loads(bytes(request.body))
         changed = self._renamed(body)
         if self.roles:
             changed["messages"] = [

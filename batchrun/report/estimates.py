@@ -70,7 +70,7 @@ def values(found: Estimate) -> dict[str, Any]:
         "simulated": stats.plan.simulated,
         "output": stats.plan.output,
         "run": None if stats.run is None else stats.run.id,
-        "examples": [{"line": line, "body": json.loads(request.body)} for line, request in stats.examples],
+        "examples": [{"line": line, "body": json.loads(bytes(request.body))} for line, request in stats.examples],
     }
 
 
@@ -260,7 +260,7 @@ def _examples(stats: RequestStats, requests: int) -> Iterable[str]:
     names = {0: "first", len(found) - 2: "longest", len(found) - 1: "last"} if len(found) >= EXAMPLES else {}
     for place, (line, request) in enumerate(found[:requests]):
         name = names.get(place, "next")
-        body = json.dumps(_shortened(json.loads(request.body)), ensure_ascii=False, indent=2)
+        body = json.dumps(_shortened(json.loads(bytes(request.body))), ensure_ascii=False, indent=2)
         text = "\n".join(printable(part, _SHOWN) for part in body[:_SHOWN].split("\n"))
         more = f"\n… {len(body) - _SHOWN:,} more characters" if len(body) > _SHOWN else ""
         yield f"\nthe {name} request (line {line}):\n{text}{more}"

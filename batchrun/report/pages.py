@@ -247,7 +247,7 @@ def show_dry_run(found: "DryRun", *, as_json: bool) -> None:
         "profile": plan.profile,
         "base_url": plan.base_url,
         "model": plan.model,
-        "first": None if found.first is None else json.loads(found.first.body),
+        "first": None if found.first is None else json.loads(bytes(found.first.body)),
     }
     if as_json:
         print(json.dumps(values))

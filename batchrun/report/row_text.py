@@ -38,7 +38,7 @@ def of_record(plan: Plan, record: Record, parts: Parts | None) -> str:
 
 
 def readable(request: Request) -> str:
-    body: dict[str, Any] = json.loads(request.body)
+    body: dict[str, Any] = json.loads(bytes(request.body))
     return "\n".join(_parts(body))
 
 

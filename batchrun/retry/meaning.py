@@ -8,6 +8,7 @@ from enum import StrEnum
 from functools import cache, cached_property
 from typing import Any, NamedTuple, cast
 
+from batchrun.models import Body
 from batchrun.providers import ANY, table
 
 _KEYS = frozenset({"means", "dialect", "status", "code", "says", "header", "source"})
@@ -54,7 +55,7 @@ class Refusal(NamedTuple):
     code: str = ""
     message: str = ""
     headers: Mapping[str, str] = {}  # lower-case names
-    sent: bytes = b""  # the body; a phrase that only echoes it does not stop a run
+    sent: Body = b""  # the body; a phrase that only echoes it does not stop a run
 
 
 class Line(NamedTuple):
@@ -80,7 +81,11 @@ class Line(NamedTuple):
         found = pattern.search(refusal.message)
         if found is None:
             return False
-        if self.means in STOPS and refusal.sent and found[0].lower() in refusal.sent.decode("utf-8", "replace").lower():
+        if (
+            self.means in STOPS
+            and refusal.sent
+            and found[0].lower() in bytes(refusal.sent).decode("utf-8", "replace").lower()
+        ):
             return False
         figures = found.groupdict()
         return not figures or _figure(figures["asked"]) > _figure(figures["limit"])

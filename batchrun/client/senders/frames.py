@@ -9,7 +9,7 @@ until the cursor is beyond it, which the driver moves when the reply is in the j
 
 import struct
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
@@ -25,12 +25,14 @@ ENDPOINTS = tuple(Endpoint)  # an endpoint is sent as its index
 SLICE = 0.004  # seconds between two frames of leases or completions, each as costly as several rows
 NO_NAMES = 0  # the number of no names of headers
 BUG = "bug"  # the fault of an exchange that ended with an unexpected exception
+UNREAD = "unread"  # the fault of a lease whose body could not be read, so that it was not sent
 
 
 class Kind(IntEnum):
     OPEN = 1  # driver: now (its clock, `boot_time`), place, {address, key, headers … of a client}
     OPENED = 2  # sender: place
-    LEASES = 3  # driver: now, batch, [lease, place, endpoint, timeout, depart, length of its body] …
+    # driver: now, batch, [lease, place, endpoint, timeout, depart, length of its body, or the `Span` it is at] …
+    LEASES = 3
     CANCEL = 4  # driver: [lease …], whose answers are not needed any more
     # sender: number of the first, [lease, status, fault, sent, left, ended, detail, number of names, values of headers,
     # length of its body] …
@@ -59,13 +61,6 @@ def encoded(kind: Kind, head: Any, bodies: Sequence[bytes] = ()) -> bytes:
     if length > LONGEST:
         raise OverflowError(f"a frame of {length:,} bytes")
     return b"".join((_HEAD.pack(length, kind, len(encoded_head)), encoded_head, *bodies))
-
-
-def divided(bodies: bytes, lengths: Iterable[int]) -> Iterator[bytes]:
-    start = 0
-    for length in lengths:
-        yield bodies[start : start + length]
-        start += length
 
 
 class Frames:

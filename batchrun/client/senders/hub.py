@@ -13,6 +13,7 @@ from batchrun.client.senders.frames import (
     BUG,
     NO_NAMES,
     PACING,
+    UNREAD,
     Frame,
     Frames,
     Kind,
@@ -25,7 +26,7 @@ from batchrun.client.senders.frames import (
 from batchrun.client.senders.leases import Came, Completions, Lease, Pages
 from batchrun.client.senders.states import BEAT, Beat, State, counted_silence, next_state, pause, shares
 from batchrun.client.wire import UnsentError
-from batchrun.errors import HostError, RefusedError
+from batchrun.errors import HostError, RefusedError, UnreadableError
 from batchrun.events import SendersChanged
 from batchrun.models import Exchange, Fault, Request, made
 
@@ -103,14 +104,23 @@ class Sender:
 class Hub:
     """An async context manager of `count` senders."""
 
-    def __init__(
-        self, start: Start, count: int, *, beat: Beat = BEAT, pacing: Pacing = PACING, hint: str = "see the log"
+    def __init__(  # noqa: PLR0913  senders are of two kinds
+        self,
+        start: Start,
+        count: int,
+        *,
+        beat: Beat = BEAT,
+        pacing: Pacing = PACING,
+        hint: str = "see the log",
+        reads_files: bool = True,
     ) -> None:
+        """`reads_files`: senders are on this machine, and read bodies from their files."""
         self._start = start
         self._count = count
         self._beat = beat
         self._pacing = pacing
         self._hint = hint
+        self._reads_files = reads_files
         self._listen: Listen = lambda _: None
         self.pages: Pages | None = None  # gets the answers to leases of pages
         self._loop = asyncio.get_running_loop()
@@ -177,7 +187,8 @@ class Hub:
     ) -> Exchange:
         """A `spaced` request is sent `ahead` seconds later, to keep its distance.
 
-        Raises UnsentError where it was not sent, RuntimeError for a bug in the sender.
+        Raises UnsentError where it was not sent, UnreadableError where its body could not be read, RuntimeError for a bug in
+        the sender.
         """
         future: asyncio.Future[Exchange] = self._loop.create_future()
         lease = Lease(place, request.endpoint, request.body, timeout, future)
@@ -284,10 +295,11 @@ class Hub:
                 if (id_at := sender.id_at[named]) is not None:
                     together.append(made(Came, (lease, left, ended, id_at, names[named], values, body)))
                     continue
-            if fault == BUG:
+            if fault in (BUG, UNREAD):
                 stored()
                 if lease is not None:
-                    self._fail(lease, RuntimeError(f"in sender {sender.number}: {detail}"))
+                    bug = RuntimeError(f"in sender {sender.number}: {detail}")
+                    self._fail(lease, bug if fault == BUG else UnreadableError(*detail))
                 continue
             headers = dict(zip(names[named], values, strict=True))
             why = Fault(fault) if fault else None
@@ -420,8 +432,14 @@ class Hub:
                     lease.sender, lease.left = sender, self._flushed
                     sender.leases[lease.number] = lease
                 sender.batch += 1
-                leases = [[one.number, one.place, one.endpoint, one.timeout, one.depart, len(one.body)] for one in out]
-                bodies = [one.body for one in out]
-                sender.write(Kind.LEASES, [self.times(), sender.batch, *leases], bodies)
+                whole = not self._reads_files
+                bodies = [bytes(one.body) if whole else one.body for one in out]
+                given = [len(body) if type(body) is bytes else body for body in bodies]
+                leases = [
+                    [one.number, one.place, one.endpoint, one.timeout, one.depart, body]
+                    for one, body in zip(out, given, strict=True)
+                ]
+                follow = [body for body in bodies if type(body) is bytes]
+                sender.write(Kind.LEASES, [self.times(), sender.batch, *leases], follow)
                 for one in out:
                     one.body = b""

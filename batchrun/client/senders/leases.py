@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from batchrun.client.senders.frames import ENDPOINTS
-from batchrun.models import Endpoint, Exchange
+from batchrun.models import Body, Endpoint, Exchange
 
 if TYPE_CHECKING:
     from batchrun.client.senders.hub import Sender
@@ -21,7 +21,7 @@ class Lease:
         self,
         place: int,
         endpoint: Endpoint,
-        body: bytes,
+        body: Body,
         timeout: float,
         future: "asyncio.Future[Exchange] | None" = None,
     ) -> None:
@@ -73,5 +73,5 @@ class Pages(Protocol):
     def returned(self, lease: Lease, exchange: Exchange) -> None: ...
 
     def failed(self, lease: Lease, error: Exception) -> None:
-        """UnsentError where it was not sent, RuntimeError for a bug."""
+        """UnsentError or UnreadableError where it was not sent, RuntimeError for a bug."""
         ...

@@ -16,20 +16,21 @@ from batchrun.client.senders.frames import (
     ENDPOINTS,
     NO_NAMES,
     SLICE,
+    UNREAD,
     Frame,
     Frames,
     Kind,
     boot_time,
-    divided,
     encoded,
 )
 from batchrun.client.senders.states import Offset
-from batchrun.errors import HostError
-from batchrun.models import Fault, Request
+from batchrun.errors import HostError, UnreadableError
+from batchrun.models import Fault, Request, Span
 
 _EARLY = 0.0005  # Seconds by which a request may leave early: the precision of timers.
 # Seconds (of `boot_time`) after its writing in which a batch may be sent; later, after a suspension, it is returned.
 VALID = 2.0
+_LARGE = 1_000_000  # bytes from which on a body is read in a thread, as others wait for a millisecond
 _FAULTS = {fault: fault.value for fault in Fault} | {None: ""}
 
 
@@ -48,6 +49,7 @@ class Sender:
         self._flushed = 0.0
         # names of headers, which are alike for one server, and their number in frames
         self._names: dict[tuple[str, ...], int] = {(): NO_NAMES}
+        self._files: dict[str, int] = {}  # descriptors by path, until the process ends
         self._out: list[tuple[list[Any], bytes]] = []
         self._planned: deque[tuple[float, int, int, Request, float]] = deque()
         self._kept: deque[tuple[int, list[Any], bytes]] = deque()
@@ -132,11 +134,13 @@ class Sender:
         if age > VALID:
             self._write(Kind.UNSENT, [lease[0] for lease in leases])
             return
-        now = self._loop.time()
-        for (lease, place, endpoint, timeout, depart, _), body in zip(
-            leases, divided(bodies, (lease[-1] for lease in leases)), strict=True
-        ):
-            request = Request(ENDPOINTS[endpoint], body, None)
+        now, at = self._loop.time(), 0
+        for lease, place, endpoint, timeout, depart, body in leases:
+            if type(body) is int:
+                request = Request(ENDPOINTS[endpoint], bodies[at : at + body], None)
+                at += body
+            else:
+                request = Request(ENDPOINTS[endpoint], Span(**body), None)
             if depart and (depart := depart + self._clock.seconds) > now:
                 if not self._planned:
                     self._loop.call_at(depart, self._depart)
@@ -152,10 +156,21 @@ class Sender:
         if self._planned:
             self._loop.call_at(self._planned[0][0], self._depart)
 
+    async def _content(self, body: Span) -> bytes:
+        if (descriptor := self._files.get(body.path)) is None:
+            descriptor = self._files[body.path] = body.open()
+        return body.read(descriptor) if body.size <= _LARGE else await asyncio.to_thread(body.read, descriptor)
+
     async def _exchange(self, lease: int, place: int, request: Request, timeout: float) -> None:  # noqa: ASYNC109  as the client has it
         try:
+            if type(request.body) is Span:
+                request = request._replace(body=await self._content(request.body))
             exchange = await self.clients[place].send(request, timeout=timeout)
         except asyncio.CancelledError:
+            return
+        except UnreadableError as error:
+            why = error.message, error.hint
+            self._complete(lease, [0, UNREAD, False, 0.0, 0.0, why, NO_NAMES, (), 0], b"")
             return
         except Exception as error:  # noqa: BLE001  sent to the driver, which treats it as a bug of the row
             self._complete(lease, [0, BUG, True, 0.0, 0.0, f"{type(error).__name__}: {error}", NO_NAMES, (), 0], b"")
