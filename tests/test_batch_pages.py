@@ -113,3 +113,19 @@ def test_rows_of_two_models_in_turn_fill_two_batches(here: Callable[..., Said]) 
     assert here("-i", "in.jsonl", "-P", "sim", "-o", "out.jsonl", "--batch", "--batch-detach").code == 7
     found = [json.loads(each) for each in here("batches", "last", "--json").out.splitlines()]
     assert sorted((each["model"], each["rows"]) for each in found) == [("m0", 10), ("m1", 10)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("cancle",), "did you mean cancel?"),
+        (("adopt",), "adopt needs the id of a batch"),
+        (("forget",), "forget needs the number of a chunk"),
+        (("cancel", "7"), "unexpected argument: '7'"),
+    ],
+)
+def test_an_action_on_batches_that_cannot_be_meant_is_refused(
+    here: Callable[..., Said], words: tuple[str, ...], said: str
+) -> None:
+    refused = here("batches", "last", *words)
+    assert (refused.code, said in refused.err) == (2, True), refused.err

@@ -6,14 +6,12 @@ import click
 
 from batchrun.cli import complete
 from batchrun.cli.help_format import HelpCommand, typed
-from batchrun.cli.options import RUN, RUNS_DIR, configured_runs_dir, flag, run_argument
+from batchrun.cli.options import RUN, RUNS_DIR, action_argument, configured_runs_dir, flag, run_argument
 from batchrun.cli.run import admission, prepare
 from batchrun.errors import ExitCode, RefusedError
 
 if TYPE_CHECKING:
     from batchrun.plan.sources import Gathered
-
-_ACTIONS = ("cancel", "adopt", "forget", "finish-live")
 
 
 @click.command(
@@ -22,7 +20,7 @@ _ACTIONS = ("cancel", "adopt", "forget", "finish-live")
     short_help="Show or end the batches of a run.",
     params=[
         run_argument(),
-        click.Argument(["action"], metavar="[cancel|adopt ID|forget CHUNK|finish-live]", required=False, shell_complete=complete.one_of(*_ACTIONS)),
+        action_argument("cancel", "adopt", "forget", "finish-live", metavar="[cancel|adopt ID|forget CHUNK|finish-live]"),
         click.Argument(["what"], metavar="", required=False),
         flag("Options", "--json json", "Print one JSON object per line."),
         RUNS_DIR,
@@ -45,8 +43,6 @@ def batches(ctx: click.Context, ref: str, action: str | None, what: str | None, 
     from batchrun import registry  # noqa: PLC0415  only for this command
 
     needs = {"adopt": "the id of a batch", "forget": "the number of a chunk"}
-    if action is not None and action not in _ACTIONS:
-        raise RefusedError(f"unknown action: {action}", f"one of {', '.join(_ACTIONS)}")
     if action in needs and what is None:
         raise RefusedError(f"{action} needs {needs[action]}", "`batchrun batches RUN` lists them")
     if action not in needs and what is not None:

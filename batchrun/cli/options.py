@@ -85,6 +85,21 @@ def run_argument(*, required: bool = False) -> click.Argument:
     )
 
 
+def action_argument(*actions: str, metavar: str = "[ACTION]") -> click.Argument:
+    """Raises RefusedError when an unknown one is parsed."""
+
+    def known(ctx: click.Context, param: click.Parameter, action: str | None) -> str | None:
+        if action is not None and action not in actions:
+            from batchrun.plan.names import unknown  # noqa: PLC0415  only on the way to an error
+
+            raise unknown("action", action, actions)
+        return action
+
+    return click.Argument(
+        ["action"], metavar=metavar, required=False, shell_complete=complete.one_of(*actions), callback=known
+    )
+
+
 def configured_runs_dir() -> str | None:
     from batchrun.plan.config import runs_directory  # noqa: PLC0415  not for --help
 

@@ -8,7 +8,7 @@ import click
 
 from batchrun.cli import complete
 from batchrun.cli.help_format import HelpCommand, typed
-from batchrun.cli.options import RUNS_DIR, configured_runs_dir, flag, run_argument, value
+from batchrun.cli.options import RUNS_DIR, action_argument, configured_runs_dir, flag, run_argument, value
 from batchrun.errors import DamagedError, ExitCode, RefusedError
 
 _RUN = "RUN is a run id, a unique beginning of one, an output file, or last."
@@ -208,7 +208,6 @@ def report(ref: str, output: str | None, json: bool, runs_dir: str | None) -> in
     return ExitCode.OK
 
 
-_ACTIONS = ("status", "pause", "resume", "stop", "stop-now")
 _AUTO = "auto"
 
 
@@ -218,7 +217,7 @@ _AUTO = "auto"
     short_help="Pause, resume or stop a run in another terminal, or change its limits.",
     params=[
         run_argument(required=True),
-        click.Argument(["action"], metavar="[ACTION]", required=False, shell_complete=complete.one_of(*_ACTIONS)),
+        action_argument("status", "pause", "resume", "stop", "stop-now"),
         value("Options", "--concurrency concurrency", "N", "At most N requests in flight from now on."),
         value("Options", "--rpm rpm", "N|auto", "At most N requests per minute from now on; auto: from the provider."),
         value("Options", "--tpm tpm", "N|auto", "At most N tokens per minute from now on; auto: from the provider."),
@@ -244,10 +243,6 @@ def steer(ctx: click.Context, ref: str, action: str | None, json: bool, runs_dir
     from batchrun import registry, steering  # noqa: PLC0415  only for this command
     from batchrun.report import pages  # noqa: PLC0415  only for this command
 
-    if action is not None and action not in _ACTIONS:
-        from batchrun.plan.names import unknown  # noqa: PLC0415  only on the way to an error
-
-        raise unknown("action", action, _ACTIONS)
     limits = {name: _limit(name, text) for name, text in typed(ctx).items() if name in steering.LIMITS}
     journal = registry.find(ref, runs_dir or configured_runs_dir()).path
     requests: list[dict[str, Any]] = [{"command": "limits", **limits}] if limits else []
