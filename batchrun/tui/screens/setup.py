@@ -25,9 +25,9 @@ from batchrun.tui.services import NewRun, app_of, services
 from batchrun.tui.setup_flags import Head, Item, checklist, first_missing
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
-from batchrun.tui.widgets.controls import TitleBar
+from batchrun.tui.widgets.controls import PressableText, TitleBar
 from batchrun.tui.widgets.editor import Editor, PromptStatus
-from batchrun.tui.widgets.form import Form, OptionsLine, VariableField
+from batchrun.tui.widgets.form import Form, VariableField
 
 if TYPE_CHECKING:
     from batchrun.tui.draft import Draft, Preview
@@ -158,7 +158,7 @@ class SetupScreen(TryingScreen):
         question = f"Value for {printable(event.field.variable, 40)}"
         app_of(self).push_screen(Choose(question, event.options), chosen)
 
-    @on(OptionsLine.Wanted)
+    @on(PressableText.Pressed, "#options")
     def action_options(self) -> None:
         def chosen(flags: dict[str, Any] | None) -> None:
             if flags is not None:

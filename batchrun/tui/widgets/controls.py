@@ -1,4 +1,4 @@
-"""A text field that shows any value safely, a table for the mouse, the title bar."""
+"""A text field that shows any value safely, a text that can be pressed, a table for the mouse, the title bar."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -6,9 +6,11 @@ from typing import ClassVar
 from rich.highlighter import Highlighter
 from rich.text import Text
 from textual import events
+from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.message import Message
 from textual.widget import Widget
-from textual.widgets import DataTable, Input
+from textual.widgets import DataTable, Input, Static
 
 from batchrun import __version__
 from batchrun.display import printable
@@ -35,6 +37,28 @@ class _Literal(Highlighter):
         return Text(safe_text.one_for_one(plain), no_wrap=True, overflow="ignore", end="")
 
     def highlight(self, text: Text) -> None: ...
+
+
+class PressableText(Static, can_focus=True):
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,space", "press", "Press", show=False)]
+    ALLOW_SELECT = False
+
+    class Pressed(Message):
+        """By Enter, Space or a click."""
+
+        def __init__(self, text: "PressableText") -> None:
+            super().__init__()
+            self.text = text
+
+        @property
+        def control(self) -> "PressableText":
+            return self.text
+
+    def action_press(self) -> None:
+        self.post_message(self.Pressed(self))
+
+    def on_click(self) -> None:
+        self.action_press()
 
 
 class RowTable(DataTable[Text]):

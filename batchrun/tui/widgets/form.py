@@ -3,12 +3,11 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.message import Message
@@ -24,7 +23,7 @@ from batchrun.plan.config import every_profile, one_profile
 from batchrun.plan.profiles import DEFAULT, Profile
 from batchrun.tui import setup_flags
 from batchrun.tui.setup_flags import FROM_DEFAULT, FROM_VALUE, Origin
-from batchrun.tui.widgets.controls import Field
+from batchrun.tui.widgets.controls import Field, PressableText
 
 if TYPE_CHECKING:
     from batchrun.prompts import Prompt
@@ -33,20 +32,6 @@ _PLAIN = {"model": "model", "output": "INPUT.PROMPT.jsonl"}
 NO_COLUMN = "none"
 NO_KEY = "no key"
 _FIELDS = (*_PLAIN, "prompt", "input", "profile", "set", "columns")
-
-
-class OptionsLine(Static, can_focus=True):
-    BINDINGS = [Binding("enter,space", "open", "Options", show=False)]  # noqa: RUF012  Textual declares it so
-    ALLOW_SELECT = False
-
-    class Wanted(Message):
-        pass
-
-    def action_open(self) -> None:
-        self.post_message(self.Wanted())
-
-    def on_click(self) -> None:
-        self.post_message(self.Wanted())
 
 
 class Form(Vertical, can_focus=False):
@@ -82,7 +67,7 @@ class Form(Vertical, can_focus=False):
             yield Label("output", classes="title")
             yield self._field("output", _PLAIN["output"])
             yield Label("options", classes="title")
-            yield OptionsLine("", id="options")
+            yield PressableText("", id="options")
         yield Label("plan", classes="title", id="plan-title")
         with VerticalScroll(id="plan-lines", can_focus=False):
             yield Static("", id="plan")
@@ -93,7 +78,7 @@ class Form(Vertical, can_focus=False):
     def show_options(self) -> None:
         text = setup_flags.command(self.more).removeprefix("batchrun").strip()
         dim = Content.styled("none set; Enter lists all", "$foreground-muted")
-        self.query_one(OptionsLine).update(Content(printable(text, 400)) if text else dim)
+        self.query_one("#options", PressableText).update(Content(printable(text, 400)) if text else dim)
 
     def _field(self, name: str, placeholder: str) -> Input:
         return Field(str(self._given.get(name, "")), id=name, placeholder=placeholder)
@@ -238,20 +223,6 @@ def table(given: Any) -> dict[str, str]:
 _PREFIX = "column:"
 
 
-class Origins(Static, can_focus=True):
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,space", "ask", "Change", show=False)]
-    ALLOW_SELECT = False
-
-    class Asked(Message):
-        pass
-
-    def action_ask(self) -> None:
-        self.post_message(self.Asked())
-
-    def on_click(self) -> None:
-        self.post_message(self.Asked())
-
-
 _BESIDE = 14 + 18 + 1
 
 
@@ -259,8 +230,8 @@ class VariableField(Horizontal):
     DEFAULT_CSS = """
     VariableField { height: 1; }
     VariableField Label { width: 14; color: $foreground-muted; }
-    VariableField Origins { width: 18; margin-right: 1; background: $surface; }
-    VariableField Origins:focus { background: $primary-muted; }
+    VariableField PressableText { width: 18; margin-right: 1; background: $surface; }
+    VariableField PressableText:focus { background: $primary-muted; }
     VariableField Input { width: 1fr; }
     """
 
@@ -286,7 +257,7 @@ class VariableField(Horizontal):
 
     def compose(self) -> ComposeResult:
         yield Label(Content(printable(self.variable, 13)))
-        yield Origins(self._label())
+        yield PressableText(self._label())
         self._value.display = self._typed
         yield self._value
 
@@ -311,12 +282,12 @@ class VariableField(Horizontal):
         if origin.kind == FROM_VALUE and origin.text:
             self._value.value = origin.text
         self._value.display = self._typed
-        for origins in self.query(Origins):
+        for origins in self.query(PressableText):
             origins.update(self._label())
 
     @property
     def entry(self) -> Widget:
-        return self._value if self._typed else self.query_one(Origins)
+        return self._value if self._typed else self.query_one(PressableText)
 
     @property
     def _typed(self) -> bool:
@@ -334,7 +305,7 @@ class VariableField(Horizontal):
             self._value.focus()
         self.post_message(self.Changed())
 
-    def on_origins_asked(self, event: Origins.Asked) -> None:
+    def on_pressable_text_pressed(self, event: PressableText.Pressed) -> None:
         event.stop()
         options = [(FROM_VALUE, "constant: the same value for all rows")]
         if self._default:
