@@ -117,7 +117,9 @@ class ConcurrencyLimiter:
             return
         self._count += 1
         self._bound += bound
-        self._time(permit.flying, now - permit.left)
+        self._least = min(self._least, now - permit.left)
+        if permit.flying <= _ALONE and len(self._alone) < _ALONE:
+            self._alone.append(now - permit.left)
         if self._stage is _Stage.START:
             if self._count < _PAYS_IN_START * self._rate * (now - self._since):
                 self._withheld += 1  # this round completes no more a second than the last one, so far
@@ -125,11 +127,6 @@ class ConcurrencyLimiter:
                 self.size = min(self.cap, self.size + 1)
         if self._count >= self._target:
             self._round_over(now)
-
-    def _time(self, flying: int, took: float) -> None:
-        self._least = min(self._least, took)
-        if flying <= _ALONE and len(self._alone) < _ALONE:
-            self._alone.append(took)
 
     def apply_queue(self, queue: Queue | None, flying: int, now: float) -> None:
         # `flying` are ours; the queue is that of all clients.
