@@ -142,16 +142,22 @@ def test_the_bar_shows_where_the_run_is(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_terminal_that_has_gone_away_does_not_end_the_run() -> None:
+    lost: list[str] = []
+
     class Hung(Terminal):
-        def write(self, _: str) -> int:
+        def write(self, text: str) -> int:
+            lost.append(text)
             raise OSError(5, "Input/output error")
 
     for face in (Lines(Hung()), Bar(Hung(), ascii_only=True)):
+        lost.clear()
         face.handle(IntakeProgress(10_000))
         face.handle(STARTED)
         face.paint(picture())
         face.handle(Notice("x", 1.0))
         face.close()
+        assert any("900 of 1,000 rows" in text for text in lost)
+        assert any("x" in text for text in lost)
 
 
 def test_lines_come_every_few_seconds_and_rare_facts_at_once() -> None:

@@ -31,15 +31,25 @@ async def _gone(screen: Screen[Any], selector: str) -> None:
 
 
 async def test_a_row_that_is_closed_before_it_was_read_is_shown_no_more() -> None:
+    asked, ended = asyncio.Event(), list[str]()
+
     class JournalRows(still.StillLook):
         async def record(self, seq: int) -> Any:
-            await _gone(row, "#heading")
+            asked.set()
+            try:
+                await _gone(row, "#heading")
+            except asyncio.CancelledError:
+                ended.append("cancelled")
+                raise
+            ended.append("read")
             return await super().record(seq)
 
     async with BatchrunApp().run_test() as pilot:
         row = RowScreen(JournalRows(), 4, still.Still(still.STATES["done"]))
         await pilot.app.push_screen(row)
+        await asked.wait()
         await pilot.app.pop_screen()
+        assert ended == ["cancelled"]
 
 
 async def test_what_a_run_would_cost_is_shown_no_more_once_the_app_has_ended(
