@@ -33,14 +33,7 @@ SMALL = 1_000
 RATE, MEMORY = 60_000, 150
 STAGED = 100_000
 """Rows that the stages are measured with, at most."""
-REPLY = {
-    "id": "chatcmpl-1",
-    "object": "chat.completion",
-    "model": "mock",
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "A sentence."}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 70, "completion_tokens": 3, "total_tokens": 73},
-}
-RESPONSE = json.dumps({"status_code": 200, "request_id": "r", "body": REPLY})
+RESPONSE = json.dumps({"status_code": 200, "request_id": "r", "body": batch_stages.REPLY})
 WAITING = 7
 DONE = "done"
 """The file whose presence says that batches have ended."""

@@ -42,6 +42,19 @@ async def taken(queue: PendingQueue) -> list[int]:
     return found
 
 
+def recorded_takes(queue: PendingQueue) -> list[RowState | None]:
+    """What `queue.take` returns from now on."""
+    takes: list[RowState | None] = []
+    take = queue.take
+
+    def taken() -> RowState | None:
+        takes.append(take())
+        return takes[-1]
+
+    queue.take = taken  # type: ignore[method-assign]
+    return takes
+
+
 @pytest.mark.parametrize("total", [0, 1, AHEAD - 1, AHEAD, AHEAD + 1, 3 * AHEAD])
 async def test_every_row_comes_once_and_in_order(total: int) -> None:
     source = Source(total)
@@ -120,20 +133,12 @@ async def test_who_waits_wakes_only_when_a_row_is_due() -> None:
     assert state is not None
     waiting = [asyncio.ensure_future(queue.next()) for _ in range(50)]
     await asyncio.sleep(0)
-    steps = 0
-    take = queue.take
-
-    def counted() -> RowState | None:
-        nonlocal steps
-        steps += 1
-        return take()
-
-    queue.take = counted  # type: ignore[method-assign]
+    takes = recorded_takes(queue)
     queue.put_back(state, 3600.0)
     start = loop.time()
     done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     assert loop.time() - start >= 3600
-    assert steps < 60
+    assert len(takes) < 60
     assert [task.result() for task in done] == [state]
     queue.finished(state)
     assert await asyncio.gather(*waiting) == [waiting[i].result() for i in range(50)]
@@ -299,23 +304,15 @@ async def test_a_page_wakes_no_more_workers_than_it_has_rows_that_fit(page: int,
         return pages[0], page
 
     queue = PendingQueue(fetch, no_followers, most_bytes=most)
-    looks = 0
-    take = queue.take
-
-    def counted() -> RowState | None:
-        nonlocal looks
-        looks += 1
-        return take()
-
-    queue.take = counted  # type: ignore[method-assign]
+    takes = recorded_takes(queue)
     workers = [asyncio.create_task(queue.next()) for _ in range(500)]
     for _ in range(5):
         await asyncio.sleep(0)
-    before = looks
+    before = len(takes)
     arrived.set()
     for _ in range(10):
         await asyncio.sleep(0)
     assert sum(worker.done() for worker in workers) == awake
-    assert looks - before <= 2 * awake
+    assert len(takes) - before <= 2 * awake
     queue.close()
     await asyncio.gather(*workers)

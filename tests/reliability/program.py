@@ -92,6 +92,18 @@ class Program:
             out, err = process.communicate(given, timeout)
         return Ran(process.returncode, out, err, time.monotonic() - began)
 
+    def altered(self, *args: str) -> "subprocess.CompletedProcess[str]":
+        """Run it to its end with one thing about its world altered, see altered.py."""
+        return subprocess.run(
+            [sys.executable, str(ROOT / "tests" / "reliability" / "altered.py"), *args],
+            cwd=self.directory,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
     def weigh(self, *args: str) -> tuple[int, int]:
         """Run it to its end; its exit code, and the most memory it held, in bytes."""
         command = [sys.executable, "-c", WEIGH, sys.executable, "-m", "batchrun", *args]

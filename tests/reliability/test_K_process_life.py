@@ -5,8 +5,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,29 +12,14 @@ import campaign_batch
 import campaign_crash
 import campaign_soak
 import pytest
-from program import ROOT, Program, Stalls, holds_once, until
+from program import Program, Stalls, holds_once, until
 from waiting import PATIENCE, read_up_to
 from wire import Answer, FaultServer, Peer, hang, whole
 
 from batchrun import sim
 
-ALTERED = str(ROOT / "tests" / "reliability" / "altered.py")
 N = 40
 PLENTY = [f"row {number}" for number in range(N)]
-
-
-def altered(program: Program, *args: str) -> subprocess.CompletedProcess[str]:
-    """The program with its world altered, see altered.py."""
-    command = [sys.executable, ALTERED, *args]
-    return subprocess.run(
-        command,
-        cwd=program.directory,
-        env=program.environment,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
 
 
 def slow(seconds: float) -> Answer:
@@ -105,7 +88,7 @@ async def test_K1_equal_requests_that_are_sent_once_stay_so_wherever_the_program
 async def test_K3_a_row_that_was_answered_but_not_committed_is_sent_once_more_and_counted(program: Program) -> None:
     program.rows(["only"])
     async with FaultServer() as server:
-        killed = await asyncio.to_thread(altered, program, "reply", "1", *program.send(server.base_url))
+        killed = await asyncio.to_thread(program.altered, "reply", "1", *program.send(server.base_url))
         assert killed.returncode == -signal.SIGKILL
         assert len(server.calls) == 1
         assert program.account() == {"unknown": 1}
@@ -345,7 +328,7 @@ async def test_K13_a_wall_clock_that_jumps_changes_nothing(program: Program, jum
     program.rows(PLENTY)
     async with sim.running(sim.Settings(rpm=2400, latency=sim.parse_latency("0.05"))) as server:
         args = program.send(server.base_url, "--json")
-        ran = await asyncio.to_thread(altered, program, "clock", str(jump), *args)
+        ran = await asyncio.to_thread(program.altered, "clock", str(jump), *args)
         burst = server.stats.view(prompts=False)["most_calls_in_1s"]
     assert ran.returncode == 0, ran.stderr
     assert len(program.done()) == N

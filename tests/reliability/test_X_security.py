@@ -4,17 +4,14 @@ import asyncio
 import base64
 import json
 import os
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from program import CANARY, ROOT, Program
+from program import CANARY, Program
 from waiting import PATIENCE
 from wire import Call, FaultServer, Peer, chat, whole
 
-ALTERED = str(ROOT / "tests" / "reliability" / "altered.py")
 NASTY = (
     "\x1b]0;owned\x07\x1b[2J\x1b]52;c;aGk=\x07\x9b31m\rover\b\b\u202eevil\u2028"
     + "e"
@@ -174,15 +171,7 @@ async def test_X11_ids_never_become_paths(program: Program) -> None:
 def test_X18_nobody_but_the_provider_is_contacted(program: Program) -> None:
     program.rows(["one", "two"])
     args = ["--input", "in.jsonl", "--prompt", "say.txt", "--profile", "sim", "--output", "out.jsonl"]
-    ran = subprocess.run(
-        [sys.executable, ALTERED, "hosts", "hosts.txt", *args],
-        cwd=program.directory,
-        env=program.environment,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    ran = program.altered("hosts", "hosts.txt", *args)
     assert ran.returncode == 0, ran.stderr
     contacted = (program.directory / "hosts.txt").read_text().splitlines()
     assert contacted
