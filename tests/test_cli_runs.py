@@ -420,14 +420,17 @@ def test_ctrl_c_while_the_input_is_checked_leaves_nothing_behind(provider: Provi
     assert not [*Path(".batchrun").glob("*.db"), *Path(".batchrun").glob("*.spool")]
 
 
-@pytest.mark.parametrize("goes_on", [False, True])
-def test_a_named_pipe_waits_for_its_reader_until_ctrl_c(provider: Provider, *, goes_on: bool) -> None:
+@pytest.mark.parametrize("then", ["read", "removed", "ctrl-c"])
+def test_a_named_pipe_waits_for_its_reader_until_it_is_gone_or_ctrl_c(provider: Provider, then: str) -> None:
     given(2)
     os.mkfifo("pipe.jsonl")
     process = begun(*provider.args(output="pipe.jsonl"))
     assert process.stderr is not None
     assert any("pipe.jsonl is a pipe: the rows are written once a program reads it" in line for line in process.stderr)
-    if goes_on:
+    if then == "removed":
+        Path("pipe.jsonl").unlink()
+        assert ended(process).code == ExitCode.OK
+    if then != "ctrl-c":
         assert len(Path("pipe.jsonl").read_text().splitlines()) == 2
         assert ended(process).code == ExitCode.OK
         return

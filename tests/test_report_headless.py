@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from waiting import PATIENCE
 
+from batchrun.errors import ExitCode, StorageError
 from batchrun.events import (
     AttemptEnded,
     BatchChanged,
@@ -23,11 +25,16 @@ from batchrun.events import (
     RowDivided,
     RowFinished,
     RowLost,
+    RunEnded,
     Waiting,
 )
 from batchrun.events import WaitReason as Reason
+from batchrun.journal import Reader
 from batchrun.models import Flag, Outcome, State
+from batchrun.plan import plan_from_json
 from batchrun.progress import Progress
+from batchrun.registry import find, summary
+from batchrun.report import headless
 from batchrun.report.event_log import level_and_text
 from batchrun.report.reporters import Bar, Lines, notable
 
@@ -191,3 +198,17 @@ def test_going_on_with_a_finished_stream_writes_it_again() -> None:
         command, capture_output=True, text=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL
     )
     assert (again.returncode, again.stdout) == (0, first.stdout)
+
+
+def test_where_the_journal_cannot_be_read_the_end_says_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(path: Path) -> Reader:
+        raise StorageError(f"{path} cannot be read: Input/output error")
+
+    assert batchrun("-o", "out.jsonl", "--quiet", sim=FAULTS).returncode == 3
+    run = find("out.jsonl", None)
+    plan = replace(plan_from_json(run.meta.plan), tier=("flex",))
+    ended = RunEnded(ExitCode.ROWS_FAILED, summary(run).totals, None, None, (), 0.0)
+    monkeypatch.setattr(Reader, "open", unreadable)
+    unknown = f"cannot be read: {run.path} cannot be read: Input/output error"
+    assert headless.failure_lines(ended, run) == [f"why rows failed {unknown}"]
+    assert headless.share_lines(ended, plan, run) == [f"the shares of tiers and lanes {unknown}"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -318,8 +319,12 @@ async def _until_read(fifo: Path, run: Run | None, emit: Emit, held: contextlib.
     """Keeps the pipe open; returns the ending if stopped first."""
     reported = False
     while run is None or run.ending is None:
-        with contextlib.suppress(OSError):  # no reader (ENXIO); any other error is met again when it is written
+        try:
             held.callback(os.close, os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # which means that it has no reader
+                return None  # the error is met again when it is written
+        else:
             return None
         if not reported:
             message = f"{fifo} is a pipe: the rows are written once a program reads it"

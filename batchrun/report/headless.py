@@ -189,7 +189,7 @@ class Headless:
         self._reporter.close()
         if isinstance(self._reporter, JsonLines):
             self._reporter.write(end_event(ended, prepared.run))
-        failures, shares = _failure_lines(ended, prepared.run), _share_lines(ended, prepared)
+        failures, shares = failure_lines(ended, prepared.run), share_lines(ended, prepared.plan, prepared.run)
         print_summary(ended, prepared.run, sys.stderr, quiet=self._settings.quiet, failures=failures, shares=shares)
         return ended.exit_code
 
@@ -309,35 +309,38 @@ def _stop(run: Run, plan: Plan, code: ExitCode, codes: list[ExitCode]) -> None:
         run.leave()
 
 
-def _failure_lines(ended: RunEnded, run: RunFile) -> list[str]:
+def failure_lines(ended: RunEnded, run: RunFile) -> list[str]:
     if not ended.totals.failed or ended.exit_code in HASTY:
         return []
-    with contextlib.suppress(StorageError), Reader.open(run.path) as reader:
-        causes, known = reader.errors_by_cause(CAUSES), len(reader.failures(limit=1000))
-        lines: list[str] = []
-        for cause in sorted(causes, key=lambda each: each.retryable == 0):
-            kind = "retryable" if cause.retryable == cause.rows else "permanent"
-            lines.append(f"failed, {kind}: {words.cause(cause)}")
-            command = words.retry_command(cause, run.reference, ended.totals, simulated=run.meta.simulated)
-            lines.append(f"  to send them again: {command}")
-        if known > len(causes):
-            left = ended.totals.failed - sum(cause.rows for cause in causes)
-            lines.append(
-                f"{counted(known - len(causes), 'more cause')} ({counted(left)}): batchrun show {run.reference}"
-            )
-        return lines
-    return []
+    try:
+        with Reader.open(run.path) as reader:
+            causes, known = reader.errors_by_cause(CAUSES), len(reader.failures(limit=1000))
+    except StorageError as error:
+        return [f"why rows failed cannot be read: {printable(error.message, 500)}"]
+    lines: list[str] = []
+    for cause in sorted(causes, key=lambda each: each.retryable == 0):
+        kind = "retryable" if cause.retryable == cause.rows else "permanent"
+        lines.append(f"failed, {kind}: {words.cause(cause)}")
+        command = words.retry_command(cause, run.reference, ended.totals, simulated=run.meta.simulated)
+        lines.append(f"  to send them again: {command}")
+    if known > len(causes):
+        left = ended.totals.failed - sum(cause.rows for cause in causes)
+        lines.append(f"{counted(known - len(causes), 'more cause')} ({counted(left)}): batchrun show {run.reference}")
+    return lines
 
 
-def _share_lines(ended: RunEnded, prepared: Prepared) -> list[str]:
-    plan, lines = prepared.plan, list[str]()
+def share_lines(ended: RunEnded, plan: Plan, run: RunFile) -> list[str]:
     if not (plan.tier or plan.lanes) or ended.exit_code in HASTY:
-        return lines
-    with contextlib.suppress(StorageError), Reader.open(prepared.run.path) as reader:
-        if plan.tier and (tiers := words.bill_by_tier(reader.tiers(), chosen=True)):
-            lines.append(f"tiers: {tiers}")
-        if plan.lanes:
-            lines += words.lane_lines(words.lane_shares(reader, plan))
+        return []
+    lines: list[str] = []
+    try:
+        with Reader.open(run.path) as reader:
+            if plan.tier and (tiers := words.bill_by_tier(reader.tiers(), chosen=True)):
+                lines.append(f"tiers: {tiers}")
+            if plan.lanes:
+                lines += words.lane_lines(words.lane_shares(reader, plan))
+    except StorageError as error:
+        return [f"the shares of tiers and lanes cannot be read: {printable(error.message, 500)}"]
     return lines
 
 
