@@ -124,3 +124,10 @@ def test_a_directory_may_not_say_where_replies_go(line: str, tmp_path: Path) -> 
     (tmp_path / "batchrun.toml").write_text(line + "\n", encoding="utf-8")
     with pytest.raises(RefusedError, match="a directory may not select where requests and replies are sent"):
         read_files(OPTIONS)
+
+
+def test_a_secret_that_cannot_be_kept_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "state").write_text("a file where the directory would be")
+    made = signed_settings.post_of_new_run(settings_of({"post": ("own.py:check",)}))
+    assert made["post_seal"] is None
+    assert "functions and clusters are not signed" in caplog.text

@@ -7,6 +7,7 @@ this machine signs the choices.
 import contextlib
 import hashlib
 import hmac
+import logging
 import os
 import secrets
 from collections.abc import Collection, Sequence
@@ -18,6 +19,8 @@ from platformdirs import user_state_path
 from batchrun.errors import RefusedError
 from batchrun.plan.record import Plan
 from batchrun.plan.settings import RAY, Settings
+
+log = logging.getLogger(__name__)
 
 
 def sign(functions: Sequence[str], ray: str | None = None) -> str | None:
@@ -36,11 +39,13 @@ def is_signed(names: Sequence[str], found: str | None, ray: str | None) -> bool:
 
 def _secret() -> bytes | None:
     path = user_state_path("batchrun", appauthor=False) / "seal"
-    with contextlib.suppress(OSError):
+    try:
         if not path.exists():
             _make(path)
         return path.read_bytes() or None
-    return None
+    except OSError as error:
+        log.warning("functions and clusters are not signed, so resume will refuse them: %s: %s", path, error)
+        return None
 
 
 def _make(path: Path) -> None:
