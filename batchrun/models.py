@@ -5,7 +5,7 @@ picodollars.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
@@ -146,6 +146,7 @@ class Request(NamedTuple):
     files: tuple[File, ...] = ()  # named in the body by digest; their content is put in when it is sent
     file_tokens: int = 0  # by the vendor's formula
     named: tuple[Any, Any] | None = None  # `model` and `service_tier`, None until they are parsed
+    start: int | None = None  # where the body is in the row's text in UTF-8, if it is there as it is sent
 
     @property
     def size(self) -> int:
@@ -291,6 +292,26 @@ class Parts(NamedTuple):
         return sum(len(body or value or "") for value, body in self.replies)
 
 
+class Ready(NamedTuple):
+    """A request whose body is a part of the row's text: `size` bytes from `start`."""
+
+    endpoint: str
+    start: int
+    size: int
+    output_limit: int | None
+    named: Sequence[Any]  # as `Request.named`
+
+    @classmethod
+    def of(cls, request: Request) -> "Ready | None":
+        if request.start is None or request.named is None:
+            return None
+        return cls(request.endpoint, request.start, len(request.body), request.output_limit, request.named)
+
+    def request(self, body: bytes) -> Request:
+        assert len(body) == self.size, "the body was given away"
+        return Request(Endpoint(self.endpoint), body, self.output_limit, named=tuple(self.named))
+
+
 class Pending(NamedTuple):
     """A row that has to be answered."""
 
@@ -305,7 +326,8 @@ class Pending(NamedTuple):
     target: int | None = None  # the reduce row that it is a part of
     parts: Parts | None = None  # those that it reduces
     files: str = ""  # from `media.to_json`
-    encoded: bytes = b""  # a long text in UTF-8 instead of `text`, where that is enough
+    encoded: bytes = b""  # a long text in UTF-8 instead of `text`, where that is enough; of `ready` the body alone
+    ready: Ready | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import math
-import sqlite3
 import subprocess
 import sys
 import tracemalloc
@@ -19,7 +18,7 @@ from batchrun.engine.bytes_held import BytesHeld
 from batchrun.engine.pending_queue import RowState
 from batchrun.engine.run import Run
 from batchrun.events import Waiting, WaitReason
-from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, ingest
+from batchrun.journal import LONG_TEXT, End, IntakeRow, Journal, Meta, Reader, TextForm, ingest
 from batchrun.models import FRESH, Exchange, Outcome, Pending, Request, State
 from batchrun.plan.durations import parse_size
 from batchrun.rows.members import restore
@@ -254,8 +253,8 @@ def test_what_is_no_size_is_refused(said: object) -> None:
         parse_size(said)
 
 
-@pytest.mark.parametrize(("size", "pages"), [(100, 8192), (100_000, 32768)])
-def test_a_journal_of_long_rows_has_large_pages(size: int, pages: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size", "beside"), [(100, False), (100_000, True)])
+def test_a_journal_of_long_rows_has_their_texts_beside_it(size: int, beside: bool, tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text("".join(f'{{"id": {n}, "text": "{"x" * size}"}}\n' for n in range(3)))
     command = [
@@ -272,17 +271,23 @@ def test_a_journal_of_long_rows_has_large_pages(size: int, pages: int, tmp_path:
         tmp_path / "o.jsonl",
     ]
     subprocess.run(command, check=True, capture_output=True)
-    (journal,) = (tmp_path / ".batchrun").glob("*.db")
-    with contextlib.closing(sqlite3.connect(journal)) as connection:
-        assert connection.execute("PRAGMA page_size").fetchone() == (pages,)
+    texts = list((tmp_path / ".batchrun").glob("*.db-texts"))
+    assert bool(texts) == beside
+    assert all(text.read_bytes() == source.read_bytes().replace(b"\n", b"") for text in texts)
+    assert all(text.stat().st_mode & 0o777 == 0o600 for text in texts)
 
 
 @pytest.mark.parametrize("long_rows", [False, True])
 @pytest.mark.parametrize("text", ['{"text": "plain"}', '{"text": "“ä€𝄞”"}', '{"n": 1e400, "text": "x"}'])
 def test_a_long_text_comes_back_as_the_same_row_from_its_bytes(tmp_path: Path, text: str, long_rows: bool) -> None:
-    with contextlib.closing(Journal.create(tmp_path / ".batchrun" / "r1.db", META, long_rows=long_rows)) as journal:
+    text = (
+        text.replace("x", "x" * LONG_TEXT).replace("plain", "p" * LONG_TEXT).replace("ä", "ä" * LONG_TEXT)
+        if long_rows
+        else text
+    )
+    with contextlib.closing(Journal.create(tmp_path / ".batchrun" / "r1.db", META)) as journal:
         journal.ingest([IntakeRow(1, "ä", "request", text, None, 0, "[]")])
-        (plain,), (row,) = journal.pending(), journal.pending(encoded=True)
+        (plain,), (row,) = journal.pending(), journal.pending(form=TextForm.ENCODED)
     assert (row.text, row.encoded) == (("", text.encode()) if long_rows else (text, b""))
     assert row._replace(text=text, encoded=b"") == plain
     assert RowState.of(row).size == (len(text.encode()) if long_rows else len(text))

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.journal import duplicates, pending
+from batchrun.journal.database import Connection
+from batchrun.journal.texts import Texts
 from batchrun.models import Pending
 
 DONE, POST, FAILED, LATER, REPLIED, INVALID, OPEN, FRESH = (
@@ -30,9 +33,10 @@ class Known(NamedTuple):
     present: bool
 
 
-def journal(rows: list[Known]) -> sqlite3.Connection:
+def journal(rows: list[Known]) -> Connection:
     """A journal with these rows, numbered from 1."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection = sqlite3.connect(":memory:", isolation_level=None, factory=Connection)
+    connection.read_texts(Texts(Path("none")))
     connection.executescript(resources.files("batchrun.journal").joinpath("schema.sql").read_text(encoding="utf-8"))
     for seq, (request, state, present) in enumerate(rows, 1):
         values = (seq, seq if present else None, seq, f"k{seq}", request, "{}")
@@ -43,7 +47,7 @@ def journal(rows: list[Known]) -> sqlite3.Connection:
     return connection
 
 
-def _know(connection: sqlite3.Connection, seq: int, state: str) -> None:
+def _know(connection: Connection, seq: int, state: str) -> None:
     if state == FRESH:
         return
     reply = None if state in (LATER, OPEN) else seq
@@ -63,7 +67,7 @@ def _know(connection: sqlite3.Connection, seq: int, state: str) -> None:
         )
 
 
-def streams(connection: sqlite3.Connection) -> tuple[list[Pending], list[Pending], dict[int, list[int]]]:
+def streams(connection: Connection) -> tuple[list[Pending], list[Pending], dict[int, list[int]]]:
     """The rows that are sent, those that share a reply, and those that wait for each row."""
     sent = pending.pending(connection, 0, 100, None)
     waiting = {

@@ -56,8 +56,9 @@ def test_what_lies_beside_a_function_goes_along(functions: Path, target: Path) -
 def test_nothing_goes_along_that_may_hold_replies_or_keys(functions: Path, target: Path) -> None:
     write(functions, _env="KEY=1", _batchrun__run_db="replies", _git__config="c", batchrun_toml="[headers]")
     write(functions, runs__copy_db=b"SQLite format 3\0".ljust(68, b"\0") + b"BRJL" + b"replies", venv__pyvenv_cfg="")
-    write(functions, venv__lib_py="", runs__copy_db_wal="replies")
-    (functions / "runs" / "copy.db.wal").rename(functions / "runs" / "copy.db-wal")
+    write(functions, venv__lib_py="", runs__copy_db_wal="replies", runs__copy_db_texts="rows")
+    for name in ("wal", "texts"):
+        (functions / "runs" / f"copy.db.{name}").rename(functions / "runs" / f"copy.db-{name}")
     bundle.fill(target, [f"{functions}/score.py:score"])
     assert taken(target) == {"functions-0/score.py", "functions-0/sub/part.py"}  # runs were kept there: only code
 

@@ -103,4 +103,8 @@ def _copy(source: Path, target: Path, budget: _Budget) -> None:
 
 
 def _is_taken(name: str) -> bool:
-    return not name.startswith(".") and name not in _LEFT_OUT and not name.endswith((".pyc", ".db-wal", ".db-shm"))
+    return (
+        not name.startswith(".")
+        and name not in _LEFT_OUT
+        and not name.endswith((".pyc", ".db-wal", ".db-shm", ".db-texts"))
+    )

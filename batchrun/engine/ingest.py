@@ -9,8 +9,8 @@ from batchrun import media, rows
 from batchrun.display import counted
 from batchrun.errors import InputError
 from batchrun.events import Emit, Notice
-from batchrun.journal import IntakeRow, duplicate_id
-from batchrun.models import Blank, Row, made
+from batchrun.journal import LONG_TEXT, IntakeRow, duplicate_id
+from batchrun.models import Blank, Ready, Row, made
 from batchrun.plan.blanks import Blanks
 from batchrun.plan.reducing import Reduction
 from batchrun.prompts import Renderer, RenderError, request_digest
@@ -165,7 +165,7 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
     taken, may_be_blank, render = frozenset(added), bool(blanks.columns), renderer.render
     for item in source:
         if isinstance(item, Row):
-            line, key, text, fields, _, _ = item
+            line, key, text, fields, _, encoded = item
             try:
                 if taken and not taken.isdisjoint(fields):
                     names = ", ".join(name for name in added if name in fields)
@@ -190,8 +190,9 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
                 yield IntakeRow(line, None, "", text, error.message)
             else:
                 files = media.to_json(request.files, folder) if request.files else ""
+                ready = Ready.of(request) if request.start is not None and len(text) >= LONG_TEXT else None
                 del item, fields, request  # may be as large as the next ones
-                yield made(IntakeRow, (line, key, hashed, text, None, 0, files))
+                yield made(IntakeRow, (line, key, hashed, text, None, 0, files, encoded, ready))
         else:
             problems.add(item.line, item.reason, item.text, mixed=isinstance(item, Mixed))
             yield IntakeRow(item.line, None, "", line_text(item.text), item.reason)

@@ -104,6 +104,8 @@ class RowRunner:
 
     def rendered(self, row: Pending) -> Request | None:
         """None for a row left blank."""
+        if row.ready is not None:
+            return row.ready.request(row.encoded)
         found = restored(row, self._folder)
         if self._blanks.columns and self._blanks.is_blank(found.fields):
             return None

@@ -28,9 +28,9 @@ from batchrun.engine.sending import groups_of
 from batchrun.engine.snapshots import Session, limits_event, sample_of
 from batchrun.errors import BatchrunError, ExitCode, StorageError
 from batchrun.events import Draining, Emit, Notice, Resumed, Waiting, WaitReason
-from batchrun.journal import Journal
+from batchrun.journal import Journal, TextForm
 from batchrun.limits import GateClosed, GateView, Limits
-from batchrun.models import Pending
+from batchrun.models import Kind, Pending
 from batchrun.plan import Plan
 from batchrun.prompts import Renderer
 from batchrun.replies import Checker
@@ -80,10 +80,7 @@ class Run:
         self._pool = Pool(members, journal, emit=emit, policy=Policy(plan.pool_policy))
         self._guard = BudgetGuard(plan, journal, expected=lambda: self._pool.first.gate.estimate(0, None))
         groups = groups_of(plan) if self._sends else None
-        uses_text = (
-            bool(plan.post) or isinstance(checker, RowChecks) or plan.split is not None or plan.reduce is not None
-        )
-        self._encoded = self._sends and groups is None and batching is None and not uses_text
+        self._form = _text_form(plan, checker, alone=self._sends and groups is None and batching is None)
         rows, most = plan.limit or journal.totals.rows, plan.max_bytes_in_flight
         self._queue = PendingQueue(self._fetch, self._fetch_followers, rows, groups, most_bytes=most)
         self._post = PostProcessing(plan, journal, self._queue, secrets=secrets, emit=emit, failed=self._fail)
@@ -318,7 +315,7 @@ class Run:
             rows = await asyncio.to_thread(at_places, self._journal.pending, self._only, after)
             return rows, rows[-1].position if rows.full else None
         until = self._plan.limit if self._sends else None
-        rows = await asyncio.to_thread(self._journal.pending, after, AHEAD, until, encoded=self._encoded)
+        rows = await asyncio.to_thread(self._journal.pending, after, AHEAD, until, form=self._form)
         last = rows[-1].position if rows.full else None
         if not self._sends:
             return [row for row in rows if retry.resume_step(row.history) is Next.JUDGE], last
@@ -440,3 +437,11 @@ async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _text_form(plan: Plan, checker: Checker | RowChecks | None, *, alone: bool) -> TextForm:
+    """`alone`: each row is sent by itself."""
+    uses_text = plan.post or isinstance(checker, RowChecks) or plan.split is not None or plan.reduce is not None
+    if uses_text or not alone:
+        return TextForm.TEXT
+    return TextForm.READY if plan.kind is Kind.BATCH else TextForm.ENCODED

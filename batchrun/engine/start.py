@@ -43,8 +43,6 @@ from batchrun.rows import Input
 if TYPE_CHECKING:
     from batchrun import sim
 
-LONG_ROWS = 64_000  # Characters of a row from which on the journal has large pages
-
 
 @dataclass(slots=True)
 class Prepared:
@@ -252,7 +250,7 @@ def _claimed(  # noqa: PLR0913, PLR0917  what decides which run it is
         if found is None and not settings.fresh:
             _check_overwrite(plan, directory, targets)
         digest = BLAKE3 if other is None else other.meta.digest
-        run, journal, lock = _created(plan, directory, digest, undo, long_rows=source.row_size >= LONG_ROWS)
+        run, journal, lock = _created(plan, directory, digest, undo)
         return Prepared(run, plan, journal, lock, renderer, check, simulator_of(plan, gathered), made=True)
 
 
@@ -280,9 +278,7 @@ def _check_overwrite(plan: Plan, directory: Path, targets: tuple[Path, ...]) -> 
             )
 
 
-def _created(
-    plan: Plan, directory: Path, digest: str, undo: ExitStack, *, long_rows: bool
-) -> tuple[RunFile, Journal, Lock]:
+def _created(plan: Plan, directory: Path, digest: str, undo: ExitStack) -> tuple[RunFile, Journal, Lock]:
     now = time.time()
     meta = Meta(
         run=registry.new_id(now),
@@ -296,7 +292,7 @@ def _created(
     path = directory / f"{meta.run}.db"
     lock = journals.lock(path)
     undo.callback(lock.remove)
-    journal = Journal.create(path, meta, long_rows=long_rows)
+    journal = Journal.create(path, meta)
     undo.callback(journals.delete, path)
     undo.callback(journal.close)
     return RunFile(path, meta), journal, lock

@@ -10,6 +10,7 @@ from batchrun.journal.database import remove as delete
 from batchrun.journal.ingest import duplicate_id
 from batchrun.journal.lock import Lock, lock
 from batchrun.journal.pages import PAGE_BYTES, Page
+from batchrun.journal.pending import Form as TextForm
 from batchrun.journal.reader import Reader
 from batchrun.journal.records import (
     Answers,
@@ -42,8 +43,10 @@ from batchrun.journal.records import (
     columns,
 )
 from batchrun.journal.store import Journal
+from batchrun.journal.texts import LONG as LONG_TEXT
 
 __all__ = [
+    "LONG_TEXT",
     "PAGE_BYTES",
     "Answers",
     "Attempt",
@@ -73,6 +76,7 @@ __all__ = [
     "Spent",
     "Standing",
     "Sum",
+    "TextForm",
     "TierShare",
     "Wanted",
     "chosen",

@@ -19,6 +19,8 @@ from pathlib import Path
 from batchrun import DISTRIBUTION, __version__
 from batchrun.errors import DamagedError, RefusedError, StorageError
 from batchrun.journal.lock import lock
+from batchrun.journal.queries import sql
+from batchrun.journal.texts import Texts, size_of, texts_of
 
 APPLICATION_ID = 0x42524A4C  # "BRJL", shown by file(1) and by PRAGMA application_id
 _STEPS = resources.files("batchrun.journal") / "migrations"
@@ -30,9 +32,9 @@ _NETWORK = re.compile(
     r"|fuse\.(sshfs|glusterfs|ceph.*|s3fs|rclone|gcsfuse|goofys|mount-s3|davfs2?|smbnetfs|curlftpfs)"
 )
 _MOUNTS = Path("/proc/self/mounts")
-# Bytes of a page. Long rows take half the CPU to write in the larger, long replies 0.85 of it in the smaller beside 4
-# KiB; commits of short rows write more from 16 KiB on.
-_PAGE, _LARGE_PAGE = 8192, 32768
+_PAGE = (
+    8192  # bytes: long replies take 0.85 of the CPU of 4 KiB to write; commits of short rows write more from 16 KiB on
+)
 # Errors that values of a damaged page cause: SQLite's columns hold any type.
 _VALUE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 # The last is of a statement whose table or column is missing.
@@ -52,6 +54,31 @@ def translated(path: Path, doing: str = "read") -> Generator[None]:
         if doing == "write":
             raise
         raise damaged(path, f"it contains an invalid value ({error})") from error
+
+
+class Connection(sqlite3.Connection):
+    """With the long texts beside the journal."""
+
+    texts: Texts
+
+    def read_texts(self, texts: Texts) -> None:
+        self.texts = texts
+        self.create_function("long_text", 2, texts.text)
+        self.create_function("text_beginning", 2, texts.beginning)
+
+    def do_without_texts(self) -> None:
+        """Rows whose text cannot be read are empty objects: their replies are still there."""
+        self.create_function("long_text", 2, self._text_or_nothing)
+
+    def _text_or_nothing(self, at: int, size: int) -> str:
+        try:
+            return self.texts.text(at, size)
+        except (OSError, ValueError):
+            return "{}"
+
+    def close(self) -> None:
+        super().close()
+        self.texts.close()
 
 
 class GoneError(OSError):
@@ -140,7 +167,7 @@ def _file_system(directory: Path, mounts: Path) -> str | None:
     return kind
 
 
-def create(path: Path, meta: dict[str, str | None], *, long_rows: bool = False) -> None:
+def create(path: Path, meta: dict[str, str | None]) -> None:
     """Raises RefusedError for an unwritable directory or a taken name."""
     prepare(path.parent)
     if os.path.lexists(path):
@@ -154,7 +181,7 @@ def create(path: Path, meta: dict[str, str | None], *, long_rows: bool = False) 
             "Choose a writable directory with --runs-dir.",
         ) from error
     with translated(path, "write"):
-        _build(building, meta, _LARGE_PAGE if long_rows else _PAGE)
+        _build(building, meta)
         _sync(building)
         building.rename(path)
         sync_directory(path.parent)
@@ -167,14 +194,10 @@ def _make_private(path: Path) -> None:
     path.chmod(0o600)
 
 
-def has_long_rows(connection: sqlite3.Connection) -> bool:
-    return connection.execute("PRAGMA page_size").fetchone()[0] == _LARGE_PAGE
-
-
-def _build(path: Path, meta: dict[str, str | None], page_size: int) -> None:
+def _build(path: Path, meta: dict[str, str | None]) -> None:
     schema = resources.files("batchrun.journal").joinpath("schema.sql").read_text(encoding="utf-8")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute(f"PRAGMA page_size = {page_size}")
+        connection.execute(f"PRAGMA page_size = {_PAGE}")
         connection.execute("PRAGMA synchronous = OFF")  # it has no name yet, and is synced once before it gets one
         connection.execute("PRAGMA journal_mode = MEMORY")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -200,15 +223,16 @@ def has_log(path: Path) -> bool:
     return _beside(path, "-wal").exists()
 
 
-def salvage(path: Path) -> sqlite3.Connection:
+def salvage(path: Path) -> Connection:
     _check_file(path)
     with translated(path):
         connection = _raw(path, "ro")
         connection.execute("PRAGMA writable_schema = ON")  # otherwise a file that is cut short is refused as a whole
+        connection.do_without_texts()
         return connection
 
 
-def connect(path: Path, *, write: bool) -> sqlite3.Connection:
+def connect(path: Path, *, write: bool) -> Connection:
     """Open and check an existing journal; threads may take turns with the connection.
 
     With `write` the caller holds the lock, else it is taken for a migration or the roll-back of a killed intake. Raises
@@ -256,7 +280,7 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
         raise
 
 
-def _open_read_only(path: Path) -> sqlite3.Connection:
+def _open_read_only(path: Path) -> Connection:
     connection = _raw(path, "ro")
     try:
         connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
@@ -270,9 +294,13 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _raw(path: Path, mode: str) -> sqlite3.Connection:
+def _raw(path: Path, mode: str) -> Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+    found = sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10, factory=Connection
+    )
+    found.read_texts(Texts(texts_of(path)))
+    return found
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -323,6 +351,9 @@ def _check_content(path: Path, connection: sqlite3.Connection) -> None:
     _check_version(path, connection)
     if not connection.execute("SELECT count(*) FROM totals").fetchone()[0]:
         raise damaged(path, "its totals are missing")
+    needed = connection.execute(sql("find_meta"), ("texts",)).fetchone()
+    if needed is not None and size_of(texts_of(path)) < int(needed[0]):
+        raise damaged(path, f"{texts_of(path).name}, which has the long texts of rows, is missing or cut off")
 
 
 def _other_version(path: Path, connection: sqlite3.Connection, version: int) -> StorageError:
@@ -351,6 +382,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
         for suffix in ("-wal", "-shm", "-journal"):
             _beside(path, suffix).unlink(missing_ok=True)
+        texts_of(path).unlink(missing_ok=True)
         path.with_suffix(".new").unlink(missing_ok=True)
 
 
@@ -363,8 +395,11 @@ def copy(connection: sqlite3.Connection, path: Path, target: Path, moved: Callab
     with translated(path):
         _make_private(building)
         connection.execute("VACUUM INTO ?", (str(building),))
-        if moved is not None:
-            with contextlib.closing(sqlite3.connect(building)) as copied, copied:
+        with contextlib.closing(sqlite3.connect(building, factory=Connection)) as copied, copied:
+            copied.read_texts(Texts(texts_of(path)))
+            copied.execute(sql("take_in_texts"))
+            copied.execute(sql("forget_meta"), ("texts",))
+            if moved is not None:
                 copied.create_function("moved", 1, moved)
                 copied.execute("UPDATE rows SET files = moved(files) WHERE files <> ''")
         _sync(building)

@@ -24,6 +24,7 @@ _FOLLOW = (
     "delete_changed_shared",
     "mark_absent",
     "move_rows",
+    "change_texts",
     "add_rows",
 )
 

@@ -1,16 +1,19 @@
 """The first intake: writing the input's rows into the journal.
 
 A row's identity is its key, or its content, and among equal rows its occurrence. The intake writes transactions of 64
-MB straight into the file, and is complete only when `meta` has "intake"; one that was killed starts over. One thread
+MB straight into the file (texts of long rows into one beside it), and is complete only when `meta` has "intake"; one that was killed starts over. One thread
 writes rows while the next are read and hashed.
 """
 
 import sqlite3
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
+from json import dumps
+from pathlib import Path
 from typing import NamedTuple
 
 from batchrun.digests import digest_of
@@ -19,6 +22,7 @@ from batchrun.journal import sums
 from batchrun.journal.group import Insert
 from batchrun.journal.queries import sql
 from batchrun.journal.records import IntakeRow
+from batchrun.journal.texts import LONG, NewTexts
 
 BATCH = 8192  # rows handed over at once, at most
 ROOM = 4_000_000  # characters after which a batch ends: bounds memory with long rows
@@ -27,11 +31,12 @@ TOGETHER = 16  # batches in one transaction: each commit waits for the disk seve
 CACHE = 8_000  # KiB of pages: once they are full, readers are locked out until the commit
 
 Params = tuple[int, int, str, str, str, str]
+Long = tuple[int, int, str]  # `rows.text_at`, `text_size` and `ready`
+_IN_THE_JOURNAL = (None, None, "")
 
 # SQLite works without the interpreter's lock, but to win it back from the thread that reads takes up to 5 ms each time.
 _INSERT = Insert("insert_row", sizes=(4096, 512, 64, 8, 1))
-# Long rows, of which few are handed over at once, are copied less if they are written one by one.
-_INSERT_LONG, _FEW = Insert("insert_row", sizes=(1,)), 64
+_INSERT_LONG = sql("insert_long_row")
 _SKIP = sql("skip_row")
 
 
@@ -40,7 +45,7 @@ class Feed:
 
     # The digest of a text is its key without an id.
 
-    def __init__(self, rows: Iterable[IntakeRow], digest: str) -> None:
+    def __init__(self, rows: Iterable[IntakeRow], digest: str, *, separates: bool = False) -> None:
         self.position = 0
         self.keyed = False
         self.size = 0  # characters of the rows that were taken last
@@ -48,18 +53,28 @@ class Feed:
         self.parts: list[tuple[int, int]] = []  # (position, position of the reduce row it is a part of)
         self._rows = iter(rows)
         self._digest = digest_of(digest)
+        self._least = LONG if separates else sys.maxsize
+        self._end = 0  # of the separate texts, in bytes
+        self._long: list[tuple[int, bytes, Long]] = []
 
     def take(self, count: int) -> list[Params]:
         """At most `count` rows; none at the end."""
         taken: list[Params] = []
         position, room, digest = self.position, ROOM, self._digest
-        for line, key, request, text, skipped, ahead, files in islice(self._rows, count):
+        for line, key, request, text, skipped, ahead, files, encoded, ready in islice(self._rows, count):
             position += 1
             if ahead:
                 self.parts.append((position, position + ahead))
             if skipped is not None:
                 self.skipped.append((position, skipped))
                 taken.append((position, line, digest(text.encode()), "", text, ""))
+            elif len(text) >= self._least:
+                data = encoded or text.encode()
+                described = "" if ready is None else dumps(ready, separators=(",", ":"))
+                self._long.append((len(taken), data, (self._end, len(data), described)))
+                self._end += len(data)
+                self.keyed |= key is not None
+                taken.append((position, line, digest(data) if key is None else key, request, "", files))
             elif key is None:
                 taken.append((position, line, digest(text.encode()), request, text, files))
             else:
@@ -74,6 +89,11 @@ class Feed:
     def take_skipped(self) -> list[tuple[int, str]]:
         """(position, reason) since the last call."""
         taken, self.skipped = self.skipped, []
+        return taken
+
+    def take_long(self) -> list[tuple[int, bytes, Long]]:
+        """The separate texts, each with its place among the rows that were taken last."""
+        taken, self._long = self._long, []
         return taken
 
     def take_parts(self) -> list[tuple[int, int]]:
@@ -111,9 +131,10 @@ def written_once(connection: sqlite3.Connection) -> Generator[None]:
 
 class FirstIntake:
     def __init__(
-        self, connection: sqlite3.Connection, now: float, before_commit: Callable[[], None], digest: str
+        self, connection: sqlite3.Connection, now: float, before_commit: Callable[[], None], digest: str, texts: Path
     ) -> None:
         self._connection = connection
+        self._texts = NewTexts(texts)
         self._digest = digest
         self._now = now
         self._before_commit = before_commit
@@ -122,14 +143,17 @@ class FirstIntake:
     def run(self, rows: Iterable[IntakeRow], progress: Callable[[int], None]) -> None:
         """Raises InputError for duplicate ids."""
         # `progress` gets the number of rows.
-        feed = Feed(rows, self._digest)
-        with written_once(self._connection):
+        feed = Feed(rows, self._digest, separates=True)
+        with closing(self._texts), written_once(self._connection):
             self._clear()
             with self._transaction():
                 skipped = self._load(feed, progress)
+            self._texts.sync()
             with self._transaction():
                 identify(self._connection, ROWS, self._digest, keyed=feed.keyed)
                 self._connection.execute(sql("put_meta"), ("intake", "done"))
+                if self._texts.size:
+                    self._connection.execute(sql("put_meta"), ("texts", str(self._texts.size)))
                 sums.write(sums.first(feed.position, skipped), self._connection)
 
     def _load(self, feed: Feed, progress: Callable[[int], None]) -> int:
@@ -145,9 +169,10 @@ class FirstIntake:
                     written.result()
                 invalid = feed.take_skipped()
                 skipped += len(invalid)
-                waiting.append((disk.submit(self._write, batch, invalid, feed.take_parts(), progress), feed.size))
+                beside = feed.take_long(), invalid, feed.take_parts()
+                waiting.append((disk.submit(self._write, batch, *beside, progress), feed.size))
                 held += feed.size
-                del batch
+                del batch, beside
             for written, _ in waiting:
                 written.result()
         return skipped
@@ -171,15 +196,23 @@ class FirstIntake:
     def _write(
         self,
         batch: list[Params],
+        long: list[tuple[int, bytes, Long]],
         skipped: list[tuple[int, str]],
         parts: list[tuple[int, int]],
         progress: Callable[[int], None],
     ) -> None:
-        (_INSERT if len(batch) >= _FEW else _INSERT_LONG).run(self._connection, batch)
+        if long:
+            places = {place: columns for place, _, columns in long}
+            self._texts.add([data for _, data, _ in long])
+            rows = ((*row, *places.get(place, _IN_THE_JOURNAL)) for place, row in enumerate(batch))
+            self._connection.executemany(_INSERT_LONG, rows)
+        else:
+            _INSERT.run(self._connection, batch)
         self._connection.executemany(_SKIP, [(position, why, self._now) for position, why in skipped])
         self._connection.executemany(sql("insert_reduction"), parts)
         self._written += 1
         if self._written % TOGETHER == 0:
+            self._texts.sync()
             self._before_commit()
             self._connection.execute("COMMIT")
             self._connection.execute("BEGIN IMMEDIATE")

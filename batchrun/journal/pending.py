@@ -3,17 +3,18 @@
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
+from enum import Enum, auto
 from itertools import takewhile
-from json import dumps
+from json import dumps, loads
 from typing import Any
 
-from batchrun.journal.database import has_long_rows
+from batchrun.journal.database import Connection
 from batchrun.journal.pages import Found, Page, page
 from batchrun.journal.queries import sql
 from batchrun.journal.records import Lease, Leased, Standing
-from batchrun.models import FRESH, History, Outcome, Parts, Pending, SharedReply, State, Ticket, made
+from batchrun.models import FRESH, History, Outcome, Parts, Pending, Ready, SharedReply, State, Ticket, made
 
-_PENDING = sql("pending_rows")
+_PENDING, _PENDING_LONG = sql("pending_rows"), sql("pending_long_rows")
 _ANSWERED = sql("answered_rows")
 _FOLLOWING = sql("following_rows")
 _REDUCIBLE = sql("reduce_rows")
@@ -33,43 +34,42 @@ Fallbacks = frozenset[int]  # lanes (lanes.id) for rows that have failed elsewhe
 _FAILED_ELSEWHERE = "failed before the fallback", "it could not be sent there"
 
 
+class Form(Enum):
+    """How the rows have long texts."""
+
+    TEXT = auto()
+    ENCODED = auto()  # as bytes, which spares two copies
+    READY = auto()  # as the request, where it is a part of the text
+
+
 def pending(  # noqa: PLR0913, PLR0917  the range, and what else a row needs
-    connection: sqlite3.Connection,
+    connection: Connection,
     after: int,
     limit: int,
     until: int | None,
     fallbacks: Fallbacks = frozenset(),
-    encoded: bool = False,
+    form: Form = Form.TEXT,
 ) -> Page:
-    """`encoded`: long texts stay UTF-8, which spares two copies."""
     last = EVERYTHING if until is None else until
-    encoded = encoded and has_long_rows(connection)
-    if encoded:
-        connection.text_factory = bytes
-    try:
-        rows, full = page(connection.execute(_PENDING, (after, last, limit)), _length)
-    finally:
-        connection.text_factory = str
+    rows, full = page(
+        connection.execute(_PENDING if form is Form.TEXT else _PENDING_LONG, (after, last, limit)), _pending_length
+    )
     known, count = _histories(connection, [row[0] for row in rows], fallbacks)
-    if encoded:
-        found = [
-            Pending(
-                *(seq, position, line, key.decode(), "", known.get(seq, FRESH)),
-                awaited=awaited == 1,
-                target=target,
-                files=files.decode(),
-                encoded=text,
+    found: list[Pending] = []
+    for seq, position, line, key, text, files, target, awaited, at, size, described in rows[:count]:
+        encoded, ready = b"", None
+        if at is not None:
+            if described and form is Form.READY:
+                ready = Ready(*loads(described))
+                at, size = at + ready.start, ready.size  # noqa: PLW2901  the part that is needed
+            encoded = connection.texts.read(at, size)
+        history = known.get(seq, FRESH)
+        found.append(
+            made(
+                Pending,
+                (seq, position, line, key, text, history, None, awaited == 1, target, None, files, encoded, ready),
             )
-            for seq, position, line, key, text, files, target, awaited in rows[:count]
-        ]
-        return Page(found, full=full or len(rows) == limit or count < len(rows))
-    found = [
-        made(
-            Pending,
-            (seq, position, line, key, text, known.get(seq, FRESH), None, awaited == 1, target, None, files, b""),
         )
-        for seq, position, line, key, text, files, target, awaited in rows[:count]
-    ]
     return Page(found, full=full or len(rows) == limit or count < len(rows))
 
 
@@ -191,6 +191,10 @@ def failed(connection: sqlite3.Connection) -> list[tuple[int, Outcome]]:
 def count_pending(connection: sqlite3.Connection, until: int | None, wanted: Callable[[int], bool]) -> int:
     found = connection.execute(_POSITIONS, (EVERYTHING if until is None else until,))
     return sum(wanted(position) for (position,) in found)
+
+
+def _pending_length(row: Found) -> int:
+    return len(row[4]) + (row[9] or 0)
 
 
 def _length(row: Found) -> int:

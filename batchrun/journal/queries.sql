@@ -3,6 +3,9 @@
 
 -- Reading: pages of rows, sums for reports (reader.py)
 
+-- name: text
+iif(rows.text_at IS NULL, rows.text, long_text(rows.text_at, rows.text_size))
+
 -- name: left_open
 EXISTS (SELECT 1 FROM attempts WHERE attempts.row = rows.seq AND ended IS NULL)
 
@@ -32,7 +35,7 @@ FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON repli
 LEFT JOIN attempts AS a ON a.row = ifnull(o.representative, o.row) AND a.number = o.attempts
 
 -- name: records
-SELECT rows.seq, rows.position, rows.line, rows.key, rows.text, {beside_text}
+SELECT rows.seq, rows.position, rows.line, rows.key, {text}, {beside_text}
 
 -- name: exchange_page
 -- A text that is not asked for is not read from the disk.
@@ -60,7 +63,7 @@ WHERE rows.key = ? ORDER BY rows.position IS NULL, rows.position LIMIT 1
 WHERE rows.line = ? ORDER BY rows.position IS NULL, {is_part}, rows.position LIMIT 1
 
 -- name: result_page
-SELECT rows.position, rows.text, o.value, replies.body, o.added, o.state
+SELECT rows.position, {text}, o.value, replies.body, o.added, o.state
 FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
 WHERE rows.position > ? AND NOT {is_part} ORDER BY rows.position LIMIT ?
 
@@ -92,7 +95,7 @@ SELECT rows.seq, request FROM rows JOIN outcomes AS o ON o.row = rows.seq
 WHERE rows.seq > ? AND o.reply IS NOT NULL AND (state = 'done' OR post) ORDER BY rows.seq LIMIT ?
 
 -- name: spent_rows
-SELECT o.row, line, key, text, request, total(a.input_tokens), total(a.output_tokens),
+SELECT o.row, line, key, {text}, request, total(a.input_tokens), total(a.output_tokens),
        CASE WHEN count(a.cost) THEN total(a.cost) END, max(o.seconds), count(*) - total(throttled)
 FROM outcomes AS o JOIN rows ON rows.seq = o.row JOIN attempts AS a ON a.row = o.row
 WHERE o.row % ? = 0 AND o.row > ? AND o.attempts > 0 AND o.reply IS NOT NULL AND position IS NOT NULL AND NOT a.spent
@@ -156,7 +159,7 @@ SELECT at, state FROM samples WHERE at > ? ORDER BY rowid
 SELECT 1 FROM outcomes WHERE substr(value, 1, 1) <> '{' LIMIT 1
 
 -- name: texts_page
-SELECT position, text FROM rows
+SELECT position, {text} FROM rows
 WHERE position > ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq AND state = 'skipped') AND NOT {is_part}
 ORDER BY position LIMIT ?
 
@@ -172,7 +175,8 @@ CASE WHEN o.value IS NOT NULL THEN o.value WHEN json_valid(body) THEN coalesce(
 
 -- name: listed_rows
 SELECT rows.seq, rows.position, rows.line, rows.key, {state_of_row} AS shown, ifnull(o.permanent, 0), o.cause, o.message, o.flags,
-       ifnull(o.attempts, 0), o.seconds, o.input_tokens, o.output_tokens, substr(rows.text, 1, 400), substr({reply_text}, 1, 400)
+       ifnull(o.attempts, 0), o.seconds, o.input_tokens, o.output_tokens, 
+       substr(iif(rows.text_at IS NULL, rows.text, text_beginning(rows.text_at, rows.text_size)), 1, 400), substr({reply_text}, 1, 400)
 FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
 
 -- name: listed_page
@@ -187,7 +191,7 @@ WHERE rows.position IN (SELECT value FROM json_each(?))
 (:state IS NULL OR {state_of_row} = :state) AND (:cause IS NULL OR o.cause = :cause)
 
 -- name: wanted_text
-(rows.text LIKE :text ESCAPE '\' OR rows.key LIKE :text ESCAPE '\' OR o.message LIKE :text ESCAPE '\'
+({text} LIKE :text ESCAPE '\' OR rows.key LIKE :text ESCAPE '\' OR o.message LIKE :text ESCAPE '\'
  OR o.value LIKE :text ESCAPE '\' OR body LIKE :text ESCAPE '\')
 
 -- name: wanted_order
@@ -219,20 +223,31 @@ ORDER BY {wanted_order}
 
 -- Rows that are still to be answered (pending.py)
 
--- name: pending_columns
-rows.seq, position, line, key, text, files,
-       CASE WHEN EXISTS (SELECT 1 FROM reductions) THEN (SELECT target FROM reductions WHERE reductions.row = rows.seq) END
+-- name: target_of_row
+CASE WHEN EXISTS (SELECT 1 FROM reductions) THEN (SELECT target FROM reductions WHERE reductions.row = rows.seq) END
 
--- name: pending_rows
+-- name: is_awaited
+(EXISTS (SELECT 1 FROM duplicates)
+ AND EXISTS (SELECT 1 FROM duplicates WHERE duplicates.representative = rows.seq AND reply IS NULL))
+
+-- name: pending_columns
+rows.seq, position, line, key, {text}, files, {target_of_row}
+
+-- name: still_pending
 -- Rows in a batch that has not ended are in `tickets` alone: they are never sent otherwise. Nor are reduce rows here.
-SELECT {pending_columns},
-       EXISTS (SELECT 1 FROM duplicates)
-       AND EXISTS (SELECT 1 FROM duplicates WHERE duplicates.representative = rows.seq AND reply IS NULL)
 FROM rows
 WHERE position > ? AND position <= ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
 AND NOT (EXISTS (SELECT 1 FROM duplicates) AND EXISTS (SELECT 1 FROM duplicates WHERE duplicates.row = rows.seq))
 AND NOT {in_a_batch} AND NOT {is_reduced} AND NOT {is_cut}
 ORDER BY position LIMIT ?
+
+-- name: pending_rows
+SELECT {pending_columns}, {is_awaited}, NULL, 0, ''
+{still_pending}
+
+-- name: pending_long_rows
+SELECT rows.seq, position, line, key, text, files, {target_of_row}, {is_awaited}, text_at, text_size, ready
+{still_pending}
 
 -- name: reduce_rows
 -- Rows that can go on: all their parts are done, or one of them never will be; and pieces of texts that were divided.
@@ -255,7 +270,7 @@ SELECT permanent, cause, message FROM reductions JOIN rows ON rows.seq = reducti
 WHERE reductions.target = ? AND state <> 'done' ORDER BY permanent DESC, rows.position LIMIT 1
 
 -- name: pending_reductions
-SELECT line, key, text, (SELECT count(*) FROM reductions WHERE target = rows.seq) FROM rows
+SELECT line, key, {text}, (SELECT count(*) FROM reductions WHERE target = rows.seq) FROM rows
 WHERE position IS NOT NULL AND {is_reduced} AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq)
 
 -- name: with_parts
@@ -266,7 +281,7 @@ WITH RECURSIVE wanted(seq) AS (
 SELECT position FROM rows JOIN wanted USING (seq) WHERE position IS NOT NULL
 
 -- name: rows_in_batch
-SELECT rows.seq, position, line, rows.key, text, files, (SELECT target FROM reductions WHERE reductions.row = rows.seq),
+SELECT rows.seq, position, line, rows.key, {text}, files, (SELECT target FROM reductions WHERE reductions.row = rows.seq),
        EXISTS (SELECT 1 FROM duplicates WHERE duplicates.representative = rows.seq AND duplicates.reply IS NULL), {is_reduced},
        EXISTS (SELECT 1 FROM attempts AS other WHERE other.row = rows.seq AND other.number <> a.number), a.number, a.cost, a.charged_tokens
 FROM json_each(?) AS wanted CROSS JOIN rows ON rows.seq = wanted.value
@@ -399,11 +414,11 @@ CREATE TEMP TABLE stage (
 )
 
 -- name: known_rows
-SELECT position, line, key, request, text, files FROM rows WHERE position > ? AND position <= ? AND NOT {is_cut} ORDER BY position
+SELECT position, line, key, request, {text}, files FROM rows WHERE position > ? AND position <= ? AND NOT {is_cut} ORDER BY position
 
 -- name: stage_known_rows
 INSERT INTO temp.stage (position, line, key, request, text, files)
-SELECT position, line, key, request, text, files FROM rows WHERE position <= ?
+SELECT position, line, key, request, {text}, files FROM rows WHERE position <= ?
 
 -- name: stage_row
 INSERT INTO temp.stage (position, line, key, request, text, files) VALUES (?, ?, ?, ?, ?, ?)
@@ -416,7 +431,7 @@ rows.request <> stage.request
 
 -- name: retouched
 rows.request = stage.request AND rows.position IS NOT NULL
-AND (rows.position <> stage.position OR rows.line <> stage.line OR rows.text <> stage.text OR rows.files <> stage.files)
+AND (rows.position <> stage.position OR rows.line <> stage.line OR {text} <> stage.text OR rows.files <> stage.files)
 
 -- name: count_differences
 SELECT total({other_request}),
@@ -467,12 +482,15 @@ DELETE FROM duplicates WHERE row IN temp.changed
 UPDATE rows SET position = NULL WHERE {absent}
 
 -- name: move_rows
-UPDATE rows SET position = stage.position, line = stage.line, request = stage.request, text = stage.text,
-                files = stage.files
+UPDATE rows SET position = stage.position, line = stage.line, request = stage.request, files = stage.files
 FROM temp.stage
 WHERE stage.key = rows.key AND stage.occurrence = rows.occurrence
   AND (rows.position IS NOT stage.position OR rows.line <> stage.line
-       OR rows.request <> stage.request OR rows.text <> stage.text OR rows.files <> stage.files)
+       OR rows.request <> stage.request OR rows.files <> stage.files)
+
+-- name: change_texts
+UPDATE rows SET text = stage.text, text_at = NULL, text_size = NULL, ready = ''
+FROM temp.stage WHERE stage.key = rows.key AND stage.occurrence = rows.occurrence AND {text} <> stage.text
 
 -- name: add_rows
 INSERT INTO rows (position, line, key, occurrence, request, text, files)
@@ -665,6 +683,9 @@ FROM attempts WHERE cause IS NOT 'stopped before it left'
 -- name: insert_row
 INSERT INTO rows (position, line, key, request, text, files) VALUES (?, ?, ?, ?, ?, ?)
 
+-- name: insert_long_row
+INSERT INTO rows (position, line, key, request, text, files, text_at, text_size, ready) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+
 -- name: insert_reduction
 INSERT INTO reductions (row, target) VALUES (?, ?)
 
@@ -730,7 +751,7 @@ FROM (SELECT position, row_number() OVER (PARTITION BY key ORDER BY position) - 
 WHERE stage.position = equal.position AND equal.occurrence > 0
 
 -- name: equal_rows
-SELECT key, line, text, request FROM rows
+SELECT key, line, {text}, request FROM rows
 WHERE key IN (SELECT key FROM rows GROUP BY key HAVING count(*) > 1) ORDER BY key, position
 
 -- name: equal_staged
@@ -876,3 +897,9 @@ WHERE rows.position IS NOT NULL
 
 -- name: recount
 SELECT 1 AS id, * FROM ({recount_outcomes}), ({recount_attempts})
+
+
+-- A copy, which is a single file (database.py)
+
+-- name: take_in_texts
+UPDATE rows SET text = {text}, text_at = NULL, text_size = NULL, ready = '' WHERE text_at IS NOT NULL

@@ -124,7 +124,7 @@ def read_meta(connection: sqlite3.Connection) -> Meta:
 class Reader:
     """For one thread at a time. All methods raise StorageError."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: database.Connection) -> None:
         self.path = path
         self._connection = connection
 

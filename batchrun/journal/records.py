@@ -7,7 +7,7 @@ from operator import add
 from typing import Any, NamedTuple, TypeVar
 
 from batchrun.digests import BLAKE2B
-from batchrun.models import Bill, State, Usage
+from batchrun.models import Bill, Ready, State, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,8 @@ class IntakeRow(NamedTuple):
     skipped: str | None = None  # why it cannot be sent
     ahead: int = 0  # rows until the reduce row that it is a part of
     files: str = ""  # from `media.to_json`
+    encoded: bytes | None = None  # `text` in UTF-8
+    ready: Ready | None = None  # of a long text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,10 @@
 -- Times are seconds since 1970 (UTC), durations seconds, flags 0 or 1; there is nothing in here but text, numbers and JSON.
 -- Tables are STRICT, so that PRAGMA integrity_check finds a damaged value of another kind.
 
-PRAGMA user_version = 14;               -- the migration up to which this schema has everything
+PRAGMA user_version = 15;               -- the migration up to which this schema has everything
 
 CREATE TABLE meta (                     -- facts about the run, one a line
-    name            TEXT PRIMARY KEY,   -- batchrun (the version that made it), run, created, plan (JSON), prompt (source), simulated, output (path relative to this file), digest (the kind of hashes: blake3, or where it is missing blake2b), intake, borrowing (the journal that replies are still to be taken from, relative to this file), note.*
+    name            TEXT PRIMARY KEY,   -- batchrun (the version that made it), run, created, plan (JSON), prompt (source), simulated, output (path relative to this file), digest (the kind of hashes: blake3, or where it is missing blake2b), intake, texts (bytes of the file with long texts, where there is one), borrowing (the journal that replies are still to be taken from, relative to this file), note.*
     value           TEXT
 ) STRICT, WITHOUT ROWID;
 
@@ -17,7 +17,10 @@ CREATE TABLE rows (                     -- the input
     occurrence      INTEGER NOT NULL DEFAULT 0,     -- tells rows of the same content apart: 0, 1, 2 in the order of the input
     request         TEXT NOT NULL,                  -- hash of the effective request: 128 bits in hexadecimal, BLAKE2b, or from 8,192 bytes on BLAKE3 where meta says so; empty for a skipped row
     text            TEXT NOT NULL,                  -- the row as JSON; of a skipped line that is no row, all of it as a JSON string
-    files           TEXT NOT NULL DEFAULT ''        -- JSON: the files that its request has, as the view files shows them; empty: none
+    files           TEXT NOT NULL DEFAULT '',       -- JSON: the files that its request has, as the view files shows them; empty: none
+    text_at         INTEGER,                        -- where the text is instead, in bytes of the file beside this one that has "-texts" behind its name; NULL: in text
+    text_size       INTEGER,                        -- its bytes there
+    ready           TEXT NOT NULL DEFAULT ''        -- JSON: its request, where that is a part of a text in that file: endpoint, start in bytes of the text, bytes, limit of output tokens, model and service tier
 ) STRICT;
 
 CREATE VIEW files AS                    -- the files of all rows: pictures, audio and documents, which are never in the journal themselves

@@ -33,6 +33,7 @@ from batchrun.journal.records import (
     Standing,
     Sum,
 )  # fmt: skip
+from batchrun.journal.texts import texts_of
 from batchrun.journal.writer import Done, Told, Writer
 from batchrun.models import Outcome, Pending, SharedReply, Ticket, Totals
 
@@ -62,10 +63,10 @@ class Journal:
         self._faults = faults
         self._commits = 0
         had_log = database.has_log(path)
-        self._connection: sqlite3.Connection = database.connect(path, write=True)
+        self._connection = database.connect(path, write=True)
         self._identity = database.identity(path)
         self.fallbacks: pending.Fallbacks = frozenset()  # for rows that failed elsewhere; they stay there
-        self._read_connection: sqlite3.Connection | None = None
+        self._read_connection: database.Connection | None = None
         self._read_guard = threading.Lock()  # a caller that was cancelled may have left a thread in `pending`
         self._writer: Writer | None = None
         self._session = 0
@@ -95,10 +96,9 @@ class Journal:
         *,
         clock: Callable[[], float] = time.time,
         faults: Callable[[int], None] | None = None,
-        long_rows: bool = False,
     ) -> Self:
         """Raises RefusedError for an unsuitable directory, StorageError for a full disk."""
-        database.create(path, meta.stored() | {"batchrun": __version__, "intake": "begun"}, long_rows=long_rows)
+        database.create(path, meta.stored() | {"batchrun": __version__, "intake": "begun"})
         return cls(path, clock=clock, faults=faults)
 
     @classmethod
@@ -130,7 +130,8 @@ class Journal:
     def ingest(self, rows: Iterable[IntakeRow], progress: Callable[[int], None] = lambda _: None) -> None:
         """Blocks. Raises InputError for duplicate ids, and whatever `rows` raises."""
         with self._writing():
-            first = FirstIntake(self._connection, self._clock(), self._before_commit, self.meta.digest)
+            before, digest = self._before_commit, self.meta.digest
+            first = FirstIntake(self._connection, self._clock(), before, digest, texts_of(self.path))
             first.run(rows, progress)
             self._totals = sums.read(self._connection).totals()
 
@@ -207,11 +208,13 @@ class Journal:
                 with transaction(self._connection, self._before_commit):
                     duplicates.pair(self._connection, dedupe=dedupe, wanted=wanted)
 
-    def pending(self, after: int = 0, limit: int = 1000, until: int | None = None, *, encoded: bool = False) -> Page:
+    def pending(
+        self, after: int = 0, limit: int = 1000, until: int | None = None, *, form: pending.Form = pending.Form.TEXT
+    ) -> Page:
         """Positions in (`after`, `until`]."""
         # Without the rows of `answered` and `following`.
         with self._read_guard, database.translated(self.path):
-            return pending.pending(self._reading(), after, limit, until, self.fallbacks, encoded)
+            return pending.pending(self._reading(), after, limit, until, self.fallbacks, form)
 
     def answered(self, after: int = 0, limit: int = 1000) -> Page:
         with self._read_guard, database.translated(self.path):
@@ -404,7 +407,7 @@ class Journal:
             raise RuntimeError("the writer has the database")
         return database.translated(self.path, "write")
 
-    def _reading(self) -> sqlite3.Connection:
+    def _reading(self) -> database.Connection:
         # Another connection while the writer has the database.
         if self._writer is None:
             return self._connection

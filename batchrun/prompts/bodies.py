@@ -59,7 +59,7 @@ class _BatchRenderer:
         except UnicodeEncodeError:
             raise RenderError("the row is not Unicode text (a lone surrogate)") from None
         start, end = _place_of_body(encoded)
-        return Request(endpoint, encoded[start:end], output_limit(endpoint, given), named=_named(given))
+        return Request(endpoint, encoded[start:end], output_limit(endpoint, given), named=_named(given), start=start)
 
 
 class _BodyRenderer:

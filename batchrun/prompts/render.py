@@ -298,7 +298,7 @@ class PromptRenderer:
         sent = b"".join(self._pieces(row))
         if len(sent) > self._maximum:
             raise RenderError(str(TooLargeError()))
-        return made(Request, (self._endpoint, sent, self._limit, row.files or (), 0, None))
+        return made(Request, (self._endpoint, sent, self._limit, row.files or (), 0, None, None))
 
     def _pieces(self, row: Row) -> list[bytes]:
         fields, body = row.fields, self._body.copy()

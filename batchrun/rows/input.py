@@ -60,7 +60,6 @@ class Place(NamedTuple):
 class Input:
     """Iterating raises InputError for a cut archive, an unclosed array or quotation, or a changed file."""
 
-    row_size = 0  # average characters of the first records; 0: unknown
     table: Table = COMMAS  # how a CSV output is written
 
     def __init__(self, records: Records, sample: "_Sample", place: Place, remarks: Remarks) -> None:
@@ -76,7 +75,6 @@ class Input:
         self.table = place.table
         self.columns = tuple(sample.columns)  # of the first records, in order of appearance
         self.wrapped = sample.wrapped  # the path of the list that may be the rows of a single object
-        self.row_size = sample.size // sample.seen
         self.remarks = remarks  # of the last reading
 
     def __iter__(self) -> Iterator[Row | Invalid]:
