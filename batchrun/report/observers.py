@@ -267,7 +267,7 @@ def _metrics(progress: Progress, now: float) -> Iterator[Metric]:
     causes = tuple(({"cause": cause}, float(rows)) for cause, rows in progress.causes.items())
     yield Metric("batchrun_failures_total", "counter", "Rows that failed in this session, by cause.", causes)
     for name, help_ in (
-        ("attempts", "Requests sent in this session."),
+        ("attempts", "Attempts of this session, also those whose request did not leave."),
         ("retries", "Rows sent again after a failure."),
         ("throttled", "Requests answered by a 429."),
     ):
