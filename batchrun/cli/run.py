@@ -28,7 +28,7 @@ _RUN_EXAMPLES = (
 )
 _RESUME_EXAMPLES = (
     "batchrun resume                          the last run here: everything that is not done",
-    "batchrun resume reviews.translate.jsonl  the run that belongs to this output",
+    "batchrun resume reviews.translate.csv    the run that belongs to this output",
     "batchrun resume last --failed            also the rows that failed permanently",
     "batchrun resume last --cause empty       also those that failed permanently for this cause",
     "batchrun resume last --rows r17,r23      only these rows",
@@ -75,7 +75,8 @@ def resume(ctx: click.Context, ref: str, failed: bool, tui: bool, **given: Any) 
     """Resume a run: everything that is not done.
 
     RUN is a run id, a unique beginning of one, an output file, or last. The rows, the prompt and the plan come from
-    the journal; neither the input nor the prompt file is read. Options change the plan from now on.
+    the journal; neither the input nor the prompt file is read. Options change the plan from now on; without
+    one, the run keeps its own value, whatever default is listed here.
     """
     own = ("ref", "failed", "cause", "rows", "done", "tui")
     flags = {name: value for name, value in typed(ctx).items() if name not in own}
@@ -188,7 +189,7 @@ _OF_POST = {
     ],
     examples=(
         "batchrun post last --post check.py:numbers     check existing replies again; no request is sent",
-        "batchrun post reviews.translate.jsonl --post strip --post json",
+        "batchrun post reviews.translate.csv --post strip --post json",
         "batchrun post --list",
     ),
 )

@@ -46,7 +46,7 @@ def runs(json: bool, runs_dir: str | None) -> int:
     examples=(
         "batchrun show                        the last run",
         "batchrun show last --follow          follow a run that another terminal started",
-        "batchrun show reviews.translate.jsonl --failed",
+        "batchrun show reviews.translate.csv --failed",
         "batchrun show last --row 17                 the row of line 17, or with this id",
     ),
     help=f"Show one run: its plan, totals, what is left and how to resume.\n\n{_RUN}",
@@ -108,7 +108,7 @@ def export(**options: Any) -> int:
     cls=HelpCommand,
     short_help="Check the journal of a run.",
     params=[run_argument(), RUNS_DIR],
-    examples=("batchrun check last", "batchrun check reviews.translate.jsonl && cp -r .batchrun /backup"),
+    examples=("batchrun check last", "batchrun check reviews.translate.csv && cp -r .batchrun /backup"),
     help=f"Verify the whole journal of a run; exit 5 if it is damaged.\n\n{_RUN}",
 )
 def check(ref: str, runs_dir: str | None) -> int:
@@ -169,7 +169,7 @@ def _age(text: str) -> float:
 
 _EXAMPLES = (
     "batchrun report                              the last run, into RUN.html",
-    "batchrun report reviews.translate.jsonl -o report.html",
+    "batchrun report reviews.translate.csv -o report.html",
     "batchrun report last --json | jq .cost",
 )
 
@@ -228,7 +228,7 @@ _AUTO = "auto"
         "batchrun steer last                      prints the status",
         "batchrun steer last pause",
         "batchrun steer last resume --concurrency 8",
-        "batchrun steer reviews.translate.jsonl --rpm 500 --tpm auto",
+        "batchrun steer reviews.translate.csv --rpm 500 --tpm auto",
         "batchrun steer last stop                 as Ctrl-C there; stop-now: as a second Ctrl-C",
     ),
 )  # fmt: skip

@@ -46,7 +46,7 @@ OPTIONS: tuple[Option, ...] = (
     _value(_INPUT, "--detail detail", "LEVEL", "Detail at which the model sees pictures: low, high or auto [default: the provider's].", choices=("low", "high", "auto")),
     _value(_INPUT, "--blank blank", "WHAT", "Rows with a blank text: skip them, copy the blank text, or send them [default: send, with a notice].", choices=("skip", "copy", "send")),
     _flag(_INPUT, "--skip-invalid skip_invalid", "Record invalid lines as skipped instead of refusing the input."),
-    _value(_OUTPUT, "-o --output output", "FILE", "The output file, or - for standard output; DIR/{path} for a tree [default: INPUT.PROMPT.jsonl, or as the input]."),
+    _value(_OUTPUT, "-o --output output", "FILE", "The output file, or - for standard output; DIR/{path} for a tree [default: INPUT.PROMPT.jsonl, with .csv or .tsv for such an input]."),
     _value(_OUTPUT, "--format format", "FORMAT", "jsonl, csv, tsv, parquet, xlsx; rows for the segments of a document [default: by the output's suffix].", choices=("jsonl", "csv", "tsv", "parquet", "xlsx", "rows")),
     _value(_OUTPUT, "--output-column output_column", "NAME", "The column for the reply [default: output]."),
     _value(_OUTPUT, "--lane-column lane_column", "NAME", "Add a column with the name of the endpoint that answered."),
