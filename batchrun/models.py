@@ -102,6 +102,7 @@ class Span:
     path: str
     at: int
     size: int
+    base64: bool | None = None  # whether it has files in it; None: it has to be searched
 
     def __len__(self) -> int:
         return self.size
@@ -151,6 +152,12 @@ class Request(NamedTuple):
     @property
     def size(self) -> int:
         return len(self.body) + (sum(file.encoded for file in self.files) if self.files else 0)
+
+    @property
+    def has_files(self) -> bool:
+        """Named, or in the body as base64."""
+        known = self.body.base64 if type(self.body) is Span else None
+        return bool(self.files) or (b";base64," in bytes(self.body) if known is None else known)
 
     @property
     def weight(self) -> int:

@@ -383,7 +383,7 @@ def in_a_file(monkeypatch: pytest.MonkeyPatch, file: Path, missing: Sequence[int
             at = stream.tell()
             stream.write(bytes(request.body))
         size = len(request.body) + 10**6 * (row.seq in missing)
-        return request._replace(body=Span(str(file), at, size))
+        return request._replace(body=Span(str(file), at, size, base64=False))
 
     monkeypatch.setattr(RowRunner, "rendered", placed)
 

@@ -149,7 +149,7 @@ class Cuts:
 
     def look(self, request: Request, input_tokens: int) -> str | None:
         """Returns a notice, once; requests with images are skipped."""
-        if self._reported or input_tokens < FEWEST or request.files or b";base64," in bytes(request.body):
+        if self._reported or input_tokens < FEWEST or request.has_files:
             return None
         return self.look_at(len(request.body), input_tokens)
 

@@ -31,7 +31,7 @@ UNREAD = "unread"  # the fault of a lease whose body could not be read, so that 
 class Kind(IntEnum):
     OPEN = 1  # driver: now (its clock, `boot_time`), place, {address, key, headers … of a client}
     OPENED = 2  # sender: place
-    # driver: now, batch, [lease, place, endpoint, timeout, depart, length of its body, or the `Span` it is at] …
+    # driver: now, batch, [lease, place, endpoint, timeout, depart, length of its body, or its path, offset and size] …
     LEASES = 3
     CANCEL = 4  # driver: [lease …], whose answers are not needed any more
     # sender: number of the first, [lease, status, fault, sent, left, ended, detail, number of names, values of headers,

@@ -28,7 +28,7 @@ from batchrun.client.senders.states import BEAT, Beat, State, counted_silence, n
 from batchrun.client.wire import UnsentError
 from batchrun.errors import HostError, RefusedError, UnreadableError
 from batchrun.events import SendersChanged
-from batchrun.models import Exchange, Fault, Request, made
+from batchrun.models import Exchange, Fault, Request, Span, made
 
 MOST_KEPT = 4 * 1024 * 1024  # bytes of replies after which a sender is pinged, to drop what is stored
 Listen = Callable[[SendersChanged], None]
@@ -434,7 +434,7 @@ class Hub:
                 sender.batch += 1
                 whole = not self._reads_files
                 bodies = [bytes(one.body) if whole else one.body for one in out]
-                given = [len(body) if type(body) is bytes else body for body in bodies]
+                given = [(body.path, body.at, body.size) if isinstance(body, Span) else len(body) for body in bodies]
                 leases = [
                     [one.number, one.place, one.endpoint, one.timeout, one.depart, body]
                     for one, body in zip(out, given, strict=True)

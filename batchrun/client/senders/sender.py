@@ -140,7 +140,7 @@ class Sender:
                 request = Request(ENDPOINTS[endpoint], bodies[at : at + body], None)
                 at += body
             else:
-                request = Request(ENDPOINTS[endpoint], Span(**body), None)
+                request = Request(ENDPOINTS[endpoint], Span(*body), None)
             if depart and (depart := depart + self._clock.seconds) > now:
                 if not self._planned:
                     self._loop.call_at(depart, self._depart)
