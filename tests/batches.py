@@ -14,12 +14,14 @@ from typing import Any
 from engine import Stage, Story
 
 from batchrun.client import Client
-from batchrun.engine.batches import Batching, BatchMode
+from batchrun.engine.batch_mode import BatchMode
+from batchrun.engine.batches import Batching
 from batchrun.engine.run import Run
 from batchrun.events import Event
 from batchrun.journal import Reader
 from batchrun.lanes.batch import BatchExecutor
-from batchrun.lanes.shapes import SHAPES, vendor
+from batchrun.lanes.shapes import SHAPES
+from batchrun.lanes.vendors import vendor
 from batchrun.models import Ticket
 from batchrun.sim import Server, Settings, parse_fault, running
 

@@ -25,7 +25,8 @@ from batchrun.errors import RefusedError
 from batchrun.events import AttemptEnded, RowFinished, RunStarted, single
 from batchrun.journal import Answers, End, Journal, Lease, Leased, Record, Sum, chosen, columns
 from batchrun.lanes.batch import BatchExecutor
-from batchrun.lanes.shapes import SHAPES, object_of, vendor
+from batchrun.lanes.shapes import SHAPES, object_of
+from batchrun.lanes.vendors import vendor
 from batchrun.models import JUST_DONE, Bill, Endpoint, Request, Ticket, Totals, Usage
 from batchrun.plan.rendering import prompt_of
 from batchrun.progress import Fold

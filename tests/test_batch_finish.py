@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from batches import echoed, night
 
-from batchrun.engine.batches import BatchMode
+from batchrun.engine.batch_mode import BatchMode
 from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
 from batchrun.events import Notice

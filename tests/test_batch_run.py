@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from batches import Night, adds_up, echoed, night, until
 
-from batchrun.engine.batches import BatchMode
+from batchrun.engine.batch_mode import BatchMode
 from batchrun.engine.run import Run
 from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode

@@ -16,8 +16,9 @@ from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.executor import CompletionKind, Reclaim
 from batchrun.lanes.results import digest, result_line
 from batchrun.lanes.search import is_of
-from batchrun.lanes.shapes import SHAPES, Batch, OpenAIShape, parse_wire_id, vendor, wire_id
+from batchrun.lanes.shapes import SHAPES, Batch, OpenAIShape, parse_wire_id, wire_id
 from batchrun.lanes.states import State
+from batchrun.lanes.vendors import vendor
 from batchrun.models import Endpoint, Exchange, Request, Ticket
 
 VENDORS = sorted(name for name in providers.table("batches") if name != "any")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from waiting import PATIENCE
 
-from batchrun.engine.estimate import Prediction
-from batchrun.report.estimates import verdict
+from batchrun.engine.prediction import Prediction
+from batchrun.report import words
 
 pytestmark = pytest.mark.slow  # each test waits for runs of the whole program
 
@@ -165,7 +165,7 @@ def test_the_end_of_the_run_says_how_far_off_the_pilot_was(folder: Path) -> None
     ],
 )
 def test_a_time_too_short_to_compare_is_left_out(cost: Any, seconds: Any, said: str) -> None:
-    assert verdict(Prediction(cost, 1.0, seconds, 11.0)) == said
+    assert words.prediction(Prediction(cost, 1.0, seconds, 11.0)) == said
 
 
 def test_a_pilot_for_a_stream_is_refused(folder: Path) -> None:

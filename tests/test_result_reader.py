@@ -16,7 +16,8 @@ from batchrun.errors import ExitCode
 from batchrun.journal import Answers
 from batchrun.lanes.executor import Completion, Page
 from batchrun.lanes.results import Results
-from batchrun.lanes.shapes import SHAPES, vendor, wire_id
+from batchrun.lanes.shapes import SHAPES, wire_id
+from batchrun.lanes.vendors import vendor
 from batchrun.models import Endpoint
 from batchrun.pricing import Rate, Rates
 

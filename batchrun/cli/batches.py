@@ -54,7 +54,7 @@ def batches(ctx: click.Context, ref: str, action: str | None, what: str | None, 
 
         batch_pages.table(found, as_json=options["json"])
         return ExitCode.OK
-    from batchrun.engine.batches import BatchMode  # noqa: PLC0415  the engine: not for --help
+    from batchrun.engine.batch_mode import BatchMode  # noqa: PLC0415  the engine: not for --help
     from batchrun.report import headless  # noqa: PLC0415  likewise
 
     if action == "forget":

@@ -33,10 +33,10 @@ from batchrun.plan.reducing import Reduction
 from batchrun.replies import ReplyChecker
 from batchrun.retry import GiveUp, Next
 
-TOGETHER = 256  # Rows put into a chunk at once, at most
-
 
 class BatchRows:
+    together = 256  # Rows put into a chunk at once, at most
+
     def __init__(self, plan: Plan, services: RowServices, runner: RowRunner, batches: Batches, *, emit: Emit) -> None:
         self._plan = plan
         self._services = services
@@ -47,6 +47,9 @@ class BatchRows:
         self._lines = BatchLines(plan, batches.notify)
         self._request: Request | None = None
         self._stored: tuple[asyncio.Future[None], RowsAnswered] | None = None
+        ends = batches.ends
+        ends.reader, ends.accept, ends.take, ends.flush = self.reader, self.accept, self.take, self.flush
+        ends.again, ends.late = self.again, self.late
 
     @property
     def sending(self) -> bool:
@@ -57,8 +60,8 @@ class BatchRows:
         if not self.sending:
             return rows
         left: list[Pending] = []
-        for start in range(0, len(rows), TOGETHER):
-            some = rows[start : start + TOGETHER]
+        for start in range(0, len(rows), self.together):
+            some = rows[start : start + self.together]
             put = await self._batches.add_all(self._requests(some))
             left += [row for row in some if row.seq not in put]
         return left

@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from pathlib import Path
 
+from batchrun.engine.batch_mode import BatchMode
 from batchrun.engine.batch_results import NOT_SENT, Ends
 from batchrun.engine.budget_guard import BATCH, BudgetGuard, BudgetReached, Reservation
 from batchrun.engine.chunks import SHARE, Chunk, Size
@@ -35,13 +35,6 @@ _NOT_SUBMITTED = frozenset({State.PLANNED, State.UPLOADED, State.CREATING})
 _IDLE = 3600.0
 MOST_CHUNKS = 16  # Chunks filled at once, one per endpoint and model; beyond that the largest is submitted
 FIRST_POLL = 10.0  # Seconds after submission within which a batch counts as never polled
-
-
-class BatchMode(Enum):
-    RESUME = auto()
-    CANCEL = auto()
-    FINISH_LIVE = auto()
-    IMPORT = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

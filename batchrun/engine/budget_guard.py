@@ -15,7 +15,7 @@ from batchrun.budget import Budget, Caps, Held, Reached, Sum
 from batchrun.display import counted
 from batchrun.engine.judge import Charge, Judged
 from batchrun.journal import Answers, Charged, Journal, Lease, Leased
-from batchrun.lanes.shapes import vendor
+from batchrun.lanes.vendors import vendor
 from batchrun.limits import GateClosed
 from batchrun.models import Kind, Request, Totals, Usage, made
 from batchrun.plan import Plan

@@ -11,7 +11,8 @@ from batchrun import prompts
 from batchrun.engine.judge import Judged
 from batchrun.engine.sending import NOT_TAKEN, refused_member
 from batchrun.journal import Lease
-from batchrun.lanes.shapes import OpenAIShape, Vendor
+from batchrun.lanes.shapes import OpenAIShape
+from batchrun.lanes.vendors import Vendor
 from batchrun.models import Endpoint, Request
 from batchrun.plan import Plan
 from batchrun.plan.rendering import prompt_of, sharing_of, spelling_of

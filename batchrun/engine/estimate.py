@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.forecast import Duration, Range, Seen, Throughput, duration, input_tokens, total
+from batchrun.engine.prediction import NOTE
 from batchrun.engine.request_stats import EXAMPLES, RequestStats, measure, measure_pending
 from batchrun.engine.start import Prepared, renderer_of
 from batchrun.engine.tiers import tiers_of
@@ -22,8 +23,6 @@ from batchrun.prompts import Renderer, RenderError, request_digest
 from batchrun.prompts.caching import BYTES_PER_TOKEN
 from batchrun.registry import RunFile
 from batchrun.rows import restore
-
-_NOTE = "forecast"
 
 
 def seen_in(run: RunFile, renderer: Renderer) -> list[Seen]:
@@ -127,7 +126,7 @@ def estimate_after(prepared: Prepared, rpm: float | None, tpm: float | None) -> 
         sessions = len(reader.sessions)
     cost = None if expected.cost is None else [usd(int(amount)) for amount in expected.cost]
     seconds = None if expected.time is None else list(expected.time.seconds)
-    prepared.journal.note(_NOTE, json.dumps({"sessions": sessions, "cost": cost, "seconds": seconds}))
+    prepared.journal.note(NOTE, json.dumps({"sessions": sessions, "cost": cost, "seconds": seconds}))
     return Estimate(found, expected, throughput)
 
 
@@ -142,28 +141,6 @@ def _charged(run: RunFile) -> int:
     with Reader.open(run.path) as reader:
         totals = reader.totals
     return totals.cost + totals.cost_reserved
-
-
-class Prediction(NamedTuple):
-    """US dollars and seconds."""
-
-    cost: tuple[float, float, float] | None
-    actual_cost: float
-    seconds: tuple[float, float, float] | None
-    actual_seconds: float
-
-
-def prediction(run: RunFile) -> Prediction | None:
-    """None until every row has its outcome."""
-    with Reader.open(run.path) as reader:
-        note, totals, sessions = reader.note(_NOTE), reader.totals, reader.sessions
-    if note is None or totals.pending or totals.unknown:
-        return None
-    predicted: dict[str, Any] = json.loads(note)
-    after = sessions[predicted["sessions"] :]
-    seconds = sum(session.ended - session.started for session in after if session.ended is not None)
-    cost, time = predicted["cost"], predicted["seconds"]
-    return Prediction(cost and tuple(cost), usd(totals.cost + totals.cost_reserved), time and tuple(time), seconds)
 
 
 class LaneCost(NamedTuple):

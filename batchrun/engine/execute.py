@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from batchrun.client import Client
 from batchrun.display import counted, printable
-from batchrun.engine.batches import Batching, BatchMode
+from batchrun.engine.batch_mode import BatchMode
 from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.connect import connected
 from batchrun.engine.export import Exported, write_output
@@ -27,9 +27,8 @@ from batchrun.engine.steer import handler
 from batchrun.errors import BatchrunError, ExitCode, RefusedError
 from batchrun.events import IMPORT_ONLY, POST_ONLY, Emit, Event, Notice, RowFinished, RowsAnswered, RunEnded, RunStarted
 from batchrun.journal import Reader
-from batchrun.lanes.batch import BatchExecutor
-from batchrun.lanes.shapes import SHAPES, vendor
 from batchrun.lanes.states import OPEN, is_unread
+from batchrun.lanes.vendors import vendor
 from batchrun.models import Totals
 from batchrun.plan.outputs import DOCUMENT, STREAM, is_device, partial_path
 from batchrun.plan.resolve import Access
@@ -39,6 +38,7 @@ from batchrun.steering import Server
 
 if TYPE_CHECKING:
     from batchrun import sim
+    from batchrun.engine.batches import Batching
 
 SIMULATED = 0.03  # Seconds that replace a second between polls of a simulated provider at normal speed
 
@@ -227,12 +227,16 @@ def simulator_of(prepared: Prepared) -> "sim.Settings | None":
     return replace(prepared.simulator, state=str(batch_folder(prepared.run) / "provider"))
 
 
-def batching_of(prepared: Prepared, client: Client | None, lane: int) -> Batching | None:
+def batching_of(prepared: Prepared, client: Client | None, lane: int) -> "Batching | None":
     plan = prepared.plan
     if client is None and prepared.batch_mode is not BatchMode.IMPORT:
         return None
     if not plan.batch and not any(ticket.state in OPEN or is_unread(ticket) for ticket in prepared.journal.tickets):
         return None
+    from batchrun.engine.batches import Batching  # noqa: PLC0415  only a run with batches pays for it
+    from batchrun.lanes.batch import BatchExecutor  # noqa: PLC0415  likewise
+    from batchrun.lanes.shapes import SHAPES  # noqa: PLC0415  likewise
+
     found = vendor(plan.dialect, plan.batches)
     calls = None if client is None else client.calls(SHAPES[found.shape].key_header)
     folder = batch_folder(prepared.run)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from statistics import fmean
 
 from batchrun.display import counted
-from batchrun.engine.batches import Batches, BatchMode
+from batchrun.engine.batch_mode import BatchMode
+from batchrun.engine.batches import Batches
 from batchrun.engine.budget_guard import named_in, tariff_of
 from batchrun.engine.forecast import Range, Throughput, duration
 from batchrun.engine.row_files import restored

@@ -16,7 +16,8 @@ from batchrun.engine.row_files import restored
 from batchrun.engine.start import renderer_of
 from batchrun.errors import RefusedError
 from batchrun.journal import Reader
-from batchrun.lanes.shapes import SHAPES, vendor, wire_id
+from batchrun.lanes.shapes import SHAPES, wire_id
+from batchrun.lanes.vendors import vendor
 from batchrun.models import Pending, Request
 from batchrun.plan import Plan, plan_from_json
 from batchrun.plan.blanks import copied

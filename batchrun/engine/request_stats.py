@@ -20,7 +20,7 @@ from batchrun.engine.start import check_not_mixed, opened
 from batchrun.engine.tiers import tiers_of
 from batchrun.events import Emit, IntakeProgress
 from batchrun.journal import IntakeRow, Reader
-from batchrun.lanes.shapes import vendor
+from batchrun.lanes.vendors import vendor
 from batchrun.models import Kind, Request, Row
 from batchrun.plan import Plan
 from batchrun.plan.blanks import blanks_of, copied

@@ -16,7 +16,8 @@ import orjson
 
 from batchrun import replies
 from batchrun.lanes.results import Results
-from batchrun.lanes.shapes import SHAPES, vendor
+from batchrun.lanes.shapes import SHAPES
+from batchrun.lanes.vendors import vendor
 from batchrun.models import Defect, Endpoint
 from batchrun.pricing import STANDARD, Rates, billed
 from batchrun.replies import ReplyChecker

@@ -6,11 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from batchrun import post, registry, rows
-from batchrun.engine.batches import BatchMode
+from batchrun.engine.batch_mode import BatchMode
 from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.bytes_held import keep_freed_memory
 from batchrun.engine.output_cap import check_pending
-from batchrun.engine.result_files import import_results
 from batchrun.engine.reuse import reused_run, take_replies, unfinished
 from batchrun.engine.row_files import LeftOut, changed, pending_positions
 from batchrun.engine.selection import cause_of, positions_of, selection
@@ -102,6 +101,8 @@ def prepare_post(reference: str, flags: dict[str, Any]) -> tuple[Prepared, Gathe
 
 def prepare_import(reference: str, flags: dict[str, Any], files: Sequence[str]) -> tuple[Prepared, Gathered]:
     """At batch prices. Raises as `prepare_resume`."""
+    from batchrun.engine.result_files import import_results  # noqa: PLC0415  only an import pays for it
+
     with ExitStack() as undo:
         prepared, gathered = _opened(reference, flags, undo)
         prepared.plan = replace(prepared.plan, batch=True)

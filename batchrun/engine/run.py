@@ -5,6 +5,7 @@ import gc
 import logging
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,8 @@ from batchrun import retry
 from batchrun.client.senders.hub import Hub
 from batchrun.engine.assignment import Policy
 from batchrun.engine.attempt import RowServices
-from batchrun.engine.batch_rows import TOGETHER, BatchRows
-from batchrun.engine.batches import Batches, Batching, BatchMode
+from batchrun.engine.batch_mode import BatchMode
 from batchrun.engine.budget_guard import BudgetGuard
-from batchrun.engine.finish_by import FinishBy
 from batchrun.engine.lane import Member
 from batchrun.engine.pending_queue import AHEAD, Followers, PendingQueue
 from batchrun.engine.pool import Pool
@@ -37,6 +36,7 @@ from batchrun.replies import Checker
 from batchrun.retry import Next
 
 if TYPE_CHECKING:
+    from batchrun.engine.batches import Batches, Batching
     from batchrun.engine.row_pages import RowPages
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Run:
         emit: Emit,
         only: tuple[int, ...] | None = None,
         secrets: tuple[str, ...] = (),
-        batching: Batching | None = None,
+        batching: "Batching | None" = None,
     ) -> None:
         self._plan, self._renderer = plan, renderer
         self._only = only
@@ -86,16 +86,7 @@ class Run:
         self._post = PostProcessing(plan, journal, self._queue, secrets=secrets, emit=emit, failed=self._fail)
         services = RowServices(self._queue, renderer, checker, self._pool, self._guard, journal, self._post)
         self._runner = RowRunner(plan, services, emit=emit, stop=self.stop)
-        self._batches: Batches | None = None
-        if batching is not None:
-            self._batches = Batches(
-                batching, journal, self._guard, emit=emit, stop=lambda ending: self.stop(ending, drain=plan.drain)
-            )
-            rows = self._runner.batch_rows = BatchRows(plan, services, self._runner, self._batches, emit=emit)
-            self._queue.direct = rows.put_all if groups is None else None
-            ends = self._batches.ends
-            ends.reader, ends.accept, ends.take, ends.flush = rows.reader, rows.accept, rows.take, rows.flush
-            ends.again, ends.late = rows.again, rows.late
+        self._batches = None if batching is None else self._batches_of(batching, services, grouped=groups is not None)
         self._hub = members[0].hub
         self._pages = None if self._hub is None or groups or batching else self._pages_of(services, self._hub)
         self._ending: RunResult | None = None
@@ -104,6 +95,16 @@ class Run:
         self._working, self._waits, self.paused = 0, False, False
         self._view: GateView | None = None
         self._quotas_reported: set[str] = set()
+
+    def _batches_of(self, batching: "Batching", services: RowServices, *, grouped: bool) -> "Batches":
+        from batchrun.engine.batch_rows import BatchRows  # noqa: PLC0415  only a run with batches pays for it
+        from batchrun.engine.batches import Batches  # noqa: PLC0415  likewise
+
+        stop = partial(self.stop, drain=self._plan.drain)
+        batches = Batches(batching, self._journal, self._guard, emit=self._emit, stop=stop)
+        rows = self._runner.batch_rows = BatchRows(self._plan, services, self._runner, batches, emit=self._emit)
+        self._queue.direct = None if grouped else rows.put_all
+        return batches
 
     def _pages_of(self, services: RowServices, hub: Hub) -> "RowPages | None":
         from batchrun.engine.row_pages import RowPages  # noqa: PLC0415  only a run with senders pays for it
@@ -170,7 +171,9 @@ class Run:
             await self._runner.flush_held()
             more = self._queue.more
 
-    async def _send_with_batches(self, batches: Batches) -> None:
+    async def _send_with_batches(self, batches: "Batches") -> None:
+        from batchrun.engine.finish_by import FinishBy  # noqa: PLC0415  only a run with batches pays for it
+
         await batches.import_parts()
         await batches.read_late()
         carrying = self._loop.create_task(batches.carry())
@@ -348,7 +351,7 @@ class Run:
                 state := queue.take() or await queue.next()
             ) is not None:
                 if (rows := runner.batch_rows) is not None and rows.sending:
-                    await rows.send_all(states := [state, *islice(iter(queue.take, None), TOGETHER)])
+                    await rows.send_all(states := [state, *islice(iter(queue.take, None), rows.together)])
                     queue.released(*states)
                     del states
                 else:

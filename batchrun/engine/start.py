@@ -12,19 +12,18 @@ from batchrun import post, prompts, registry, rows
 from batchrun.digests import BLAKE3
 from batchrun.display import counted
 from batchrun.engine import document_output
-from batchrun.engine.batches import BatchMode
+from batchrun.engine.batch_mode import BatchMode
 from batchrun.engine.budget_guard import tariff_of
 from batchrun.engine.bytes_held import keep_freed_memory
 from batchrun.engine.export import reserved
 from batchrun.engine.ingest import Problems, checked, report_input, report_rows
 from batchrun.engine.output_cap import with_known_worst_case
-from batchrun.engine.result_files import Part
 from batchrun.engine.reuse import reused_run, take_replies, unfinished
 from batchrun.engine.segment_checks import RowChecks, check_named, row_checks
 from batchrun.errors import RefusedError
 from batchrun.events import Emit, IntakeProgress, Notice
 from batchrun.journal import Drift, Journal, Lock, Meta
-from batchrun.lanes.shapes import vendor
+from batchrun.lanes.vendors import vendor
 from batchrun.models import Kind
 from batchrun.plan import Plan, drift_text, outputs, plan_from_json, plan_to_json
 from batchrun.plan.blanks import blanks_of
@@ -42,6 +41,7 @@ from batchrun.rows import Input
 
 if TYPE_CHECKING:
     from batchrun import sim
+    from batchrun.engine.result_files import Part
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class Prepared:
     left_out: int = 0  # Rows that lack files
     notice: str | None = None
     batch_mode: BatchMode = BatchMode.RESUME
-    parts: Sequence[Part] = ()
+    parts: "Sequence[Part]" = ()
 
     def close(self, exit_code: int | None = None) -> None:
         self.journal.close(exit_code)

@@ -7,7 +7,6 @@ matches the one furthest on is adopted; the others are cancelled, and their repl
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -25,12 +24,12 @@ from batchrun.lanes.shapes import (
     Batch,
     Calling,
     OpenAIShape,
-    Vendor,
     json_object,
     json_objects,
     wire_id,
 )
-from batchrun.lanes.states import State, detailed, is_asked_to_end, is_imported
+from batchrun.lanes.states import State, detail_of, detailed, is_asked_to_end, is_imported
+from batchrun.lanes.vendors import Vendor
 from batchrun.models import Exchange, Ticket
 
 SEARCHES = (0.0, 5.0, 20.0, 60.0)  # seconds after an unanswered create call at which its batch is searched
@@ -96,7 +95,7 @@ class BatchExecutor:
         # a call under way has no known answer for this process
         if ticket.remote is not None:
             self._known.add(ticket.remote)
-        self._known.update(json_object(json.loads(ticket.detail)).get("not_ours") or ())
+        self._known.update(detail_of(ticket).get("not_ours") or ())
         if ticket.state == State.CREATING:
             note = "the process ended while it was submitted"
             return replace(
@@ -199,10 +198,10 @@ class BatchExecutor:
         return Stepped(changed, wait)
 
     def failures(self, ticket: Ticket) -> int:
-        return int(json_object(json.loads(ticket.detail)).get("failures") or 0)
+        return int(detail_of(ticket).get("failures") or 0)
 
     async def _search(self, ticket: Ticket) -> Stepped:
-        detail = json_object(json.loads(ticket.detail))
+        detail = detail_of(ticket)
         looks, killed = int(detail.get("looks") or 0), bool(detail.get("killed"))
         since = float(detail.get("since") or ticket.asked or 0.0)
         wait = since + SEARCHES[looks] * self.scale - self.clock()
@@ -246,7 +245,7 @@ class BatchExecutor:
 
     def released(self, ticket: Ticket) -> Ticket:
         """Without a batch that proved another's."""
-        others = [*(json_object(json.loads(ticket.detail)).get("not_ours") or ()), ticket.remote]
+        others = [*(detail_of(ticket).get("not_ours") or ()), ticket.remote]
         detail = detailed(ticket, not_ours=others, object=None, looks=0, since=self.clock())
         note = f"batch {ticket.remote} belongs to other rows"
         return replace(ticket, state=State.UNSURE, remote=None, status=None, next=None, note=note, detail=detail)
@@ -350,7 +349,7 @@ class BatchExecutor:
         )
 
     def batch_of(self, ticket: Ticket) -> Batch | None:
-        found = json_object(json_object(json.loads(ticket.detail)).get("object"))
+        found = json_object(detail_of(ticket).get("object"))
         return self.shape.batch(found) if found else None
 
     async def listed(self, tickets: list[Ticket]) -> dict[int, Stepped]:
@@ -380,7 +379,7 @@ class BatchExecutor:
 
     def answer_of(self, ticket: Ticket) -> tuple[int, str, float]:
         """(status, body, wait) of the refusal; status 0 without one."""
-        answer = json_object(json_object(json.loads(ticket.detail)).get("answer"))
+        answer = json_object(detail_of(ticket).get("answer"))
         return int(answer.get("status") or 0), str(answer.get("body") or ""), float(answer.get("wait") or 0)
 
     def is_fatal(self, body: str) -> bool:

@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 from batchrun.lanes.executor import Completion, CompletionKind, Page, Read
-from batchrun.lanes.shapes import SHAPES, OpenAIShape, json_object, object_of, parse_wire_id, vendor
+from batchrun.lanes.shapes import SHAPES, OpenAIShape, json_object, object_of, parse_wire_id
+from batchrun.lanes.vendors import vendor
 
 LINES = 1000  # of results in one page, at most
 ROOM = 4_000_000  # bytes of bodies after which a page ends, to bound memory

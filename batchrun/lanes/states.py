@@ -3,9 +3,8 @@
 import json
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
-from batchrun.lanes.shapes import json_object
 from batchrun.models import Ticket
 
 
@@ -35,43 +34,48 @@ OPEN = frozenset(
 )
 
 
+def detail_of(ticket: Ticket) -> dict[str, Any]:
+    found = json.loads(ticket.detail)
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+
+
 def main_of(ticket: Ticket) -> int | None:
     """The ticket whose create call also made this batch."""
-    found = json_object(json.loads(ticket.detail)).get("of")
+    found = detail_of(ticket).get("of")
     return found if isinstance(found, int) else None
 
 
 def is_unread(ticket: Ticket) -> bool:
     """Whether it was forgotten with unread results."""
-    read = json_object(json.loads(ticket.detail)).get("read")
+    read = detail_of(ticket).get("read")
     return ticket.state == State.FORGOTTEN and ticket.remote is not None and not read
 
 
 def tokens_of(ticket: Ticket) -> int:
     """Approximate input tokens."""
-    return int(json_object(json.loads(ticket.detail)).get("tokens") or ticket.bytes / 4)
+    return int(detail_of(ticket).get("tokens") or ticket.bytes / 4)
 
 
 def weight_of(ticket: Ticket) -> int:
     """Bytes for estimating input tokens; 0 in earlier journals."""
-    return int(json_object(json.loads(ticket.detail)).get("weight") or 0)
+    return int(detail_of(ticket).get("weight") or 0)
 
 
 def learned_of(tickets: Iterable[Ticket]) -> tuple[int, int]:
     """(bytes, their input tokens), as last counted."""
-    found = [json_object(json.loads(ticket.detail)).get("learned") for ticket in tickets]
+    found = [detail_of(ticket).get("learned") for ticket in tickets]
     size, tokens = next(filter(None, reversed(found)), (0, 0))
     return int(size), int(tokens)
 
 
 def is_asked_to_end(ticket: Ticket) -> bool:
     # whether the cancelling call was answered
-    return bool(json_object(json.loads(ticket.detail)).get("asked_to_end"))
+    return bool(detail_of(ticket).get("asked_to_end"))
 
 
 def is_imported(ticket: Ticket) -> bool:
-    return "brought" in json_object(json.loads(ticket.detail))
+    return "brought" in detail_of(ticket)
 
 
 def detailed(ticket: Ticket, **changes: Any) -> str:
-    return json.dumps({**json_object(json.loads(ticket.detail)), **changes}, ensure_ascii=False)
+    return json.dumps({**detail_of(ticket), **changes}, ensure_ascii=False)

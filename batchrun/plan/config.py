@@ -139,7 +139,7 @@ def _answers(lines: Any, path: Path) -> tuple[Mapping[str, Any], ...]:
 def _batches(value: Any, path: Path) -> Mapping[str, Mapping[str, Any]]:
     tables = _tables(value, f"batches in {path}")
     if tables:
-        from batchrun.lanes.shapes import check_vendor  # noqa: PLC0415  only where there are such tables
+        from batchrun.lanes.vendors import check_vendor  # noqa: PLC0415  only where there are such tables
 
         for dialect, own in tables.items():
             try:

@@ -25,7 +25,8 @@ def batches(reader: Reader, plan: Plan) -> list[dict[str, Any]]:
     tickets = reader.tickets
     if not tickets:
         return []
-    from batchrun.lanes.shapes import SHAPES, vendor  # noqa: PLC0415  orjson, only where there are batches
+    from batchrun.lanes.shapes import SHAPES  # noqa: PLC0415  orjson, only where there are batches
+    from batchrun.lanes.vendors import vendor  # noqa: PLC0415  likewise
 
     found = vendor(plan.dialect, plan.batches)
     shape = SHAPES[found.shape](found)

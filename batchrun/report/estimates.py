@@ -5,17 +5,15 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from batchrun.display import counted, printable
-from batchrun.engine.estimate import Estimate, LaneCost, Prediction, Saving, lane_costs, saving_of
+from batchrun.engine.estimate import Estimate, LaneCost, Saving, lane_costs, saving_of
 from batchrun.engine.forecast import Range
 from batchrun.engine.request_stats import EXAMPLES, RequestStats
 from batchrun.engine.reuse import taken_over
-from batchrun.lanes.shapes import Vendor, vendor
+from batchrun.lanes.vendors import Vendor, vendor
 from batchrun.plan import Plan
 from batchrun.pricing import STANDARD, usd
 from batchrun.report import words
 
-# seconds: a shorter run is mostly the start of the program, which a forecast leaves out
-_MEASURABLE = 1.0
 _SHOWN = 4000
 _BEGINNING, _END = 240, 80
 
@@ -276,20 +274,3 @@ def _shortened(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _shortened(one) for name, one in cast("dict[str, Any]", value).items()}
     return value
-
-
-def verdict(found: Prediction) -> str:
-    """Empty if nothing can be compared."""
-    parts: list[str] = []
-    if found.cost is not None:
-        low, expected, high = (words.money(int(amount * 1e12)) for amount in found.cost)
-        was = words.money(int(found.actual_cost * 1e12))
-        parts.append(f"{expected} ({low} to {high}), and it is {was}{_off(found.actual_cost, found.cost[1])}")
-    if found.seconds is not None and found.seconds[1] >= _MEASURABLE:
-        expected, was = words.duration(found.seconds[1]), words.duration(found.actual_seconds)
-        parts.append(f"{expected} for the rest, and it took {was}{_off(found.actual_seconds, found.seconds[1])}")
-    return "the pilot predicted " + "; ".join(parts) if parts else ""
-
-
-def _off(was: float, expected: float) -> str:
-    return "" if not expected else f" ({100 * (was - expected) / expected:+.0f} %)"

@@ -16,12 +16,10 @@ import click
 
 from batchrun.client.event_loop import run_coroutine
 from batchrun.display import coloured, counted, printable
-from batchrun.engine import batch_commands
-from batchrun.engine.batches import BatchMode
-from batchrun.engine.estimate import Prediction, estimate, estimate_after, prediction
+from batchrun.engine.batch_mode import BatchMode
 from batchrun.engine.execute import execute, pilot
 from batchrun.engine.output_files import UnreadError
-from batchrun.engine.request_stats import dry_run
+from batchrun.engine.prediction import Prediction, prediction
 from batchrun.engine.resume import prepare_import, prepare_post, prepare_resume
 from batchrun.engine.run import Run
 from batchrun.engine.run_result import HASTY, RunResult
@@ -36,7 +34,7 @@ from batchrun.plan.settings import Settings
 from batchrun.plan.sources import Gathered
 from batchrun.progress import Fold
 from batchrun.registry import RunFile
-from batchrun.report import estimates, event_log, pages, words
+from batchrun.report import event_log, pages, words
 from batchrun.report.observers import Observers
 from batchrun.report.reporters import OF_ROWS, JsonLines, choose, plain
 
@@ -55,6 +53,8 @@ _SIGNALS = {
 def run(gathered: Gathered, access: Access) -> ExitCode:
     headless = Headless(gathered.settings)
     if gathered.settings.dry_run:
+        from batchrun.engine.request_stats import dry_run  # noqa: PLC0415  a run does not need it
+
         pages.show_dry_run(dry_run(gathered, headless.emit), as_json=gathered.settings.as_json)
         return ExitCode.OK
     with headless:
@@ -108,6 +108,8 @@ def import_results(
 def forget_chunk(run: RunFile, chunk: str) -> ExitCode:
     if not chunk.isascii() or not chunk.isdecimal():
         raise RefusedError(f"forget needs the number of a chunk, not {chunk!r}", "`batchrun batches RUN` lists them")
+    from batchrun.engine import batch_commands  # noqa: PLC0415  a run does not need it
+
     rows = batch_commands.forget(run, int(chunk))
     print(
         f"batchrun: chunk {chunk} is forgotten: {counted(rows)} pending again, possibly billed; "
@@ -118,6 +120,8 @@ def forget_chunk(run: RunFile, chunk: str) -> ExitCode:
 
 
 def adopt_batch(ref: str, flags: dict[str, Any], remote: str, *, admit: Callable[[Plan, Gathered], Access]) -> ExitCode:
+    from batchrun.engine import batch_commands  # noqa: PLC0415  a run does not need it
+
     prepared, gathered = prepare_resume(ref, flags, failed=False)
     try:
         access = admit(prepared.plan, gathered)
@@ -194,6 +198,9 @@ class Headless:
         return ended.exit_code
 
     def plan(self, gathered: Gathered, *, as_json: bool, show: int) -> ExitCode:
+        from batchrun.engine.estimate import estimate  # noqa: PLC0415  a run does not need it
+        from batchrun.report import estimates  # noqa: PLC0415  likewise
+
         try:
             found = estimate(gathered, self.emit, show)
         except KeyboardInterrupt:
@@ -204,6 +211,9 @@ class Headless:
         return ExitCode.OK
 
     def pilot(self, prepared: Prepared, rows: int, access: Access, *, as_json: bool, show: int) -> ExitCode:
+        from batchrun.engine.estimate import estimate_after  # noqa: PLC0415  a run does not need it
+        from batchrun.report import estimates  # noqa: PLC0415  likewise
+
         def on_start(run: Run) -> None:
             self._run = run
             stop_on_signals(run, prepared.plan, self._signals)
@@ -374,7 +384,7 @@ def print_summary(  # noqa: PLR0913  the lines of the summary, each by name
         lines.append(f"cache: {text}")
     if not quiet and (text := words.savings(ended.totals)):
         lines.append(f"saved: {text}")
-    if not quiet and (found := _prediction(run)) is not None and (text := estimates.verdict(found)):
+    if not quiet and (found := _prediction(run)) is not None and (text := words.prediction(found)):
         lines.append(text)
     lines.append(words.account(ended.totals))
     command = _resume_command(ended, run)

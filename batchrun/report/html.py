@@ -17,13 +17,13 @@ from jinja2 import Environment, StrictUndefined
 from batchrun import __version__
 from batchrun.account import TOKENS
 from batchrun.display import printable
-from batchrun.engine.estimate import prediction
+from batchrun.engine.prediction import prediction
 from batchrun.journal import Reader, Record
 from batchrun.models import Reply, State
 from batchrun.plan import Plan, plan_from_json
 from batchrun.registry import RunFile
 from batchrun.replies import read
-from batchrun.report import estimates, pages, words
+from batchrun.report import pages, words
 from batchrun.report.words import plain
 
 WIDTH, HEIGHT = 720, 180
@@ -155,7 +155,7 @@ def report_page(run: RunFile) -> str:
         savings=words.savings(totals),
         from_cache=words.read_from_cache(totals),
         money=_money(values),
-        prediction=None if (found := prediction(run)) is None else estimates.verdict(found) or None,
+        prediction=None if (found := prediction(run)) is None else words.prediction(found) or None,
         shares=_shares(values),
         charts=_drawn(values["charts"]),
         width=WIDTH,

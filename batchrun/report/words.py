@@ -18,10 +18,13 @@ from batchrun.pricing import usd
 from batchrun.progress import Progress
 
 if TYPE_CHECKING:  # SQLite: not before the app's first frame
+    from batchrun.engine.prediction import Prediction
     from batchrun.journal import Cause, LaneShare, Reader, TierShare
     from batchrun.registry import Summary
 
 LONGEST_MESSAGE = 160  # characters
+# seconds: a shorter run is mostly the start of the program, which a forecast leaves out
+_MEASURABLE = 1.0
 
 
 # begins a heading in a request shown as text
@@ -370,3 +373,20 @@ def _value(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_value(item) for item in cast("tuple[object, ...]", value)]
     return value
+
+
+def prediction(found: "Prediction") -> str:
+    """Empty if nothing can be compared."""
+    parts: list[str] = []
+    if found.cost is not None:
+        low, expected, high = (money(int(amount * 1e12)) for amount in found.cost)
+        was = money(int(found.actual_cost * 1e12))
+        parts.append(f"{expected} ({low} to {high}), and it is {was}{_off(found.actual_cost, found.cost[1])}")
+    if found.seconds is not None and found.seconds[1] >= _MEASURABLE:
+        expected, was = duration(found.seconds[1]), duration(found.actual_seconds)
+        parts.append(f"{expected} for the rest, and it took {was}{_off(found.actual_seconds, found.seconds[1])}")
+    return "the pilot predicted " + "; ".join(parts) if parts else ""
+
+
+def _off(was: float, expected: float) -> str:
+    return "" if not expected else f" ({100 * (was - expected) / expected:+.0f} %)"
