@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/cluster.py [pool feed]
 
 `pool`: two workers of each kind do the same work on the same 1 kB replies, in turns; each figure is the median of the rounds'
-ratios, which a busy machine hardly moves. Beside the time stands all processor time, Ray's own processes included: what
-bounds two workers on two cores. The driver's processor time is that of this process and of the one that is Ray's driver,
-without the workers'. `feed`: how many processors one driver keeps at work, shown with actors that sleep as long as
+ratios, which a busy machine hardly moves. All are up and warm before the clock runs, and those whose turn it is not are idle.
+Beside the time stands all processor time, Ray's own processes included: what bounds two workers on two cores. The driver's
+processor time is that of this process and of the one that is Ray's driver, without the workers'. `feed`: how many processors one driver keeps at work, shown with actors that sleep as long as
 they would compute, so that two cores can stand for twenty. The cluster is started here, on loopback, and ended.
 """
 
@@ -26,10 +26,10 @@ from ray_cluster import cluster
 
 from batchrun.post import Choices, PostQueue
 
-ROUNDS = 5
+ROUNDS = 7
 WORKERS = 2
-SECONDS = 2.0
-"""Seconds that a turn takes two workers."""
+SECONDS = 6.0
+"""Seconds that a turn takes two workers, so that the start and the end of a turn weigh as little as in a run."""
 FED = 20
 FUNCTIONS = Path(__file__).with_name("cluster_work.py")
 

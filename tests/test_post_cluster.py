@@ -31,16 +31,22 @@ SETUP = Setup(("strip",), 16, 5.0, False)
 
 
 class Made:
-    """A driver of a cluster that is made up. Rows take `seconds`; `does` may do something else for a row."""
+    """A driver of a cluster that is made up. Rows take `seconds`, a shard and its answer `way`
+    each; `does` may do something else for a row."""
 
-    def __init__(self, *nodes: Node, seconds: float = 0.001) -> None:
+    def __init__(self, *nodes: Node, seconds: float = 0.001, way: float = 0.0) -> None:
         self.there = list(nodes)
         self.seconds = seconds
+        self.way = way
+        self.result = ""
+        self.waited = 0
         self.full: set[str] = set()
         self.refusal: Failure | None = None
         self.does: Callable[[int, int], Awaitable[None]] | None = None
         self.actors: dict[int, str] = {}
-        self.at_work: dict[int, asyncio.Task[Any] | None] = {}
+        self.placed: dict[int, str] = {}
+        self.calls: dict[int, list[int]] = {}
+        self.turns: dict[int, asyncio.Lock] = {}
         self.shards: list[tuple[str, list[int]]] = []
         self.killed: list[int] = []
         self.joined = 0
@@ -65,30 +71,43 @@ class Made:
             raise self.failing
         if node not in {each.id for each in self.there}:
             raise ActorLostError("cannot be placed", by_node=True)
-        self.actors[number] = node
+        self.actors[number] = self.placed[number] = node
         return self.refusal
 
     async def run(self, number: int, shard: bytes) -> bytes:
-        assert number not in self.at_work, "two shards at a time"
+        data = unpack_shard(shard)
+        calls = self.calls.setdefault(number, [])
+        self.waited += len(calls)
+        calls.append(len(data.items))
+        assert len(calls) == 1 or (len(calls) == 2 and min(calls) > 1), f"{calls} rows at one actor"
+        try:
+            await asyncio.sleep(self.way)
+            async with self.turns.setdefault(number, asyncio.Lock()):
+                done = await self._work(number, data)
+            await asyncio.sleep(self.way)
+            if number not in self.actors:
+                by_node = self.placed[number] not in {each.id for each in self.there}
+                raise ActorLostError("it died before its answer had left", by_node=by_node)
+            return done
+        finally:
+            calls.remove(len(data.items))
+
+    async def _work(self, number: int, data: Shard) -> bytes:
         if self.failing is not None:
             raise self.failing
         if number not in self.actors:
             raise ActorLostError("it is dead", by_node=False)
-        self.at_work[number] = asyncio.current_task()
         try:
-            data = unpack_shard(shard)
             self.shards.append((self.actors[number], [item.line for item in data.items]))
             for item in data.items if self.does is not None else ():
                 await self.does(number, item.line)
             await asyncio.sleep(self.seconds * len(data.items))
             numbers = range(data.first, data.first + len(data.items))
-            results: list[Result] = [Value(str(item.line), None) for item in data.items]
+            results: list[Result] = [Value(self.result or str(item.line), None) for item in data.items]
             return pack_done(Done(results, self.seconds * len(results), 0.0, {}, numbers))
         except ActorLostError:
             self.actors.pop(number, None)
             raise
-        finally:
-            del self.at_work[number]
 
     def kill(self, number: int) -> None:
         self.killed.append(number)
@@ -148,6 +167,70 @@ async def test_a_shard_has_a_quarter_of_a_second_of_work(monkeypatch: pytest.Mon
     made = Made(*TWO)
     await Outlet(made, monkeypatch).put(3000)
     assert max(len(lines) for _, lines in made.shards) == 250
+
+
+@pytest.mark.looptime
+async def test_actors_are_hardly_idle_between_shards_and_end_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Made(*TWO, seconds=0.002, way=0.002)
+    outlet = Outlet(made, monkeypatch)
+    clock = asyncio.get_running_loop().time
+    await outlet.queue.join()
+    await asyncio.sleep(1)
+    for number in range(10):
+        await outlet.queue.put(number, Item("text", line=number))
+    await outlet.queue.drain()
+    began = clock()
+    for number in range(10, 5010):
+        await outlet.queue.put(number, Item("text", line=number))
+    await outlet.queue.drain()
+    took = clock() - began
+    await outlet.queue.close()
+    assert len(outlet.results) == 5010
+    assert 5.0 < took < 5.02
+
+
+@pytest.mark.looptime
+async def test_a_shard_that_waits_in_an_actor_that_is_lost_has_not_been_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Made(Node("a", 1), way=0.002)
+
+    async def does(_: int, line: int) -> None:
+        if line == 1000:
+            await asyncio.sleep(0.05)  # the answer before it has come, and a shard waits
+            raise ActorLostError("it died", by_node=False)
+
+    made.does = does
+    outlet = await Outlet(made, monkeypatch).put(2000)
+    assert (outlet.failed, len(outlet.results), made.waited > 2) == ({1000: "post: worker died"}, 2000, True)
+    first, *others = [lines for _, lines in made.shards if 1000 in lines]
+    assert others == [[1000]] * 2
+    alone = {lines[0] for _, lines in made.shards if len(lines) == 1}
+    assert {line for line in alone if line > 10} == set(first), "another shard was run row by row"
+
+
+@pytest.mark.looptime
+async def test_a_row_that_ends_its_actor_before_the_last_answer_has_left_fails_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = Made(*TWO, way=0.002)
+
+    async def does(_: int, line: int) -> None:
+        if line == 1000:
+            raise ActorLostError("it died", by_node=False)
+
+    made.does = does
+    outlet = await Outlet(made, monkeypatch).put(2000)
+    assert (outlet.failed, len(outlet.results)) == ({1000: "post: worker died"}, 2000)
+    tries = [len(lines) for _, lines in made.shards if 1000 in lines]
+    assert (tries[2:], tries[0] > 1, tries[1] > 1) == ([1, 1], True, True), "it was not put back once"
+
+
+@pytest.mark.looptime
+async def test_no_shard_waits_behind_one_whose_result_is_fetched_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Made(Node("a", 1), way=0.002)
+    made.result = "x" * 10_000
+    outlet = await Outlet(made, monkeypatch).put(2000)
+    assert (outlet.failed, len(outlet.results)) == ({}, 2000)
+    assert made.waited <= 2
 
 
 @pytest.mark.looptime

@@ -1,9 +1,13 @@
 """How long rows of post-processing take, and what follows from that."""
 
+import heapq
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchrun.post.reply import KEPT, Done
-from batchrun.post.shard_size import LARGEST, PROBE, ShardSizer
+from batchrun.post.shard_size import LARGEST, PROBE, SMALLEST, ShardSizer
 
 
 def done(rows: int, each: float, *, first: float = 0.0, pause: float = 0.0) -> Done:
@@ -84,3 +88,18 @@ def test_rows_that_end_later_count_with_the_time_spent_until_then() -> None:
     sizer.learn(Done([], 0.01, 0.0, {}))
     sizer.learn(done(1, 0.01))
     assert sizer.size == pytest.approx(2, abs=1)
+
+
+@given(rows=st.integers(1, 5000), workers=st.integers(1, 20), each=st.sampled_from([200e-6, 2e-3, 0.02]))
+def test_workers_end_together_within_the_smallest_shard(rows: int, workers: int, each: float) -> None:
+    sizer = probed(each)
+    least = -(-sizer.size // SMALLEST)
+    ends = [0.0] * workers
+    sizes: list[int] = []
+    while rows:
+        sizes.append(sizer.share(rows, workers))
+        rows -= sizes[-1]
+        heapq.heapreplace(ends, ends[0] + sizes[-1] * each)
+    assert max(ends) - min(ends) <= least * each * 1.01
+    assert min([*sizes[:-1], least]) == least
+    assert max(sizes) <= sizer.size

@@ -70,8 +70,9 @@ class Operations:
         """In pieces."""
         actor = self._actors[number]
         result = await actor.run.remote(*messages.pieces(data))
-        if isinstance(result, int):
-            result = b"".join(await asyncio.gather(*(actor.piece.remote(place) for place in range(result))))
+        if not isinstance(result, bytes):
+            run, count = result
+            result = b"".join(await asyncio.gather(*(actor.piece.remote(run, place) for place in range(count))))
         return result
 
     async def kill(self, number: int) -> None:

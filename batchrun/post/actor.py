@@ -43,7 +43,8 @@ class Actor:
     """Its calls are made one at a time."""
 
     def __init__(self) -> None:
-        self._rest: list[bytes] = []
+        self._runs = 0
+        self._pieces: tuple[list[bytes], list[bytes]] = [], []  # of two runs: the next may come before they are fetched
 
     def load(self, specs: tuple[str, ...], *rest: Any) -> tuple[str | None, ...] | None:
         # takes the fields of a Setup; returns those of a Failure
@@ -51,8 +52,8 @@ class Actor:
         failure = refusal()
         return None if failure is None else tuple(failure)
 
-    def run(self, *data: bytes) -> bytes | int:
-        """Returns a packed Done, or its number of pieces."""
+    def run(self, *data: bytes) -> bytes | tuple[int, int]:
+        """Returns a packed Done, or the number of the run and how many pieces it has."""
         try:
             done = run(unpack_shard(b"".join(data)))
         except UnknownRowsError:
@@ -60,8 +61,9 @@ class Actor:
         result = pack_done(done)
         if len(result) <= PIECE:
             return result
-        self._rest = pieces(result)
-        return len(self._rest)
+        self._runs += 1
+        self._pieces[self._runs % 2][:] = pieces(result)
+        return self._runs, -(-len(result) // PIECE)
 
-    def piece(self, number: int) -> bytes:
-        return self._rest[number]
+    def piece(self, run: int, place: int) -> bytes:
+        return self._pieces[run % 2][place]

@@ -1,8 +1,10 @@
 """Shards in actors of a Ray cluster: a backend of the queue.
 
-An actor gets one shard at a time, as all that are queued at it die with it, and none before it has answered, as an
-actor that cannot be placed waits forever. Ray does not report whether an actor died of a row, was killed, or lost its
-machine. So a row alone in its shard is at fault only when lost twice, and a shard whose node is gone is run once more.
+An actor works on one shard at a time, and gets none before it has answered, as an actor that cannot be placed waits
+forever. A second shard may wait in it, so that it is not idle while an answer and the next shard are under way. If the
+actor is lost, that shard has not begun, and goes to another actor as if it had not been sent; rows that run alone never
+wait in an actor. Ray does not report whether an actor died of a row, was killed, or lost its machine. So a row alone in
+its shard is at fault only when lost twice, and a shard whose node is gone is run once more.
 """
 
 import asyncio
@@ -11,6 +13,7 @@ import logging
 import math
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +21,7 @@ from typing import Protocol
 from batchrun.cluster import bundle
 from batchrun.cluster.address import JOIN, found, refusal_of
 from batchrun.cluster.driver import ActorLostError, DriverLostError, DriverProcess, Node
+from batchrun.cluster.messages import PIECE
 from batchrun.display import printable
 from batchrun.errors import RefusedError
 from batchrun.post.actor import pack_shard, unpack_done
@@ -97,10 +101,11 @@ class _ActorGoneError(LostError):
 
 class _Order:
     # a row may take `seconds`, all of it `grace` more
-    def __init__(self, shard: bytes, seconds: float, grace: float) -> None:
+    def __init__(self, shard: bytes, seconds: float, grace: float, *, may_wait: bool = False) -> None:
         self.shard = shard
         self.seconds = seconds
         self.grace = grace
+        self.may_wait = may_wait  # in an actor, or let another wait behind it
         self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def lose(self, failure: Failure, *, by_node: bool) -> None:
@@ -109,27 +114,60 @@ class _Order:
 
 
 class OneActor:
-    """For rows that stay in flight. Once lost it stays so."""
+    """The orders of an actor. Once lost it stays so."""
 
-    def __init__(self) -> None:
-        self.orders: asyncio.Queue[_Order] = asyncio.Queue()
+    def __init__(self, driver: Driver | None = None, number: int = 0) -> None:
         self.is_lost = False
+        self.sent: deque[tuple[_Order, asyncio.Task[bytes]]] = deque()  # the first is at work, a second waits in it
+        self.since = 0.0  # when the first was sent, or began after the one before it
+        self._driver = driver
+        self._number = number
+        self._loop = asyncio.get_running_loop()
+        self._came = asyncio.Event()
+        self._small = True
 
     async def run(self, shard: Shard, seconds: float, grace: float = 0.0) -> Done:
-        """As `Pool.run`."""
+        """As `Pool.run`, for rows that stay in flight."""
         if self.is_lost:
             raise LostError(_NODE)
         order = _Order(pack_shard(shard), seconds, grace)
-        self.orders.put_nowait(order)
+        self.send(order)
         done = unpack_done(await order.answer)
         if done is None:
             raise LostError(_DIED)
         return done
 
-    def lose(self) -> None:
+    def takes(self, order: _Order) -> bool:
+        # A large result is fetched in pieces, which would wait for the shard behind it.
+        waits = order.may_wait and self._small and len(self.sent) == 1 and self.sent[0][0].may_wait
+        return not self.sent or waits
+
+    def send(self, order: _Order) -> None:
+        assert self._driver is not None
+        if not self.sent:
+            self.since = self._loop.time()
+        self.sent.append((order, self._loop.create_task(self._driver.run(self._number, order.shard))))
+        self._came.set()
+
+    async def first(self) -> tuple[_Order, asyncio.Task[bytes]]:
+        while not self.sent:
+            self._came.clear()
+            await self._came.wait()
+        return self.sent[0]
+
+    def answered(self, result: bytes) -> None:
+        self._small = len(result) <= PIECE
+        self.since = self._loop.time()
+
+    def lose(self) -> list[_Order]:
+        # returns orders that have not begun
         self.is_lost = True
-        while not self.orders.empty():
-            self.orders.get_nowait().lose(_NODE, by_node=True)
+        orders = [order for order, _ in self.sent]
+        for _, call in self.sent:
+            call.add_done_callback(lambda call: call.cancelled() or call.exception())
+            call.cancel()
+        self.sent.clear()
+        return orders
 
     async def close(self) -> None: ...
 
@@ -156,7 +194,7 @@ class Cluster:
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
-        self._orders: asyncio.Queue[_Order] = asyncio.Queue()
+        self._orders: deque[_Order] = deque()  # that no actor has
         self._slots: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._busy: set[tuple[str, int]] = set()
         self._keeping: asyncio.Task[None] | None = None
@@ -215,8 +253,9 @@ class Cluster:
         return await self._once(data, alone, seconds, grace)
 
     async def _once(self, data: bytes, alone: bool, seconds: float, grace: float) -> Done:
-        order = _Order(data, seconds, grace)
-        self._orders.put_nowait(order)
+        order = _Order(data, seconds, grace, may_wait=not alone)
+        self._orders.append(order)
+        self._send_orders()
         done = unpack_done(await order.answer)
         assert done is not None
         if alone and done.seconds > seconds:
@@ -295,23 +334,20 @@ class Cluster:
                 driver.kill(number)
 
     async def _work(self, driver: Driver, number: int, slot: tuple[str, int]) -> None:
-        own = self.actors[number] = OneActor()
+        own = self.actors[number] = OneActor(driver, number)
         self._changed()
-        orders = own.orders if self._apart else self._orders
+        self._send_orders()
         try:
             while True:
-                order = await orders.get()
-                if order.answer.done():
-                    continue  # it was given up
+                order, call = await own.first()
                 self._busy.add(slot)
                 try:
                     async with asyncio.timeout(order.seconds + order.grace + TRANSFER):
-                        result = await driver.run(number, order.shard)
+                        result = await call
+                except DriverLostError:
+                    return  # nothing is lost: another driver takes its place
                 except TimeoutError:
                     order.lose(timed_out(order.seconds), by_node=False)
-                    return
-                except DriverLostError:
-                    orders.put_nowait(order)  # nothing is lost: another driver takes its place
                     return
                 except (ActorLostError, RuntimeError) as lost:
                     by_node = isinstance(lost, ActorLostError) and lost.by_node
@@ -325,18 +361,49 @@ class Cluster:
                     raise
                 finally:
                     self._busy.discard(slot)
+                own.sent.popleft()
+                own.answered(result)
                 if not order.answer.done():
                     order.answer.set_result(result)
+                self._send_orders()
         finally:
             del self.actors[number]
             self._changed()
-            own.lose()
+            self._put_back(own.lose())
+
+    def _send_orders(self) -> None:
+        # an order that was given up is not sent
+        while self._orders:
+            order = self._orders[0]
+            actor = None if order.answer.done() else receiver(self.actors.values(), order)
+            if actor is not None:
+                actor.send(order)
+            elif not order.answer.done():
+                break
+            self._orders.popleft()
+
+    def _put_back(self, orders: Sequence[_Order]) -> None:
+        # They are not counted as lost, and wait in no actor again: if one of them had begun and ended the actor, so
+        # quickly that the answer before it was lost, it would end others alike.
+        for order in reversed(orders):
+            order.may_wait = False
+            if self._apart:
+                order.lose(_NODE, by_node=True)
+            elif not order.answer.done():
+                self._orders.appendleft(order)
+        self._send_orders()
 
     def _fail(self, failure: Failure) -> None:
-        while not self._orders.empty():
-            order = self._orders.get_nowait()
+        while self._orders:
+            order = self._orders.popleft()
             if not order.answer.done():
                 order.answer.set_exception(LostError(failure))
+
+
+def receiver(actors: Iterable[OneActor], order: _Order) -> OneActor | None:
+    """Of the actors that can take the order: an idle one, or else the one that has been at work for longest."""
+    able = (actor for actor in actors if actor.takes(order))
+    return min(able, key=lambda actor: (len(actor.sent), actor.since), default=None)
 
 
 def slots_of(nodes: Sequence[Node], most: int | None) -> list[tuple[str, int]]:

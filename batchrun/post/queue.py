@@ -242,7 +242,10 @@ class PostQueue:
         return min(share, self._sizer.to_probe - async_worker.held) if self._probing else share
 
     def _next_tasks(self) -> list[Task]:
-        size = self._next_size()
+        waiting = len(self._queue)
+        size = self._sizer.share(waiting, self._slots)
+        if self._probing:
+            size = min(waiting, self._sizer.to_probe)
         if self._cluster is None:
             return [self._queue.popleft() for _ in range(size)]
         tasks: list[Task] = []
@@ -254,14 +257,6 @@ class PostQueue:
                 break
             tasks.append(self._queue.popleft())
         return tasks
-
-    def _next_size(self) -> int:
-        # a full shard, or an even share
-        waiting = len(self._queue)
-        if self._probing:
-            return min(waiting, self._sizer.to_probe)
-        share = -(-waiting // (self._slots - self._running))
-        return max(1, min(self._sizer.size, share, waiting))
 
     async def _run(self, tasks: list[Task]) -> None:
         try:

@@ -8,6 +8,7 @@ from batchrun.post.reply import Done
 
 SHARD = 0.05  # seconds of work in a shard
 LARGEST = 2000  # rows in a shard at most
+SMALLEST = 16  # times that the smallest shard of a long queue is in a full one
 WORTH_A_PROCESS = 100e-6  # seconds of work a row from which a process is worth it
 PROBE = 20  # rows that are timed in the thread before the decision
 CERTAIN = PROBE * WORTH_A_PROCESS  # seconds of work that are too many for all of them
@@ -32,6 +33,12 @@ class ShardSizer:
         if self._mean is None:
             return 1
         return max(1, min(LARGEST, int(self._shard / max(self._mean, 1e-7))))
+
+    def share(self, waiting: int, slots: int) -> int:
+        """Rows of the next shard, of those that wait. Towards the end shards become smaller, down to a `SMALLEST`th,
+        so that workers end together (guided self-scheduling, Polychronopoulos and Kuck 1987).
+        """
+        return min(waiting, self.size, max(-(-self.size // SMALLEST), -(-waiting // slots)))
 
     @property
     def to_probe(self) -> int:
