@@ -70,7 +70,7 @@ class Feed:
                 taken.append((position, line, digest(text.encode()), "", text, ""))
             elif len(text) >= self._least:
                 data = encoded or text.encode()
-                described = "" if ready is None else dumps(ready, separators=(",", ":"))
+                described = "" if ready is None else dumps(ready)
                 self._long.append((len(taken), data, (self._end, len(data), described)))
                 self._end += len(data)
                 self.keyed |= key is not None
