@@ -293,8 +293,13 @@ def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
                 parts.append(chunk)
                 size += len(chunk)
             continue
-        view = memoryview(chunk)  # copied once, by `join`
-        yield b"".join([*parts, view[:cut]])
+        view, start = memoryview(chunk), 0  # so that each line is copied once
+        if parts:
+            end = chunk.find(b"\n")
+            yield b"".join([*parts, view[:end]])
+            start = end + 1
+        if start <= cut:
+            yield chunk[start:cut]
         parts = [view[cut + 1 :]]
         size = len(parts[0])
     if size:
