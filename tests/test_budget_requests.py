@@ -8,7 +8,7 @@ from test_budget_run import plan_of
 
 from batchrun.engine.output_cap import costs_more, with_known_worst_case
 from batchrun.errors import RefusedError
-from batchrun.models import Kind, Row
+from batchrun.models import Kind, Ready, Row
 from batchrun.prompts import RenderError, batch_renderer
 
 TALK = [{"role": "user", "content": "hello"}]
@@ -31,6 +31,13 @@ def test_a_request_without_a_limit_gets_one_under_the_name_that_its_host_takes()
     asked = {"model": "m", "input": "hello"}
     assert sent(asked, "/v1/responses") == (asked | {"max_output_tokens": 100}, 100)
     assert sent(body | {"n": 3}) == (body | {"n": 3, "max_tokens": 100}, 300)
+
+
+@pytest.mark.parametrize(("own", "ready"), [({}, False), ({"max_tokens": 7}, True)])
+def test_a_request_that_got_a_limit_is_not_read_from_the_text_of_its_row(own: dict[str, int], ready: bool) -> None:
+    renderer = with_known_worst_case(batch_renderer(), plan_of(kind=Kind.BATCH))
+    request = renderer.render(row({"model": "m", "messages": TALK} | own))
+    assert (Ready.of(request) is not None) is ready
 
 
 @pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])

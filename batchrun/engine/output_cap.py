@@ -70,7 +70,7 @@ class _Limited:
         limit: int | None = self._limit
         if b'"n"' in body or request.endpoint is Endpoint.COMPLETIONS:
             limit = output_limit(request.endpoint, orjson.loads(body))
-        return request._replace(body=body, output_limit=limit)
+        return request._replace(body=body, output_limit=limit, start=None)
 
 
 class _Bounded:
