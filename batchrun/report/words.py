@@ -199,7 +199,7 @@ _KINDS = {
     "cached": "input from a cache",
     "cache_write": "cache writes",
     "output": "output",
-    "other": "fees and replies without usage",
+    "other": "fees and attempts without usage",
 }
 
 
