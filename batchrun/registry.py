@@ -7,10 +7,10 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from batchrun import journal, steering
 from batchrun.display import counted
@@ -185,6 +185,19 @@ def _raise_for_damaged(directory: Path, is_meant: Callable[[str], bool]) -> None
     for path, error in unreadable(directory).items():
         if is_meant(path.stem):
             raise error
+
+
+def steer(run: RunFile, request: Mapping[str, Any]) -> dict[str, Any]:
+    """As `steering.send`."""
+    try:
+        return steering.send(run.path, request)
+    except steering.NotSendingError:
+        if _holder(run.path) is None:
+            raise
+    raise RefusedError(
+        f"run {run.id} is not sending requests now: it is starting or ending",
+        f"try again in a moment; `batchrun show {run.id} --follow` shows what it does",
+    )
 
 
 def summary(run: RunFile) -> Summary:

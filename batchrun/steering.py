@@ -65,8 +65,12 @@ def _address(path: Path) -> Generator[str]:
         os.close(directory)
 
 
+class NotSendingError(RefusedError):
+    """No process accepts requests for the run."""
+
+
 def send(journal: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the run's status; blocks up to ten seconds. Raises RefusedError."""
+    """Returns the run's status; blocks up to ten seconds. Raises RefusedError, NotSendingError."""
     run = journal.stem
     if not SUPPORTED:
         raise RefusedError("runs cannot be steered on this system: it has no Unix sockets")
@@ -78,7 +82,7 @@ def send(journal: Path, request: Mapping[str, Any]) -> dict[str, Any]:
             with connection.makefile("rb") as stream:
                 line = stream.readline(_LINE_BYTES)
     except (FileNotFoundError, ConnectionError):
-        raise RefusedError(
+        raise NotSendingError(
             f"run {run} is not sending requests",
             f"see it with `batchrun show {run}`, or continue it with `batchrun resume {run}`",
         ) from None

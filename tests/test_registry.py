@@ -129,6 +129,16 @@ def test_a_summary_says_who_works_on_a_run() -> None:
     assert list(Path(".batchrun").iterdir()) == [Path(".batchrun/.gitignore")]
 
 
+def test_a_run_without_a_socket_is_starting_or_ending_while_a_process_works_on_it() -> None:
+    path = made("20260101-000000-aaaa")
+    run = registry.find("last", None)
+    with journal.lock(path), pytest.raises(RefusedError, match="not sending requests now: it is starting or ending"):
+        registry.steer(run, {"command": "pause"})
+    with pytest.raises(RefusedError) as refused:
+        registry.steer(run, {"command": "pause"})
+    assert refused.value.message == f"run {run.id} is not sending requests"
+
+
 def test_only_one_at_a_time_chooses_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrun.registry._CHOOSING_SECONDS", 0.05)
     journal.prepare(Path(".batchrun"))

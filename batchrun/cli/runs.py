@@ -244,12 +244,12 @@ def steer(ctx: click.Context, ref: str, action: str | None, json: bool, runs_dir
     from batchrun.report import pages  # noqa: PLC0415  only for this command
 
     limits = {name: _limit(name, text) for name, text in typed(ctx).items() if name in steering.LIMITS}
-    journal = registry.find(ref, runs_dir or configured_runs_dir()).path
+    run = registry.find(ref, runs_dir or configured_runs_dir())
     requests: list[dict[str, Any]] = [{"command": "limits", **limits}] if limits else []
     if action is not None or not requests:
         requests.append({"command": action or "status"})
     for request in requests:
-        status = steering.send(journal, request)
+        status = registry.steer(run, request)
     pages.show_status(status, as_json=json)  # pyright: ignore[reportPossiblyUnboundVariable]  there is a request
     return ExitCode.OK
 
