@@ -4,7 +4,6 @@ Times are monotonic seconds of the engine's clock unless stated otherwise, costs
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -43,13 +42,11 @@ class LaneState(StrEnum):
     CLOSED = "closed"
 
 
-@dataclass(frozen=True, slots=True)
-class IntakeProgress:
+class IntakeProgress(NamedTuple):
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class RunStarted:
+class RunStarted(NamedTuple):
     run: str
     totals: Totals  # the journal's account
     host: str
@@ -60,7 +57,7 @@ class RunStarted:
     to_send: int | None = None  # set if not all rows are sent
     lanes: tuple[str, ...] = ()  # the names of several
     # earlier sessions' replies by non-standard tier, if tiers were chosen: (number, cost)
-    tiers: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+    tiers: Mapping[str, tuple[int, int]] = {}
 
     @property
     def goal(self) -> int:
@@ -146,21 +143,18 @@ class RowDivided(NamedTuple):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(NamedTuple):
     reason: WaitReason
     until: float | None  # None: unknown
     at: float
     said: str = ""  # the provider's message
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(NamedTuple):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class LimitsChanged:
+class LimitsChanged(NamedTuple):
     # rates are per minute
     in_flight: int
     allowed: int
@@ -181,8 +175,7 @@ class PostChanged(NamedTuple):
     on_cluster: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Draining:
+class Draining(NamedTuple):
     """No new request is sent."""
 
     in_flight: int
@@ -225,16 +218,14 @@ class BatchChanged(NamedTuple):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(NamedTuple):
     """A rare fact with a line of its own."""
 
     message: str
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class RunEnded:
+class RunEnded(NamedTuple):
     exit_code: ExitCode
     totals: Totals  # final
     message: str | None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from engine import Answer, Provider, Stage, exchange, fault, ok, reply_body, status
 
-from batchrun.client.senders.hub import Lost
+from batchrun.client.senders.exchanges import Lost
 from batchrun.engine.run import Run
 from batchrun.errors import ExitCode
 from batchrun.events import Event, RowFinished

@@ -1,6 +1,5 @@
 """One picture of a run: whatever happens, every row is counted once and nothing is negative."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -62,7 +61,7 @@ def adds_up(progress: Progress) -> bool:
 
 def test_replies_and_their_cost_are_told_by_tier_with_those_of_earlier_sessions() -> None:
     flex = USAGE._replace(tier="flex")
-    before = replace(started(), tiers={"flex": (2, 20)})
+    before = started()._replace(tiers={"flex": (2, 20)})
     story = [ended_attempt(1, usage=flex, cost=5), ended_attempt(2, cost=9), ended_attempt(3, usage=flex)]
     assert picture(before, *story).tiers == {"flex": (4, 25)}
     values = progress_values(picture(before, *story))
@@ -216,7 +215,7 @@ def test_counts_always_add_up_and_nothing_is_negative(story: list[tuple[Event, f
 
 
 def test_each_lane_of_a_run_has_its_own_part_of_the_account() -> None:
-    begun = replace(started(), lanes=("a", "b"))
+    begun = started()._replace(lanes=("a", "b"))
     lost = ended_attempt(
         3, lane="b", status=0, cause="connection lost", paid=False, possibly_billed=True, usage=None, retry=True
     )

@@ -193,7 +193,7 @@ def test_foreign_text_does_not_act_on_the_terminal() -> None:
     out = io.StringIO()
     face = Lines(out)
     face.handle(Notice("\x1b]0;owned\x07", 1.0))
-    face.handle(dataclasses.replace(STARTED, model="\x1b[2J", simulated=True))
+    face.handle(STARTED._replace(model="\x1b[2J", simulated=True))
     assert "\x1b" not in out.getvalue()
     assert "SIMULATED" in out.getvalue()
 

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.client import UnsentError
+from batchrun.client.senders.exchanges import Kept, Lost
 from batchrun.client.senders.frames import PACING, SLICE, Frame, Frames, Kind, Receiver, boot_time, encoded
-from batchrun.client.senders.hub import Hub, Kept, Lost
+from batchrun.client.senders.hub import Hub
 from batchrun.client.senders.sender import VALID, Sender
 from batchrun.client.senders.states import Beat, State, counted_silence, next_state, pause, shares
 from batchrun.errors import ExitCode, RefusedError

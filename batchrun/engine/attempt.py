@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum, auto
 from functools import partial
 
-from batchrun.client.senders.hub import Kept
+from batchrun.client.senders.exchanges import Kept
 from batchrun.engine.budget_guard import UNCHARGED, BudgetGuard, Reservation
 from batchrun.engine.judge import Charge, Judged
 from batchrun.engine.lane import Lane

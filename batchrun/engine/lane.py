@@ -5,11 +5,10 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchrun.client import Client
-from batchrun.client.senders.hub import Hub
 from batchrun.engine.budget_guard import Prices, served
 from batchrun.engine.judge import Judged, feedback, judge
 from batchrun.engine.monitors import FEWEST, Cuts, Outage, Probing, QueueWatch, probing_of
@@ -23,6 +22,9 @@ from batchrun.models import Exchange, Fault, Flag, Request
 from batchrun.plan import Plan
 from batchrun.replies import ReplyChecker
 from batchrun.retry import Answer, Health, Meaning, Meanings
+
+if TYPE_CHECKING:
+    from batchrun.client.senders.hub import Hub
 
 UNSENT = 5.0  # Seconds for which others wait at the gate for a probe that has no slot
 MOST_UNKNOWN = 5  # Unknown finish reasons that are reported
@@ -45,7 +47,7 @@ class Member:
     unreachable: str | None = None  # Why
     instead: tuple[bytes, bytes] | None = None  # The start of the run's bodies, and its own for another model name
     fallback: bool = False  # Gets only rows that failed elsewhere
-    hub: Hub | None = None
+    hub: "Hub | None" = None
 
 
 class Closed(NamedTuple):
@@ -312,7 +314,7 @@ class Lane:
 
     def explained(self, event: Waiting | Resumed) -> Waiting | Resumed:
         if isinstance(event, Waiting) and event.reason in _SAID_BY_THE_PROVIDER:
-            return replace(event, said=self.last_error)
+            return event._replace(said=self.last_error)
         return event
 
 

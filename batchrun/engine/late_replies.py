@@ -7,7 +7,7 @@ no other does, else it was paid again.
 from functools import partial
 from typing import NamedTuple
 
-from batchrun.client.senders.hub import Lost
+from batchrun.client.senders.exchanges import Lost
 from batchrun.engine.attempt import RowServices
 from batchrun.engine.judge import Charge, Judged, judge
 from batchrun.engine.lane import Lane

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from batchrun import retry
 from batchrun.client import UnsentError
-from batchrun.client.senders.hub import Kept, Lost
+from batchrun.client.senders.exchanges import Kept, Lost
 from batchrun.engine.attempt import Attempt, RowServices
 from batchrun.engine.budget_guard import BudgetReached
 from batchrun.engine.judge import Judged, counted, end_of, failure, judge_body

@@ -20,7 +20,8 @@ from typing import cast
 
 from batchrun import limits, retry
 from batchrun.client import UnsentError
-from batchrun.client.senders.hub import Hub, Kept
+from batchrun.client.senders.exchanges import Kept
+from batchrun.client.senders.hub import Hub
 from batchrun.client.senders.leases import Came, Completions, Lease
 from batchrun.client.senders.remote import RemoteClient
 from batchrun.engine.attempt import NEVER_LEFT, Attempt, RowServices

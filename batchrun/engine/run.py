@@ -10,7 +10,6 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from batchrun import retry
-from batchrun.client.senders.hub import Hub
 from batchrun.engine.assignment import Policy
 from batchrun.engine.attempt import RowServices
 from batchrun.engine.batch_mode import BatchMode
@@ -36,6 +35,7 @@ from batchrun.replies import Checker
 from batchrun.retry import Next
 
 if TYPE_CHECKING:
+    from batchrun.client.senders.hub import Hub
     from batchrun.engine.batches import Batches, Batching
     from batchrun.engine.row_pages import RowPages
 
@@ -106,7 +106,7 @@ class Run:
         self._queue.direct = None if grouped else rows.put_all
         return batches
 
-    def _pages_of(self, services: RowServices, hub: Hub) -> "RowPages | None":
+    def _pages_of(self, services: RowServices, hub: "Hub") -> "RowPages | None":
         from batchrun.engine.row_pages import RowPages  # noqa: PLC0415  only a run with senders pays for it
 
         parts = self._plan, services, self._runner, hub

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from batchrun import providers
@@ -140,7 +140,12 @@ _KINDS: dict[str, str] = _TABLE["units"]
 _WINDOWS: dict[str, float] = _TABLE["windows"]
 _FAMILIES = [(re.compile(line["pattern"]), line) for line in _TABLE["headers"]]
 _WAITS = [(line["name"], line["unit"]) for line in _TABLE["waits"]]
-_TEXTS = [re.compile(line["pattern"]) for line in _TABLE["texts"]]
+
+
+@cache
+def _texts() -> list[re.Pattern[str]]:
+    # compiled with the first refusal
+    return [re.compile(line["pattern"]) for line in _TABLE["texts"]]
 
 
 @lru_cache(256)
@@ -295,7 +300,7 @@ def _waits(headers: Mapping[str, str], now: float | None) -> list[float | None]:
 
 def _waits_of(text: str, headers: Mapping[str, str], now: float | None) -> list[float | None]:
     found: list[float | None] = []
-    for pattern in _TEXTS:
+    for pattern in _texts():
         groups = pattern.groupindex
         if "wait" in groups and (match := pattern.search(text)):
             found.append(_worded(match["wait"]))
@@ -312,7 +317,7 @@ def _worded(text: str) -> float | None:
 
 def _limits_of(text: str) -> tuple[Stated, ...]:
     found: list[Stated] = []
-    for pattern in _TEXTS:
+    for pattern in _texts():
         if "limit" in pattern.groupindex and (match := pattern.search(text)):
             of = match["of"].lower()
             kind, window = _KINDS[of], float(_WINDOWS[(match["per"] or of).lower()])

@@ -5,7 +5,6 @@ in a list and calls the type `status`; Ollama has a string in `error`; Mistral a
 (vLLM, LiteLLM) has `detail`, a text or a list of errors. Proxies answer in HTML or plain text.
 """
 
-import html
 import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -165,6 +164,8 @@ def _from_text(headers: Mapping[str, str], body: bytes | str) -> str:
     start = body[:_LARGEST_TEXT]
     text = start.decode("utf-8", "replace") if isinstance(start, bytes) else start
     if "html" in headers.get("content-type", "") or text.lstrip().startswith("<"):
+        import html  # noqa: PLC0415  its table of entities: only a page pays for it
+
         found = _TITLE.search(text)  # the title of a proxy's page is enough
         return " ".join(html.unescape(found[2]).split()) if found else "an HTML page without a title"
     return text

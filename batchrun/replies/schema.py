@@ -2,15 +2,17 @@
 
 import json
 import re
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
-import jsonschema_rs
 import orjson
 
 from batchrun import extraction
 from batchrun.errors import PromptError
 from batchrun.models import Flag
 from batchrun.replies.json_text import repaired
+
+if TYPE_CHECKING:
+    import jsonschema_rs
 
 _MOST_COMPLAINTS = 3
 _LONGEST_COMPLAINT = 200
@@ -53,7 +55,7 @@ class Checker:
 
     flags: frozenset[Flag] = frozenset()
 
-    def __init__(self, validator: jsonschema_rs.Validator) -> None:
+    def __init__(self, validator: "jsonschema_rs.Validator") -> None:
         self._validator = validator
 
     def check(self, text: str) -> Any | Complaint:
@@ -105,6 +107,8 @@ def _parsed(text: str) -> tuple[str, Any] | Complaint:
 
 def checker(schema: dict[str, Any]) -> Checker:
     """Raises PromptError; references outside the schema are never fetched."""
+    import jsonschema_rs  # noqa: PLC0415  only a run with a schema pays for it
+
     try:
         return Checker(jsonschema_rs.validator_for(schema, retriever=_refuse))
     except (ValueError, RecursionError) as error:

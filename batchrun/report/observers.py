@@ -13,7 +13,6 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -184,7 +183,7 @@ class Observers:
             failures.insert(0, f"--otel failed: {printable(unsent, 300)}")
         if self._error is not None:
             failures.insert(0, self._error)
-        return replace(ended, notes=(*ended.notes, *failures)) if failures else ended
+        return ended._replace(notes=(*ended.notes, *failures)) if failures else ended
 
     async def close(self) -> None:
         writing, self._writing = self._writing, None

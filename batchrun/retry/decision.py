@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import NamedTuple
-
-from tenacity import RetryCallState, stop_after_attempt, wait_random_exponential
+from typing import TYPE_CHECKING, NamedTuple
 
 from batchrun.models import Fault, Flag, History
 from batchrun.retry.answer import Answer
 from batchrun.retry.health import ALIKE, DOUBTED_FOR, ONE_ROW_429S, Health
 from batchrun.retry.meaning import OF_ADDITIONS, Meaning, option_for
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 DEADLINES = 2  # Attempts of one row that may end by the deadline
 GARBAGE_TRIES = 3  # Attempts of one row that may return a 200 without a reply
@@ -52,7 +53,6 @@ _LATER = {
 }
 # Hints for rows refused alike after a success, by (web page, as if not found).
 _WEB_PAGE = "the answer is a web page: check the base URL, with its /v1"
-_backoff = wait_random_exponential(multiplier=0.5, max=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +315,7 @@ def _may_pass(answer: Answer, tries: Tries, health: Health, policy: Policy, now:
         return None
     if (stop := _wait_too_long(answer, policy)) is not None:
         return stop
-    wait = max(_backoff(_attempt(tries.attempts)), answer.retry_after or 0.0)
+    wait = max(_backoff(tries.attempts), answer.retry_after or 0.0)
     if answer.down and health.succeeded and (not answer.sent or health.is_failing):
         # The failure is the provider's, not the row's.
         return _down_too_long(answer, health, policy, now) or RetryIn(wait, counts=False)
@@ -343,14 +343,27 @@ def _down_too_long(answer: Answer, health: Health, policy: Policy, now: float) -
 def _used_up(answer: Answer, tries: Tries, policy: Policy) -> bool:
     most = GARBAGE_TRIES if answer.status == 200 or answer.unreadable else policy.max_attempts
     deadline = answer.fault is Fault.DEADLINE and tries.deadlines >= DEADLINES
-    return deadline or stop_after_attempt(min(most, policy.max_attempts))(_attempt(tries.attempts))
+    if deadline:
+        return True
+    from tenacity import stop_after_attempt  # noqa: PLC0415  only a failure pays for it
+
+    return stop_after_attempt(min(most, policy.max_attempts))(_attempt(tries.attempts))
+
+
+def _backoff(attempts: int) -> float:
+    """Seconds."""
+    from tenacity import wait_random_exponential  # noqa: PLC0415  only a failure pays for it
+
+    return wait_random_exponential(multiplier=0.5, max=60)(_attempt(attempts))
 
 
 def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
 
 
-def _attempt(number: int) -> RetryCallState:
+def _attempt(number: int) -> "RetryCallState":
+    from tenacity import RetryCallState  # noqa: PLC0415  only a failure pays for it
+
     # Only what tenacity's waits and stops read.
     state = RetryCallState(None, None, (), {})  # pyright: ignore[reportArgumentType] - no call is made: the state only carries the number
     state.attempt_number = number

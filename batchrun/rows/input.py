@@ -14,7 +14,6 @@ from batchrun.errors import InputError
 from batchrun.models import Invalid, Kind, Row
 from batchrun.rows import files
 from batchrun.rows.check import RESERVED, Record, Remarks
-from batchrun.rows.columnar import read_arrow, read_parquet
 from batchrun.rows.detect import BY_SUFFIX, DOCUMENTS, format_of, is_wrapped
 from batchrun.rows.extras import library
 from batchrun.rows.jsons import read_array, read_jsonl, read_sequence
@@ -288,6 +287,8 @@ def _reader(source: Source, format: str, reading: Reading, remarks: Remarks) -> 
         library(format)
         if format == "excel":
             return COMMAS, lambda: read_excel(source, reading.sheet, remarks)
+        from batchrun.rows.columnar import read_arrow, read_parquet  # noqa: PLC0415  only such an input pays for it
+
         read_columns = read_parquet if format == "parquet" else read_arrow
         return COMMAS, lambda: read_columns(source, remarks)
 

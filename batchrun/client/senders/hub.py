@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from batchrun.client.senders.exchanges import Kept, Lost
 from batchrun.client.senders.frames import (
     BUG,
     NO_NAMES,
@@ -32,16 +33,6 @@ from batchrun.models import Exchange, Fault, Request, Span, made
 
 MOST_KEPT = 4 * 1024 * 1024  # bytes of replies after which a sender is pinged, to drop what is stored
 Listen = Callable[[SendersChanged], None]
-
-
-class Kept(Exchange):
-    # its sender keeps it until `stored` is called
-    stored: Callable[..., None]
-
-
-class Lost(Exchange):
-    # `late` is called where it ends after all
-    late: Callable[[Exchange], None] | None = None
 
 
 class _Query:
