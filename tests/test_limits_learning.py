@@ -21,7 +21,9 @@ async def test_a_rate_that_only_429s_show_is_learnt() -> None:
     assert len(provider.refused) < 50
 
 
-@pytest.mark.parametrize(("seconds", "least", "most"), [(0.002, 0.2, 0.5), (0.02, 0.6, 1.3), (0.5, 1.4, 3.0)])
+@pytest.mark.parametrize(
+    ("seconds", "least", "most"), [(0.001, 0.08, 0.25), (0.002, 0.1, 0.4), (0.02, 0.6, 1.3), (0.5, 1.4, 3.0)]
+)
 async def test_the_first_pace_doubles_sooner_where_a_server_answers_at_once(
     seconds: float, least: float, most: float
 ) -> None:

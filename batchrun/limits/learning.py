@@ -9,7 +9,7 @@ from batchrun.limits.records import Permit
 
 _FIRST_PACE = 16.0  # requests per second
 _DOUBLES_IN = 0.25  # seconds at most
-_DOUBLES_SOONEST = 0.04  # seconds at least
+_DOUBLES_SOONEST = 0.01  # seconds at least
 _EXCHANGES = 8  # In whose time the rate doubles, between these: requests at the old rate are answered by then
 _DOUBLINGS = 12  # After which nothing spaces requests
 _SEARCH_FROM = 0.8  # Share of what was admitted at the first 429s
