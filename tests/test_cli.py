@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+import click
 import pytest
 from waiting import PATIENCE
 
@@ -393,3 +394,14 @@ def test_a_hint_in_a_run_names_no_option_that_resume_refuses_but_for_the_own_com
             text = ast.unparse(node) if whole and "own command" not in ast.unparse(node) else ""
             named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*(?![-a-z])", text))
             assert named - known == set(), text
+
+
+@pytest.mark.parametrize("command", ["resume", "post", "show", "export", "check", "rm", "report", "steer", "batches"])
+def test_the_help_of_a_command_for_a_run_says_how_to_name_it(command: str) -> None:
+    found = program.commands[command]
+    assert (
+        " ".join(found.get_help(click.Context(found)).split()).count(
+            "RUN is a run id, a unique beginning of one, an output file, or last."
+        )
+        == 1
+    )

@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 def batches(ctx: click.Context, ref: str, action: str | None, what: str | None, **options: Any) -> int:
     """Show the batches of a run; cancel, adopt, forget or finish them.
 
-    RUN is a run id, a unique beginning of one, an output file, or last. cancel and finish-live wait about ten minutes at
-    most until the provider has ended the batches, then read their results.
+    cancel and finish-live wait about ten minutes at most until the provider has ended the batches, then read their results.
     """
     from batchrun import registry  # noqa: PLC0415  only for this command
 
@@ -93,10 +92,9 @@ _OF_IMPORT = frozenset(
 def import_results(ctx: click.Context, ref: str, files: tuple[str, ...], **_: Any) -> int:
     """Import the results of requests that export --batch-requests wrote, and write the output. No request is sent.
 
-    RUN is a run id, a unique beginning of one, an output file, or last. Each FILE has lines of OpenAI's results
-    (custom_id, response, error) or of Anthropic's, in any order and in parts. They are validated and post-processed like
-    live replies, and charged at batch prices. Lines that were imported before are ignored; if a row has two answers, the
-    first is used; lines of other runs are ignored and counted.
+    Each FILE has lines of OpenAI's results (custom_id, response, error) or of Anthropic's, in any order and in parts. They
+    are validated and post-processed like live replies, and charged at batch prices. Lines that were imported before are
+    ignored; if a row has two answers, the first is used; lines of other runs are ignored and counted.
 
     Exit codes: 0 every row done, 3 some failed, 7 some rows have no result yet.
     """

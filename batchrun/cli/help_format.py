@@ -45,6 +45,12 @@ class SectionOption(click.Option):
         return value, source
 
 
+class RunArgument(click.Argument):
+    """The help of its command says what it can be."""
+
+    text = "RUN is a run id, a unique beginning of one, an output file, or last."
+
+
 class HelpCommand(click.Command):
     def __init__(self, *args: Any, examples: Sequence[str] = (), **settings: Any) -> None:
         super().__init__(*args, context_settings={**HELP_NAMES, **settings.pop("context_settings", {})}, **settings)
@@ -52,6 +58,10 @@ class HelpCommand(click.Command):
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)
+        if any(isinstance(param, RunArgument) for param in self.get_params(ctx)):
+            formatter.write_paragraph()
+            with formatter.indentation():
+                formatter.write_text(RunArgument.text)
         write_examples(self.examples, formatter)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -6,7 +6,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from batchrun.cli import complete
-from batchrun.cli.help_format import SectionOption
+from batchrun.cli.help_format import RunArgument, SectionOption
 from batchrun.plan.options import OPTIONS, Option
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -75,8 +75,8 @@ RUNS_DIR = value(
 )
 
 
-def run_argument(*, required: bool = False) -> click.Argument:
-    return click.Argument(
+def run_argument(*, required: bool = False) -> RunArgument:
+    return RunArgument(
         ["ref"],
         metavar="RUN" if required else "[RUN]",
         default=None if required else "last",

@@ -74,9 +74,8 @@ def run(ctx: click.Context, **_: Any) -> int:
 def resume(ctx: click.Context, ref: str, failed: bool, tui: bool, **given: Any) -> int:
     """Resume a run: everything that is not done.
 
-    RUN is a run id, a unique beginning of one, an output file, or last. The rows, the prompt and the plan come from
-    the journal; neither the input nor the prompt file is read. Options change the plan from now on; without
-    one, the run keeps its own value, whatever default is listed here.
+    The rows, the prompt and the plan come from the journal; neither the input nor the prompt file is read. Options change
+    the plan from now on; without one, the run keeps its own value, whatever default is listed here.
     """
     own = ("ref", "failed", "cause", "rows", "done", "tui")
     flags = {name: value for name, value in typed(ctx).items() if name not in own}
@@ -197,9 +196,8 @@ _OF_POST = {
 def post(ctx: click.Context, ref: str, list: bool, **_: Any) -> int:
     """Pass the replies of a run through functions again, and write its output again. No request is sent.
 
-    RUN is a run id, a unique beginning of one, an output file, or last. Without --post the functions of the run are
-    used again. A function takes a reply and returns a value: a dict is merged into the output row, any other JSON
-    value replaces the reply, None keeps it.
+    Without --post the functions of the run are used again. A function takes a reply and returns a value: a dict is merged
+    into the output row, any other JSON value replaces the reply, None keeps it.
     """
     if list:
         from batchrun.post import described  # noqa: PLC0415  only for this list

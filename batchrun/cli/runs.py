@@ -7,11 +7,10 @@ from typing import Any
 import click
 
 from batchrun.cli import complete
-from batchrun.cli.help_format import HelpCommand, typed
+from batchrun.cli.help_format import HelpCommand, RunArgument, typed
 from batchrun.cli.options import RUNS_DIR, action_argument, configured_runs_dir, flag, run_argument, value
 from batchrun.errors import DamagedError, ExitCode, RefusedError
 
-_RUN = "RUN is a run id, a unique beginning of one, an output file, or last."
 _JSON = flag("Options", "--json json", "Print one JSON object per line.")
 
 
@@ -47,11 +46,11 @@ def runs(json: bool, runs_dir: str | None) -> int:
         "batchrun show                        the last run",
         "batchrun show last --follow          follow a run that another terminal started",
         "batchrun show reviews.translate.csv --failed",
-        "batchrun show last --row 17                 the row of line 17, or with this id",
+        "batchrun show last --row 17          the row of line 17, or with this id",
     ),
-    help=f"Show one run: its plan, totals, what is left and how to resume.\n\n{_RUN}",
 )
 def show(ref: str, json: bool, runs_dir: str | None, **what: Any) -> int:
+    """Show one run: its plan, totals, what is left and how to resume."""
     from batchrun import registry  # noqa: PLC0415  only for this command
     from batchrun.report import pages  # noqa: PLC0415  only for this command
 
@@ -84,9 +83,9 @@ def show(ref: str, json: bool, runs_dir: str | None, **what: Any) -> int:
         "batchrun export last --journal backup.db --with-files",
         "batchrun export last --batch-requests out     requests for a console or vllm run-batch",
     ),
-    help=f"Write the output of a run again from its journal, also while the run is under way.\n\n{_RUN}",
 )  # fmt: skip
 def export(**options: Any) -> int:
+    """Write the output of a run again from its journal, also while the run is under way."""
     from batchrun import registry  # noqa: PLC0415  only for this command
     from batchrun.report import exports  # noqa: PLC0415  only for this command
 
@@ -109,9 +108,9 @@ def export(**options: Any) -> int:
     short_help="Check the journal of a run.",
     params=[run_argument(), RUNS_DIR],
     examples=("batchrun check last", "batchrun check reviews.translate.csv && cp -r .batchrun /backup"),
-    help=f"Verify the whole journal of a run; exit 5 if it is damaged.\n\n{_RUN}",
 )
 def check(ref: str, runs_dir: str | None) -> int:
+    """Verify the whole journal of a run; exit 5 if it is damaged."""
     from batchrun import registry  # noqa: PLC0415  only for this command
     from batchrun.report import exports  # noqa: PLC0415  only for this command
 
@@ -124,7 +123,7 @@ def check(ref: str, runs_dir: str | None) -> int:
     cls=HelpCommand,
     short_help="Delete runs with every reply in them.",
     params=[
-        click.Argument(["refs"], metavar="[RUN…]", nargs=-1, required=False, shell_complete=complete.runs),
+        RunArgument(["refs"], metavar="[RUN…]", nargs=-1, required=False, shell_complete=complete.runs),
         value(
             "Options",
             "--older-than older_than",
@@ -135,9 +134,9 @@ def check(ref: str, runs_dir: str | None) -> int:
         RUNS_DIR,
     ],
     examples=("batchrun rm 20261121-1430", "batchrun rm last --yes", "batchrun rm --older-than 30d"),
-    help=f"Delete runs: the journal with every reply in it. The output files stay.\n\n{_RUN}",
 )
 def rm(refs: tuple[str, ...], older_than: str | None, yes: bool, runs_dir: str | None) -> int:
+    """Delete runs: the journal with every reply in it. The output files stay."""
     from batchrun import registry  # noqa: PLC0415  only for this command
     from batchrun.report import pages  # noqa: PLC0415  only for this command
 
@@ -189,7 +188,7 @@ _EXAMPLES = (
 def report(ref: str, output: str | None, json: bool, runs_dir: str | None) -> int:
     """Write one HTML page about a run: account, cost, speed, limits, failures, some rows.
 
-    The page is a single file without external resources. RUN is a run id, a unique beginning of one, an output file, or last.
+    The page is a single file without external resources.
     """
     from json import dumps  # noqa: PLC0415  `json` is the option here
 
@@ -237,8 +236,7 @@ def steer(ctx: click.Context, ref: str, action: str | None, json: bool, runs_dir
     """Pause, resume or stop a run in another terminal, or change its limits. Without ACTION, print its status.
 
     ACTION is status, pause, resume, stop (send nothing new and wait for requests in flight) or stop-now (do not wait,
-    write no output). RUN is a run id, a unique beginning of one, an output file, or last. Only the user who started the
-    run can steer it.
+    write no output). Only the user who started the run can steer it.
     """
     from batchrun import registry, steering  # noqa: PLC0415  only for this command
     from batchrun.report import pages  # noqa: PLC0415  only for this command
