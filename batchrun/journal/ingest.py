@@ -19,6 +19,7 @@ from typing import NamedTuple
 from batchrun.digests import digest_of
 from batchrun.errors import InputError
 from batchrun.journal import sums
+from batchrun.journal.database import sync_directory
 from batchrun.journal.group import Insert
 from batchrun.journal.queries import sql
 from batchrun.journal.records import IntakeRow
@@ -148,7 +149,9 @@ class FirstIntake:
             self._clear()
             with self._transaction():
                 skipped = self._load(feed, progress)
-            self._texts.sync()
+            if self._texts.size:
+                self._texts.sync()
+                sync_directory(self._texts.path.parent)
             with self._transaction():
                 identify(self._connection, ROWS, self._digest, keyed=feed.keyed)
                 self._connection.execute(sql("put_meta"), ("intake", "done"))

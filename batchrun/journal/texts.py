@@ -65,13 +65,13 @@ class NewTexts:
     """Begun anew by each first intake. Raises OSError."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._file: FileIO | None = None
         self.size = 0  # bytes
 
     def add(self, texts: Iterable[bytes]) -> None:
         if self._file is None:
-            self._file = FileIO(self._path, "w", opener=_open_private)
+            self._file = FileIO(self.path, "w", opener=_open_private)
         for text in texts:
             written = self._file.write(text)
             while written < len(text):
