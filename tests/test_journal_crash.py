@@ -23,7 +23,7 @@ from batchrun.models import Outcome, State
 
 META = Meta(run="r1", created=1.0, plan="{}", prompt=None, simulated=False, output="../out.jsonl")
 DONE = Outcome(State.DONE, True, None, None, frozenset(), None)
-ROWS = [IntakeRow(line, f"id-{line}", "request", f'"{line}"') for line in range(1, 4)]
+ROWS = [IntakeRow(line, f"id-{line}", "request", f'"{line}{"x" * 20_000 * (line == 2)}"') for line in range(1, 4)]
 
 # A run over three rows, one of which needs a second attempt; killed before its n-th commit. What it was told is
 # committed goes to a file first, as a provider's bill would.
@@ -34,7 +34,7 @@ from batchrun.journal import End, IntakeRow, Journal, Meta
 from batchrun.models import Outcome, State, Usage
 
 META = Meta(run="r1", created=1.0, plan="{}", prompt=None, simulated=False, output="../out.jsonl")
-ROWS = [IntakeRow(line, f"id-{line}", "request", f'"{line}"') for line in range(1, 4)]
+ROWS = [IntakeRow(line, f"id-{line}", "request", f'"{line}{"x" * 20_000 * (line == 2)}"') for line in range(1, 4)]
 
 def run(directory, fatal):
     def faults(commit):
@@ -145,7 +145,8 @@ def test_a_removed_log_of_a_killed_run_is_noticed(killed: Path, tmp_path: Path) 
 
 
 def test_a_journal_copied_without_its_log_is_doubted(killed: Path, tmp_path: Path) -> None:
-    shutil.copy(killed / "12" / "r.db", tmp_path / "r.db")
+    for name in ("r.db", "r.db-texts"):
+        shutil.copy(killed / "12" / name, tmp_path / name)
     journal = Journal.open(tmp_path / "r.db")
     assert journal.doubt is not None
     assert "would be sent and billed again" in journal.doubt
