@@ -133,13 +133,13 @@ CONFLICTS = [
 
 
 @pytest.mark.slow
-async def test_I16_flags_that_cannot_be_meant_are_refused(program: Program) -> None:
+@pytest.mark.parametrize("flags", CONFLICTS)
+async def test_I16_flags_that_cannot_be_meant_are_refused(program: Program, flags: tuple[str, ...]) -> None:
     program.rows(["one"])
     async with FaultServer() as server:
-        for flags in CONFLICTS:
-            ran = await program.run(*program.send(server.base_url), *flags)
-            assert ran.code == 2, (flags, ran.err)
-            assert "Traceback" not in ran.err
+        ran = await program.run(*program.send(server.base_url), *flags)
+        assert ran.code == 2, ran.err
+        assert "Traceback" not in ran.err
         assert not server.calls
 
 
