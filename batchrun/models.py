@@ -307,14 +307,16 @@ class Ready(NamedTuple):
     size: int
     output_limit: int | None
     named: Sequence[Any]  # as `Request.named`
+    base64: bool | None = None  # as `Span.base64`
 
     @classmethod
     def of(cls, request: Request) -> "Ready | None":
         if request.start is None or request.named is None:
             return None
-        return cls(request.endpoint, request.start, len(request.body), request.output_limit, request.named)
+        size, limit = len(request.body), request.output_limit
+        return cls(request.endpoint, request.start, size, limit, request.named, request.has_files)
 
-    def request(self, body: bytes) -> Request:
+    def request(self, body: Body) -> Request:
         assert len(body) == self.size, "the body was given away"
         return Request(Endpoint(self.endpoint), body, self.output_limit, named=tuple(self.named))
 
@@ -333,7 +335,7 @@ class Pending(NamedTuple):
     target: int | None = None  # the reduce row that it is a part of
     parts: Parts | None = None  # those that it reduces
     files: str = ""  # from `media.to_json`
-    encoded: bytes = b""  # a long text in UTF-8 instead of `text`, where that is enough; of `ready` the body alone
+    encoded: Body = b""  # a long text in UTF-8 instead of `text`, where that is enough; of `ready` the body alone
     ready: Ready | None = None
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from batchrun.engine.pending_queue import AHEAD, Followers, PendingQueue, RowState
 from batchrun.errors import StorageError
-from batchrun.models import JUST_DONE, History, Pending
+from batchrun.models import JUST_DONE, History, Pending, Span
 
 
 def row(position: int) -> Pending:
@@ -316,3 +316,23 @@ async def test_a_page_wakes_no_more_workers_than_it_has_rows_that_fit(page: int,
     assert len(takes) - before <= 2 * awake
     queue.close()
     await asyncio.gather(*workers)
+
+
+async def test_rows_whose_bodies_are_in_a_file_take_memory_once_they_are_handed_out() -> None:
+    """The sender reads them then."""
+
+    async def fetch(_: int) -> tuple[list[Pending], int | None]:
+        return [row(number)._replace(text="", encoded=Span("f", 0, 1000)) for number in range(1, 2001)], None
+
+    queue = PendingQueue(fetch, no_followers, most_bytes=2500)
+    first = await queue.next()
+    assert queue._fresh_bytes == 0
+    out = [first, queue.take(), queue.take()]
+    assert [state and state.row.seq for state in out] == [1, 2, None]
+    assert first is not None
+    queue.finished(first)
+    following = queue.take()
+    assert following is not None
+    assert following.row.seq == 3
+    queue.hand_back([following])
+    assert queue._fresh_bytes == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from batchrun import journal as journals
 from batchrun.errors import DamagedError, InputError
 from batchrun.journal import LONG_TEXT, IntakeRow, Journal, Meta, Reader, TextForm, Wanted
-from batchrun.models import Endpoint, Ready
+from batchrun.models import Endpoint, Ready, Span
 from batchrun.prompts import batch_renderer
 from batchrun.rows import restore
 
@@ -162,9 +162,28 @@ def test_a_pending_row_is_read_as_its_request_alone(path: Path) -> None:
     with contextlib.closing(Journal.create(path, META)) as journal:
         journal.ingest([IntakeRow(1, "a", "r", text, ready=Ready.of(rendered)), *rows(SHORT)])
         row, short = journal.pending(form=TextForm.READY)
+        placed, same = journal.pending(form=TextForm.PLACED)
     assert row.ready is not None
     assert (row.text, row.encoded) == ("", body.encode())
     assert row.ready.request(row.encoded)._replace(start=rendered.start) == rendered
     assert (short.text, short.ready) == (SHORT, None)
+    assert same == short
+    assert placed._replace(encoded=body.encode()) == row
+    assert placed.encoded == Span(str(beside(path)), text.index(body), len(body.encode()), base64=False)
+    assert bytes(placed.encoded) == body.encode()
+    assert row.ready.request(placed.encoded).size == rendered.size
     with pytest.raises(AssertionError, match="given away"):
         row.ready.request(b"")
+
+
+def test_a_page_of_places_has_as_many_rows_as_short_ones(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchrun.journal.pages.PAGE_BYTES", 2 * LONG_TEXT)
+    body = f'{{"messages": [{{"content": "{"x" * LONG_TEXT};base64,"}}]}}'
+    text = f'{{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {body}}}'
+    ready = Ready.of(batch_renderer().render(restore(1, "a", text)))
+    with contextlib.closing(Journal.create(path, META)) as journal:
+        journal.ingest(IntakeRow(line, f"k{line}", "r", text, ready=ready) for line in range(1, 9))
+        placed = journal.pending(form=TextForm.PLACED)
+        assert (len(placed), placed.full) == (8, False)
+        assert {row.encoded.base64 for row in placed if isinstance(row.encoded, Span)} == {True}
+        assert len(journal.pending(form=TextForm.READY)) == 2

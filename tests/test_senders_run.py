@@ -21,6 +21,7 @@ from batchrun.client.senders.hub import Hub
 from batchrun.client.senders.remote import RemoteClient
 from batchrun.client.senders.states import Beat
 from batchrun.engine.connect import connected
+from batchrun.journal import LONG_TEXT
 from batchrun.models import Endpoint, Exchange, Fault, Request
 from batchrun.plan.keys import Key
 from batchrun.plan.resolve import Access
@@ -172,3 +173,30 @@ async def test_no_secret_is_in_the_arguments_or_the_environment_of_a_child(monke
         assert server.calls[0].headers["authorization"] == f"Bearer {KEY}"
     assert seen
     assert KEY not in " ".join(seen)
+
+
+async def test_children_send_long_requests_of_the_input_to_the_byte(tmp_path: Path) -> None:
+    texts = [
+        "short",
+        *(f"{number} {'ä€' * LONG_TEXT}" for number in range(12)),
+        f"data:image/png;base64,{'A' * 50_000}",
+    ]
+    bodies = [json.dumps({"model": "m", "messages": [{"role": "user", "content": text}]}) for text in texts]
+    lines = [
+        f'{{"custom_id": "{number}", "method": "POST", "url": "/v1/chat/completions", "body": {body} }}\n'
+        for number, body in enumerate(bodies)
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(lines))
+    async with FaultServer(whole(chat())) as server:
+        words = ["-i", "in.jsonl", "--base-url", server.base_url, "-o", "out.jsonl", "--processes", "2"]
+        ran = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "batchrun", "run", *words),
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OPENAI_API_KEY": KEY, "XDG_CONFIG_HOME": str(tmp_path / "none")},
+        )
+        said, _ = await ran.communicate()
+        assert ran.returncode == 0, said
+        assert sorted(call.body for call in server.calls) == sorted(body.encode() for body in bodies)
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == len(bodies)

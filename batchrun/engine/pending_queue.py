@@ -93,6 +93,11 @@ class RowState:
     left: bool = False  # The request was sent
     reply: int = 0  # Reserved for it
 
+    @property
+    def fetched(self) -> int:
+        """Bytes that are in memory before it is sent."""
+        return self.size if type(self.row.encoded) is bytes else 0
+
     @classmethod
     def of(cls, row: Pending) -> "RowState":
         history, size = row.history, len(row.text) + len(row.encoded)
@@ -191,7 +196,7 @@ class PendingQueue:
             and self._fresh[-1].row.reused is None
         ):
             state = self._fresh.pop()
-            self._fresh_bytes -= state.size
+            self._fresh_bytes -= state.fetched
         if state is not None:
             state.elsewhere, state.lane = True, lane
             self.bytes.count(state, state.size)
@@ -222,7 +227,7 @@ class PendingQueue:
         """Rows that `direct` took are handed out after all."""
         self._out -= len(states)
         self._fresh.extendleft(reversed(states))
-        self._fresh_bytes += sum(state.size for state in states)
+        self._fresh_bytes += sum(state.fetched for state in states)
         self._wake(len(states))
 
     @property
@@ -318,7 +323,7 @@ class PendingQueue:
         state = (fresh.popleft() if fresh else None) if groups is None else groups.next_of(fresh, self._loop.time())
         if state is not None:
             self._out += 1
-            self._fresh_bytes -= state.size
+            self._fresh_bytes -= state.fetched
             self.bytes.count(state, state.size + int(self.bytes.beside))
         return state
 
@@ -341,7 +346,7 @@ class PendingQueue:
                 await self._take_followers(self._groups_due[0])
             elif self._after is not None:
                 states = [RowState.of(row) for row in await self._next_fresh(self._after)]
-                self._fresh_bytes += sum(state.size for state in states)
+                self._fresh_bytes += sum(state.fetched for state in states)
                 self._fresh.extend(
                     states if self._groups is None else await asyncio.to_thread(self._groups.arranged, states)
                 )
@@ -372,7 +377,7 @@ class PendingQueue:
         if followers.representative is not None and followers.outcome is not None:
             after = _decide(states, followers.representative, followers.outcome, after)
         self._fresh.extendleft(reversed(states))
-        self._fresh_bytes += sum(state.size for state in states)
+        self._fresh_bytes += sum(state.fetched for state in states)
         if after is None:
             self._groups_due.popleft()
         else:

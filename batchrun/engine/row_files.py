@@ -44,7 +44,7 @@ class LeftOut:
 
 def restored(row: Pending, folder: Path, parse: Callable[[int, str | None, str, bytes], Row] = restore) -> Row:
     """Raises ValueError for an invalid text."""
-    found = parse(row.line, row.key, row.text, row.encoded)
+    found = parse(row.line, row.key, row.text, bytes(row.encoded))
     return found._replace(files=media.from_json(row.files, folder)) if row.files else found
 
 

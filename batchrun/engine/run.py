@@ -80,14 +80,14 @@ class Run:
         self._pool = Pool(members, journal, emit=emit, policy=Policy(plan.pool_policy))
         self._guard = BudgetGuard(plan, journal, expected=lambda: self._pool.first.gate.estimate(0, None))
         groups = groups_of(plan) if self._sends else None
-        self._form = _text_form(plan, checker, alone=self._sends and groups is None and batching is None)
+        self._hub = members[0].hub
+        self._form = _text_form(plan, checker, alone=self._sends and groups is None and batching is None, hub=self._hub)
         rows, most = plan.limit or journal.totals.rows, plan.max_bytes_in_flight
         self._queue = PendingQueue(self._fetch, self._fetch_followers, rows, groups, most_bytes=most)
         self._post = PostProcessing(plan, journal, self._queue, secrets=secrets, emit=emit, failed=self._fail)
         services = RowServices(self._queue, renderer, checker, self._pool, self._guard, journal, self._post)
         self._runner = RowRunner(plan, services, emit=emit, stop=self.stop)
         self._batches = None if batching is None else self._batches_of(batching, services, grouped=groups is not None)
-        self._hub = members[0].hub
         self._pages = None if self._hub is None or groups or batching else self._pages_of(services, self._hub)
         self._ending: RunResult | None = None
         self._drained = math.inf
@@ -442,9 +442,12 @@ async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _text_form(plan: Plan, checker: Checker | RowChecks | None, *, alone: bool) -> TextForm:
+def _text_form(plan: Plan, checker: Checker | RowChecks | None, *, alone: bool, hub: Hub | None) -> TextForm:
     """`alone`: each row is sent by itself."""
     uses_text = plan.post or isinstance(checker, RowChecks) or plan.split is not None or plan.reduce is not None
     if uses_text or not alone:
         return TextForm.TEXT
-    return TextForm.READY if plan.kind is Kind.BATCH else TextForm.ENCODED
+    if plan.kind is not Kind.BATCH:
+        return TextForm.ENCODED
+    # a service tier is written into the body here
+    return TextForm.PLACED if hub is not None and hub.reads_files and not plan.tier else TextForm.READY

@@ -40,6 +40,10 @@ class Form(Enum):
     TEXT = auto()
     ENCODED = auto()  # as bytes, which spares two copies
     READY = auto()  # as the request, where it is a part of the text
+    PLACED = auto()  # the same, as its place in the file
+
+
+_OF_REQUESTS = frozenset({Form.READY, Form.PLACED})
 
 
 def pending(  # noqa: PLR0913, PLR0917  the range, and what else a row needs
@@ -51,18 +55,20 @@ def pending(  # noqa: PLR0913, PLR0917  the range, and what else a row needs
     form: Form = Form.TEXT,
 ) -> Page:
     last = EVERYTHING if until is None else until
-    rows, full = page(
-        connection.execute(_PENDING if form is Form.TEXT else _PENDING_LONG, (after, last, limit)), _pending_length
-    )
+    cursor = connection.execute(_PENDING if form is Form.TEXT else _PENDING_LONG, (after, last, limit))
+    rows, full = page(cursor, _placed_length if form is Form.PLACED else _pending_length)
     known, count = _histories(connection, [row[0] for row in rows], fallbacks)
     found: list[Pending] = []
     for seq, position, line, key, text, files, target, awaited, at, size, described in rows[:count]:
         encoded, ready = b"", None
         if at is not None:
-            if described and form is Form.READY:
+            if described and form in _OF_REQUESTS:
                 ready = Ready(*loads(described))
                 at, size = at + ready.start, ready.size  # noqa: PLW2901  the part that is needed
-            encoded = connection.texts.read(at, size)
+            if ready is not None and form is Form.PLACED:
+                encoded = connection.texts.place(at, size, ready.base64)
+            else:
+                encoded = connection.texts.read(at, size)
         history = known.get(seq, FRESH)
         found.append(
             made(
@@ -195,6 +201,10 @@ def count_pending(connection: sqlite3.Connection, until: int | None, wanted: Cal
 
 def _pending_length(row: Found) -> int:
     return len(row[4]) + (row[9] or 0)
+
+
+def _placed_length(row: Found) -> int:
+    return len(row[4]) + (0 if row[10] else row[9] or 0)
 
 
 def _length(row: Found) -> int:

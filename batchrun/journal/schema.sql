@@ -20,7 +20,7 @@ CREATE TABLE rows (                     -- the input
     files           TEXT NOT NULL DEFAULT '',       -- JSON: the files that its request has, as the view files shows them; empty: none
     text_at         INTEGER,                        -- where the text is instead, in bytes of the file beside this one that has "-texts" behind its name; NULL: in text
     text_size       INTEGER,                        -- its bytes there
-    ready           TEXT NOT NULL DEFAULT ''        -- JSON: its request, where that is a part of a text in that file: endpoint, start in bytes of the text, bytes, limit of output tokens, model and service tier
+    ready           TEXT NOT NULL DEFAULT ''        -- JSON: its request, where that is a part of a text in that file: endpoint, start in bytes of the text, bytes, limit of output tokens, model and service tier, whether files are in it as base64
 ) STRICT;
 
 CREATE VIEW files AS                    -- the files of all rows: pictures, audio and documents, which are never in the journal themselves

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
 
+from batchrun.models import Span
+
 LONG = 16_384  # characters of a text that is stored here
 _BEGINNING = 1600  # bytes that have 400 characters at least
 
@@ -31,7 +33,7 @@ class Texts:
     """Opened when the first is read. Threads may share it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._absolute = path, str(path.absolute())
         self._file: FileIO | None = None
         self._guard = threading.Lock()  # the position is the file's
 
@@ -47,6 +49,9 @@ class Texts:
                     raise OSError(f"{self._path.name} is shorter than the journal says")
                 data += more
         return data
+
+    def place(self, at: int, size: int, base64: bool | None) -> Span:
+        return Span(self._absolute, at, size, base64)
 
     def text(self, at: int, size: int) -> str:
         return self.read(at, size).decode()

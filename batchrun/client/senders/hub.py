@@ -111,7 +111,7 @@ class Hub:
         self._beat = beat
         self._pacing = pacing
         self._hint = hint
-        self._reads_files = reads_files
+        self.reads_files = reads_files
         self._listen: Listen = lambda _: None
         self.pages: Pages | None = None  # gets the answers to leases of pages
         self._loop = asyncio.get_running_loop()
@@ -423,7 +423,7 @@ class Hub:
                     lease.sender, lease.left = sender, self._flushed
                     sender.leases[lease.number] = lease
                 sender.batch += 1
-                whole = not self._reads_files
+                whole = not self.reads_files
                 bodies = [bytes(one.body) if whole else one.body for one in out]
                 given = [(body.path, body.at, body.size) if isinstance(body, Span) else len(body) for body in bodies]
                 leases = [
