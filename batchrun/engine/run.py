@@ -442,7 +442,7 @@ async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _text_form(plan: Plan, checker: Checker | RowChecks | None, *, alone: bool, hub: Hub | None) -> TextForm:
+def _text_form(plan: Plan, checker: Checker | RowChecks | None, *, alone: bool, hub: "Hub | None") -> TextForm:
     """`alone`: each row is sent by itself."""
     uses_text = plan.post or isinstance(checker, RowChecks) or plan.split is not None or plan.reduce is not None
     if uses_text or not alone:
