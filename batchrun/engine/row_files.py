@@ -1,18 +1,25 @@
-"""The files of rows, as the journal names them."""
+"""The files of rows, as the journal names them, and their texts."""
 
 import asyncio
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from batchrun import media
 from batchrun.display import counted
 from batchrun.engine.ingest import NAMED
 from batchrun.engine.output_files import replaced
+from batchrun.engine.segment_checks import RowChecks
 from batchrun.errors import RefusedError
-from batchrun.journal import Journal, Reader
-from batchrun.models import Endpoint, File, Pending, Request, Row
+from batchrun.journal import Journal, Reader, TextForm
+from batchrun.models import Endpoint, File, Kind, Pending, Request, Row
+from batchrun.plan import Plan
+from batchrun.replies import Checker
 from batchrun.rows import restore
+
+if TYPE_CHECKING:
+    from batchrun.client.senders.hub import Hub
 
 
 class LeftOut:
@@ -46,6 +53,17 @@ def restored(row: Pending, folder: Path, parse: Callable[[int, str | None, str, 
     """Raises ValueError for an invalid text."""
     found = parse(row.line, row.key, row.text, bytes(row.encoded))
     return found._replace(files=media.from_json(row.files, folder)) if row.files else found
+
+
+def text_form(plan: Plan, checker: Checker | RowChecks | None, *, alone: bool, hub: "Hub | None") -> TextForm:
+    """`alone`: each row is sent by itself."""
+    uses_text = plan.post or isinstance(checker, RowChecks) or plan.split is not None or plan.reduce is not None
+    if uses_text or not alone:
+        return TextForm.TEXT
+    if plan.kind is not Kind.BATCH:
+        return TextForm.ENCODED
+    # a service tier is written into the body here
+    return TextForm.PLACED if hub is not None and hub.reads_files and not plan.tier else TextForm.READY
 
 
 async def with_content(request: Request) -> Request:

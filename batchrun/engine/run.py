@@ -19,6 +19,7 @@ from batchrun.engine.pending_queue import AHEAD, Followers, PendingQueue
 from batchrun.engine.pool import Pool
 from batchrun.engine.post_processing import PostProcessing
 from batchrun.engine.row import RowRunner
+from batchrun.engine.row_files import text_form
 from batchrun.engine.run_result import RunResult
 from batchrun.engine.segment_checks import RowChecks
 from batchrun.engine.selection import at_places, selection
@@ -26,9 +27,9 @@ from batchrun.engine.sending import groups_of
 from batchrun.engine.snapshots import Session, limits_event, sample_of
 from batchrun.errors import BatchrunError, ExitCode, StorageError
 from batchrun.events import Draining, Emit, Notice, Resumed, Waiting, WaitReason
-from batchrun.journal import Journal, TextForm
+from batchrun.journal import Journal
 from batchrun.limits import GateClosed, GateView, Limits
-from batchrun.models import Kind, Pending
+from batchrun.models import Pending
 from batchrun.plan import Plan
 from batchrun.prompts import Renderer
 from batchrun.replies import Checker
@@ -81,7 +82,7 @@ class Run:
         self._guard = BudgetGuard(plan, journal, expected=lambda: self._pool.first.gate.estimate(0, None))
         groups = groups_of(plan) if self._sends else None
         self._hub = members[0].hub
-        self._form = _text_form(plan, checker, alone=self._sends and groups is None and batching is None, hub=self._hub)
+        self._form = text_form(plan, checker, alone=self._sends and groups is None and batching is None, hub=self._hub)
         rows, most = plan.limit or journal.totals.rows, plan.max_bytes_in_flight
         self._queue = PendingQueue(self._fetch, self._fetch_followers, rows, groups, most_bytes=most)
         self._post = PostProcessing(plan, journal, self._queue, secrets=secrets, emit=emit, failed=self._fail)
@@ -440,14 +441,3 @@ async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _text_form(plan: Plan, checker: Checker | RowChecks | None, *, alone: bool, hub: "Hub | None") -> TextForm:
-    """`alone`: each row is sent by itself."""
-    uses_text = plan.post or isinstance(checker, RowChecks) or plan.split is not None or plan.reduce is not None
-    if uses_text or not alone:
-        return TextForm.TEXT
-    if plan.kind is not Kind.BATCH:
-        return TextForm.ENCODED
-    # a service tier is written into the body here
-    return TextForm.PLACED if hub is not None and hub.reads_files and not plan.tier else TextForm.READY
