@@ -123,6 +123,8 @@ def named(plan: Plan) -> tuple[str, ...]:
 
 def check_named(plan: Plan, columns: Sequence[str]) -> None:
     """Raises RefusedError without a text or language to compare with."""
+    if not plan.check:
+        return
     if documents.LANGUAGE in plan.check:
         if plan.target_language is None or not documents.is_identifiable(plan.target_language):
             missing = "needs a target language"
@@ -137,7 +139,7 @@ def check_named(plan: Plan, columns: Sequence[str]) -> None:
                 "pip install cld3-py; with uv tool, install batchrun again with --with cld3-py",
             )
     column = plan.columns.get("text", "text")
-    if plan.check and not is_document(plan.input_format) and column not in columns:
+    if not is_document(plan.input_format) and column not in columns:
         raise RefusedError(
             f"--check compares a reply with the column {column}, which the input does not have",
             "name its column: --column text=NAME",
