@@ -165,7 +165,7 @@ def find(reference: str, runs_dir: str | None) -> RunFile:
     where = "no runs here" if not runs else f"no run {reference} here"
     hint = "`batchrun runs` lists them; a run is also found by its output file"
     if not runs:
-        hint = "start one with `batchrun run`, or choose another directory with --runs-dir"
+        hint = "start one with `batchrun run`; a run elsewhere is found by its output, or with --runs-dir"
     if Path(reference).suffix == ".db" and Path(reference).is_file():
         hint = (
             f"a journal is found in {DIRECTORY} beside its output: mkdir -p {DIRECTORY} && mv {reference} {DIRECTORY}/"
