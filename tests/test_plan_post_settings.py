@@ -1,5 +1,6 @@
 """Where the functions of `--post` run, and who may say so."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,17 @@ def test_a_directory_may_not_say_where_replies_go(line: str, tmp_path: Path) -> 
     (tmp_path / "batchrun.toml").write_text(line + "\n", encoding="utf-8")
     with pytest.raises(RefusedError, match="a directory may not select where requests and replies are sent"):
         read_files(OPTIONS)
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path: Path) -> None:
+    """In containers that share a state directory numbers repeat."""
+    left = tmp_path / "state" / "batchrun" / f"seal.{os.getpid()}"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    settings = settings_of({"post": ("own.py:check",)})
+    made = signed_settings.post_of_new_run(settings)
+    assert signed_settings.is_signed(settings.post, made["post_seal"], None)
+    assert [path.name for path in left.parent.iterdir()] == ["seal"]
 
 
 def test_a_secret_that_cannot_be_kept_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -51,6 +51,7 @@ def _secret() -> bytes | None:
 def _make(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     building = path.with_name(f"seal.{os.getpid()}")
+    building.unlink(missing_ok=True)
     with open(os.open(building, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
         file.write(secrets.token_bytes(32))
     with contextlib.suppress(FileExistsError):

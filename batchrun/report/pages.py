@@ -30,7 +30,10 @@ def runs_table(runs: list[Summary], *, as_json: bool, stream: TextIO | None = No
     for found in runs:
         print(json.dumps(summary_values(found)) if as_json else _run_line(found), file=out)
     if not runs and not as_json:
-        print("no runs here; a run is listed where its output is (--runs-dir DIR); `batchrun --help` shows how to start one", file=sys.stderr)
+        print(
+            "no runs here; a run is listed where its output is (--runs-dir DIR); `batchrun --help` shows how to start one",
+            file=sys.stderr,
+        )
 
 
 def show_status(status: Mapping[str, Any], *, as_json: bool) -> None:
