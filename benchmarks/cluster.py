@@ -3,10 +3,13 @@
     .venv/bin/python benchmarks/cluster.py [pool feed]
 
 `pool`: two workers of each kind do the same work on the same 1 kB replies, in turns; each figure is the median of the rounds'
-ratios, which a busy machine hardly moves. All are up and warm before the clock runs, and those whose turn it is not are idle.
-Beside the time stands all processor time, Ray's own processes included: what bounds two workers on two cores. The driver's
-processor time is that of this process and of the one that is Ray's driver, without the workers'. `feed`: how many processors one driver keeps at work, shown with actors that sleep as long as
-they would compute, so that two cores can stand for twenty. The cluster is started here, on loopback, and ended.
+ratios. All are up and warm before the clock runs. While it is the local pool's turn the cluster is frozen, as even when idle it takes
+a fiftieth of two processors. The ratio by time is valid only on a quiet machine: Linux gives each session the same share of the
+processors (autogroup), and the nodes of the cluster and Ray's driver are sessions of their own, so among other programs Ray gets
+more. So the share that others used is stated. Beside the time stands all processor time: of the local pool this process and its workers, of Ray this
+process, Ray's driver and all processes of the cluster. `driver` is this process and the one that is Ray's driver, without workers.
+`feed`: how many processors one driver keeps at work, shown with actors that sleep as long as they would compute, so that two cores
+can stand for twenty. The cluster is started here, on loopback, and ended.
 """
 
 import asyncio
@@ -17,12 +20,14 @@ import signal
 import statistics
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "reliability"))
 
 from post import Out, calibrated, items, ratio, say, staged
-from ray_cluster import cluster
+from ray_cluster import Cluster, cluster, family
 
 from batchrun.post import Choices, PostQueue
 
@@ -34,12 +39,12 @@ FED = 20
 FUNCTIONS = Path(__file__).with_name("cluster_work.py")
 
 
-def processor_seconds(address: str) -> tuple[float, float]:
-    """Processor time of the driver, which is this process and its child that is Ray's driver, and of all: with this process's
-    other children, and the processes of the cluster at the address."""
+def processor_seconds(address: str) -> Counter[str]:
+    """Processor time of this process (`main`), of its child that is Ray's driver (`driver`), of the `cluster` at the address
+    with its actors, and of the local pool's `workers`."""
     parents: dict[int, int] = {}
     seconds: dict[int, float] = {}
-    driver, roots = {os.getpid()}, {os.getpid()}
+    parts = {os.getpid(): "workers"}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
             command = (entry / "cmdline").read_bytes()
@@ -48,15 +53,38 @@ def processor_seconds(address: str) -> tuple[float, float]:
             parents[pid] = int(fields[1])
             seconds[pid] = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
             if b"batchrun.cluster.ray_main" in command and parents[pid] == os.getpid():
-                driver.add(pid)
-            if address.rpartition(":")[2].encode() in command:
-                roots.add(pid)
-    seconds[os.getpid()] = time.process_time()
+                parts[pid] = "driver"
+            elif address.rpartition(":")[2].encode() in command and pid != os.getpid():
+                parts[pid] = "cluster"
+    del seconds[os.getpid()]
 
-    def counts(pid: int) -> bool:
-        return pid in roots or (pid in parents and counts(parents[pid]))
+    def part(pid: int) -> str:
+        return parts.get(pid) or (part(parents[pid]) if pid in parents else "others")
 
-    return sum(seconds[pid] for pid in driver), sum(seconds[pid] for pid in seconds if counts(pid))
+    spent = Counter(main=time.process_time())
+    for pid, each in seconds.items():
+        spent[part(pid)] += each
+    return spent
+
+
+def busy_seconds() -> float:
+    """Processor time of all programs, and what the host took."""
+    user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().partition("\n")[0].split()[1:9])
+    return sum((user, nice, system, *rest)) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def frozen(made: Cluster) -> Iterator[None]:
+    """Without the processes of the cluster, and a second afterwards for them to catch up."""
+    pids = [pid for node in made.nodes for pid in sorted(family(node.pid))]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        time.sleep(1.0)
 
 
 async def queue_of(name: str, address: str | None, workers: int) -> tuple[PostQueue, Out]:
@@ -80,19 +108,26 @@ async def pool() -> None:
         for times, label, least in ((1, "20 µs", ""), (10, "200 µs", ">= 0.92"), (100, "2 ms", ">= 0.97")):
             count = min(50_000, int(SECONDS * WORKERS / (times * 20e-6)))
             rows = [item._replace(row=f'{{"steps": {times * twenty}}}') for item in items(count)]
-            names = ("here", "there")
-            seconds: dict[str, list[float]] = {name: [] for name in names}
-            driver: dict[str, list[float]] = {name: [] for name in names}
-            everything: dict[str, list[float]] = {name: [] for name in names}
-            for queue in (here, there):
+            queues = {"here": here, "there": there}
+            seconds: dict[str, list[float]] = {name: [] for name in queues}
+            driver: dict[str, list[float]] = {name: [] for name in queues}
+            everything: dict[str, list[float]] = {name: [] for name in queues}
+            others: list[float] = []
+            for queue in queues.values():
                 await staged(queue, rows[: count // 4])
             for number in range(ROUNDS):
-                for name, queue in (("here", here), ("there", there))[:: 1 if number % 2 else -1]:
-                    before = processor_seconds(address)
-                    seconds[name].append(await staged(queue, rows))
-                    after = processor_seconds(address)
-                    driver[name].append((after[0] - before[0]) / count * 1e6)
-                    everything[name].append((after[1] - before[1]) / count * 1e6)
+                for name in sorted(queues, reverse=number % 2 == 0):
+                    with frozen(made) if name == "here" else contextlib.nullcontext():
+                        before, busy = processor_seconds(address), busy_seconds()
+                        took = await staged(queues[name], rows)
+                        busy = busy_seconds() - busy
+                    spent = {part: now - before[part] for part, now in processor_seconds(address).items()}
+                    seconds[name].append(took)
+                    own = ("main", "workers") if name == "here" else ("main", "driver", "cluster")
+                    everything[name].append(sum(spent[part] for part in own) / count * 1e6)
+                    driver[name].append(sum(spent[part] for part in own if part in ("main", "driver")) / count * 1e6)
+                    both = sum(spent[part] for part in ("main", "workers", "driver", "cluster"))
+                    others.append((busy - both) / took / (os.cpu_count() or 1))
             for name, where in (("here", "local pool"), ("there", "Ray")):
                 say("pool", f"rows/s at {label}, {where}", count / statistics.median(seconds[name]))
                 say("pool", f"all processor time, µs a row at {label}, {where}", statistics.median(everything[name]))
@@ -100,6 +135,7 @@ async def pool() -> None:
                 "pool", f"at {label}, Ray over the local pool, by time", ratio(seconds["here"], seconds["there"]), least
             )
             say("pool", "the same by processor time", ratio(everything["here"], everything["there"]), least)
+            say("pool", "share of the processors that other programs used", statistics.median(others), "<= 0.05")
             say("pool", f"driver, µs a row at {label}, local pool", statistics.median(driver["here"]))
             most = "<= 10" if times == 10 else ""
             say("pool", f"driver, µs a row at {label}, Ray", statistics.median(driver["there"]), most)
@@ -118,10 +154,11 @@ async def feed() -> None:
         rates: list[float] = []
         driver: list[float] = []
         for _ in range(ROUNDS):
-            began = processor_seconds(address)[0]
+            before = processor_seconds(address)
             took = await staged(queue, rows)
             rates.append(len(rows) / took)
-            driver.append((processor_seconds(address)[0] - began) / len(rows) * 1e6)
+            after = processor_seconds(address)
+            driver.append(sum(after[part] - before[part] for part in ("main", "driver")) / len(rows) * 1e6)
         await queue.close()
     say("feed", "failed", out.failed, "<= 0")
     rate = statistics.median(rates)
