@@ -19,8 +19,8 @@ from batchrun.cluster.driver import ActorLostError, DriverLostError, Node
 from batchrun.errors import RefusedError
 from batchrun.events import PostChanged
 from batchrun.post import Choices, Failure, Item, PostQueue, Result, Value, queue
-from batchrun.post.actor import pack_done, unpack_shard
-from batchrun.post.cluster import Cluster, slots_of
+from batchrun.post.actor import pack_done, pack_shard, unpack_shard
+from batchrun.post.cluster import Cluster, OneActor, Order, receiver, slots_of
 from batchrun.post.pool import LostError
 from batchrun.post.reply import Done, Shard
 from batchrun.post.worker import Setup
@@ -190,37 +190,59 @@ async def test_actors_are_hardly_idle_between_shards_and_end_together(monkeypatc
 
 
 @pytest.mark.looptime
+async def test_an_order_goes_to_an_idle_actor_or_waits_in_the_one_that_is_soonest_at_its_end() -> None:
+    made = Made(seconds=1000.0)
+    first, second, third, idle = (OneActor(made, number) for number in range(4))
+
+    def order(rows: int) -> Order:
+        return Order(pack_shard(Shard([Item("text")] * rows)), 5.0, 0.0, may_wait=rows > 1)
+
+    for actor, rows in ((third, 1), (first, 9), (second, 9)):
+        actor.send(order(rows))
+        await asyncio.sleep(1)
+    several, alone = order(9), order(1)
+    assert receiver([second, first, third, idle], several) is idle
+    assert receiver([second, first, third, idle], alone) is idle
+    assert receiver([second, first, third], alone) is None
+    assert receiver([second, first, third], several) is first
+    first.send(several)
+    assert receiver([second, first, third], several) is second
+    assert receiver([first, third], several) is None, "behind a row that runs alone, or a third"
+    assert [len(actor.lose()) for actor in (first, second, third, idle)] == [2, 1, 1, 0]
+
+
+@pytest.mark.looptime
 async def test_a_shard_that_waits_in_an_actor_that_is_lost_has_not_been_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Made(Node("a", 1), way=0.002)
+    made = Made(Node("a", 1), seconds=0.01, way=0.002)
 
     async def does(_: int, line: int) -> None:
-        if line == 1000:
+        if line == 200:
             await asyncio.sleep(0.05)  # the answer before it has come, and a shard waits
             raise ActorLostError("it died", by_node=False)
 
     made.does = does
-    outlet = await Outlet(made, monkeypatch).put(2000)
-    assert (outlet.failed, len(outlet.results), made.waited > 2) == ({1000: "post: worker died"}, 2000, True)
-    first, *others = [lines for _, lines in made.shards if 1000 in lines]
-    assert others == [[1000]] * 2
+    outlet = await Outlet(made, monkeypatch).put(400)
+    assert (outlet.failed, len(outlet.results), made.waited > 2) == ({200: "post: worker died"}, 400, True)
+    first, *others = [lines for _, lines in made.shards if 200 in lines]
+    assert others == [[200]] * 2
     alone = {lines[0] for _, lines in made.shards if len(lines) == 1}
-    assert {line for line in alone if line > 10} == set(first), "another shard was run row by row"
+    assert {line for line in alone if 10 < line < 390} == set(first), "another shard was run row by row"
 
 
 @pytest.mark.looptime
 async def test_a_row_that_ends_its_actor_before_the_last_answer_has_left_fails_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = Made(*TWO, way=0.002)
+    made = Made(*TWO, seconds=0.01, way=0.002)
 
     async def does(_: int, line: int) -> None:
-        if line == 1000:
+        if line == 200:
             raise ActorLostError("it died", by_node=False)
 
     made.does = does
-    outlet = await Outlet(made, monkeypatch).put(2000)
-    assert (outlet.failed, len(outlet.results)) == ({1000: "post: worker died"}, 2000)
-    tries = [len(lines) for _, lines in made.shards if 1000 in lines]
+    outlet = await Outlet(made, monkeypatch).put(400)
+    assert (outlet.failed, len(outlet.results)) == ({200: "post: worker died"}, 400)
+    tries = [len(lines) for _, lines in made.shards if 200 in lines]
     assert (tries[2:], tries[0] > 1, tries[1] > 1) == ([1, 1], True, True), "it was not put back once"
 
 

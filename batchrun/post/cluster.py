@@ -99,8 +99,9 @@ class _ActorGoneError(LostError):
         self.by_node = by_node
 
 
-class _Order:
-    # a row may take `seconds`, all of it `grace` more
+class Order:
+    """A shard to be run: a row may take `seconds`, all of it `grace` more."""
+
     def __init__(self, shard: bytes, seconds: float, grace: float, *, may_wait: bool = False) -> None:
         self.shard = shard
         self.seconds = seconds
@@ -118,7 +119,7 @@ class OneActor:
 
     def __init__(self, driver: Driver | None = None, number: int = 0) -> None:
         self.is_lost = False
-        self.sent: deque[tuple[_Order, asyncio.Task[bytes]]] = deque()  # the first is at work, a second waits in it
+        self.sent: deque[tuple[Order, asyncio.Task[bytes]]] = deque()  # the first is at work, a second waits in it
         self.since = 0.0  # when the first was sent, or began after the one before it
         self._driver = driver
         self._number = number
@@ -130,26 +131,26 @@ class OneActor:
         """As `Pool.run`, for rows that stay in flight."""
         if self.is_lost:
             raise LostError(_NODE)
-        order = _Order(pack_shard(shard), seconds, grace)
+        order = Order(pack_shard(shard), seconds, grace)
         self.send(order)
         done = unpack_done(await order.answer)
         if done is None:
             raise LostError(_DIED)
         return done
 
-    def takes(self, order: _Order) -> bool:
+    def takes(self, order: Order) -> bool:
         # A large result is fetched in pieces, which would wait for the shard behind it.
         waits = order.may_wait and self._small and len(self.sent) == 1 and self.sent[0][0].may_wait
         return not self.sent or waits
 
-    def send(self, order: _Order) -> None:
+    def send(self, order: Order) -> None:
         assert self._driver is not None
         if not self.sent:
             self.since = self._loop.time()
         self.sent.append((order, self._loop.create_task(self._driver.run(self._number, order.shard))))
         self._came.set()
 
-    async def first(self) -> tuple[_Order, asyncio.Task[bytes]]:
+    async def first(self) -> tuple[Order, asyncio.Task[bytes]]:
         while not self.sent:
             self._came.clear()
             await self._came.wait()
@@ -159,7 +160,7 @@ class OneActor:
         self._small = len(result) <= PIECE
         self.since = self._loop.time()
 
-    def lose(self) -> list[_Order]:
+    def lose(self) -> list[Order]:
         # returns orders that have not begun
         self.is_lost = True
         orders = [order for order, _ in self.sent]
@@ -194,7 +195,7 @@ class Cluster:
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
-        self._orders: deque[_Order] = deque()  # that no actor has
+        self._orders: deque[Order] = deque()  # that no actor has
         self._slots: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._busy: set[tuple[str, int]] = set()
         self._keeping: asyncio.Task[None] | None = None
@@ -253,7 +254,7 @@ class Cluster:
         return await self._once(data, alone, seconds, grace)
 
     async def _once(self, data: bytes, alone: bool, seconds: float, grace: float) -> Done:
-        order = _Order(data, seconds, grace, may_wait=not alone)
+        order = Order(data, seconds, grace, may_wait=not alone)
         self._orders.append(order)
         self._send_orders()
         done = unpack_done(await order.answer)
@@ -382,7 +383,7 @@ class Cluster:
                 break
             self._orders.popleft()
 
-    def _put_back(self, orders: Sequence[_Order]) -> None:
+    def _put_back(self, orders: Sequence[Order]) -> None:
         # They are not counted as lost, and wait in no actor again: if one of them had begun and ended the actor, so
         # quickly that the answer before it was lost, it would end others alike.
         for order in reversed(orders):
@@ -400,7 +401,7 @@ class Cluster:
                 order.answer.set_exception(LostError(failure))
 
 
-def receiver(actors: Iterable[OneActor], order: _Order) -> OneActor | None:
+def receiver(actors: Iterable[OneActor], order: Order) -> OneActor | None:
     """Of the actors that can take the order: an idle one, or else the one that has been at work for longest."""
     able = (actor for actor in actors if actor.takes(order))
     return min(able, key=lambda actor: (len(actor.sent), actor.since), default=None)
