@@ -23,6 +23,10 @@ class State(StrEnum):
     UNKNOWN = "unknown"
     IN_BATCH = "in a batch"
 
+    @property
+    def is_final(self) -> bool:
+        return self in (State.DONE, State.FAILED, State.SKIPPED)
+
 
 class Flag(StrEnum):
     TRUNCATED = "truncated"

@@ -311,15 +311,26 @@ def test_one_file_that_fails_does_not_hold_back_the_others():
     assert json.loads(Path("pl/documents.errors.jsonl").read_text(encoding="utf-8"))["path"] == "b.md"
 
 
-def test_at_an_early_end_finished_documents_are_in_place(provider: Translator):
+def test_at_an_early_end_finished_documents_are_in_place(provider: Translator, capsys: pytest.CaptureFixture[str]):
     tree("docs/a.md", "docs/b.md")
     assert translate(provider, "docs", "pl/{path}", "--max-requests", "3", "--concurrency", "1") == 6
+    assert batchrun("export", "pl/{path}") == 0
+    assert re.findall("wrote (.*)", capsys.readouterr().err) == ["pl/{path}", "pl/{path}.partial"]
     assert Path("pl/a.md").is_file()
     assert not Path("pl/b.md").exists()
     assert Path("pl/b.md.partial").is_file()
     assert batchrun("resume", "pl/{path}", "--max-requests", "9", "-q") == 0
     assert Path("pl/b.md").is_file()
     assert not Path("pl/b.md.partial").exists()
+
+
+def test_a_document_with_rows_in_a_batch_is_not_complete(capsys: pytest.CaptureFixture[str]):
+    tree("docs/a.md", "pl/a.md")
+    asked = ("-i", "docs", "-p", "translate", "--set", "language=Polish", "-o", "pl/{path}", "-P", "sim", "--fresh")
+    assert batchrun(*asked, "--batch", "--batch-detach") == 7
+    assert "wrote pl/{path}.partial" in capsys.readouterr().err
+    assert Path("pl/a.md").read_text(encoding="utf-8").endswith("of pl/a.md\n")
+    assert Path("pl/a.md.partial").is_file()
 
 
 def test_a_document_that_is_not_translated_to_its_end_is_partial(provider: Translator):

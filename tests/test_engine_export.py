@@ -15,7 +15,7 @@ from engine import WITH_SCHEMA, Provider, Stage, garbage, ok, reply_body, status
 from batchrun.engine.export import Exported, Streamer, columns_of, export, replaced
 from batchrun.errors import StorageError
 from batchrun.journal import IntakeRow, Journal, Reader
-from batchrun.models import Endpoint, Kind
+from batchrun.models import Endpoint, Kind, State
 from batchrun.plan.outputs import errors_path, partial_path
 
 BAD = status(400, "context_length_exceeded", {"x-request-id": "req_bad"})
@@ -43,7 +43,7 @@ def staged(directory: Path, texts: list[str], **plan: Any) -> Stage:
 async def test_done_rows_are_written_in_input_order_and_failed_ones_beside_them(tmp_path: Path) -> None:
     stage, out = Stage(tmp_path, 30), tmp_path / "out.jsonl"
     await stage.play(Provider({"row 1": [status(503), ok()], "row 7": [BAD]}))
-    assert written(stage, out) == Exported(out, 29, tmp_path / "out.errors.jsonl", 1)
+    assert written(stage, out) == Exported((out,), 29, tmp_path / "out.errors.jsonl", 1)
     rows = lines(out)
     assert [row["id"] for row in rows] == [f"id-{n}" for n in range(1, 31) if n != 7]
     assert rows[0] == {"id": "id-1", "text": "row 1", "output": "ROW 1"}
@@ -215,6 +215,23 @@ async def test_an_output_that_fails_half_way_leaves_nothing_behind(
         written(stage, out)
     assert out.read_text() == "before"
     assert {name for name in os.listdir(tmp_path) if "out" in name} == {"out.jsonl"}
+
+
+@pytest.mark.parametrize("state", State)
+async def test_a_stream_stops_at_a_row_that_is_not_final(state: State, tmp_path: Path) -> None:
+    stage, out = Stage(tmp_path, 3), io.BytesIO()
+    await stage.play(Provider())
+    with Reader.open(stage.path) as reader:
+        first, second, third = reader.export_rows()
+        records = [first, second._replace(state=state), third]
+        streamer = Streamer(stage.plan, lambda after: [row for row in records if (row.position or 0) > after], out)
+        streamer.advance()
+        final = state in (State.DONE, State.FAILED, State.SKIPPED)
+        assert b"row 3" in out.getvalue() or not final
+        records[1] = second
+        streamer.advance()
+    written = [json.loads(line)["id"] for line in out.getvalue().splitlines()]
+    assert written == (["id-1", "id-3"] if final and state is not State.DONE else ["id-1", "id-2", "id-3"])
 
 
 async def test_a_pipe_is_written_to_and_never_renamed_over(tmp_path: Path) -> None:

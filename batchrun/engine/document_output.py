@@ -30,6 +30,7 @@ _PIECE = 1 << 20  # Compressed bytes of a document per journal note
 
 
 class Written(NamedTuple):
+    outputs: tuple[Path, ...]
     rows: int
     failed: int
 
@@ -110,7 +111,14 @@ def write_documents(  # noqa: PLR0913  where each part goes
         done, failed = done + rows.done, failed + rows.failed
         if group is not None and group[0] == path:
             group = next(groups, None)
-    return Written(done, failed)
+    return Written(_patterns(output, len(listed), len(open_paths)), done, failed)
+
+
+def _patterns(output: Path, count: int, unfinished: int) -> tuple[Path, ...]:
+    if not outputs.is_pattern(output):
+        return (output,)
+    final = Path(str(output).removesuffix(".partial"))
+    return (final,) * (unfinished < count) + (partial_path(final),) * (unfinished > 0)
 
 
 def _target(output: Path, path: str, unfinished: set[str]) -> Path:
@@ -204,6 +212,6 @@ def _rows(reader: Reader) -> Iterator[tuple[str, dict[str, Any], Record]]:
 
 def _unfinished(reader: Reader) -> set[str]:
     totals = reader.totals
-    if totals.pending + totals.unknown == 0:
+    if totals.pending + totals.unknown + totals.in_batches == 0:
         return set()
-    return {path for path, _, record in _rows(reader) if record.state in (State.PENDING, State.UNKNOWN)}
+    return {path for path, _, record in _rows(reader) if not record.state.is_final}

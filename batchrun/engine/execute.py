@@ -76,7 +76,7 @@ async def execute(
         prepared.journal.stop(ending.exit_code)
         ending, exported = await _output(prepared, ending, run, emit, sending=access is not None)
         closing.exit_code = ending.exit_code
-        written = () if exported is None else (exported.output, exported.errors)
+        written = () if exported is None else (*exported.outputs, exported.errors)
         files = tuple(str(path) for path in written if path)
         texts = ending.message, ending.hint
         ended = RunEnded(ending.exit_code, prepared.journal.totals, *texts, files, loop.time(), ending.notes)

@@ -24,7 +24,7 @@ _UNLIKE = frozenset({"jsonl", "json", "objects"})  # Inputs whose rows may diffe
 
 
 class Exported(NamedTuple):
-    output: Path
+    outputs: tuple[Path, ...]  # of documents with {path} both patterns if only some are complete
     rows: int
     errors: Path | None  # None where none failed
     failed: int
@@ -61,8 +61,10 @@ def export(
     with storing(output), ExitStack() as files:
         failures = files.enter_context(replaced(errors or Path(os.devnull), unless_empty=True))
         if plan.output_format == DOCUMENT:
-            written, failed = write_documents(plan, reader, output, failures, line_of=error_line, value_of=_translation)
-            return Exported(output, written, errors if failed else None, failed)
+            outputs, written, failed = write_documents(
+                plan, reader, output, failures, line_of=error_line, value_of=_translation
+            )
+            return Exported(outputs, written, errors if failed else None, failed)
         stream = files.enter_context(replaced(output, cancelled=cancelled))
         writer = RecordWriter(plan, stream, columns_of(plan, reader))
         for record in to_write(plan, reader):
@@ -73,7 +75,7 @@ def export(
                 failures.write(error_line(plan, record).encode() + b"\n")
                 failed += 1
         writer.close()
-    return Exported(output, written, errors if failed else None, failed)
+    return Exported((output,), written, errors if failed else None, failed)
 
 
 def to_write(plan: Plan, reader: Reader) -> Iterator[Result | Record]:
@@ -255,7 +257,7 @@ class Streamer:
             if record.state is State.DONE:
                 self._writer.write(record)
                 written += 1
-            elif record.state in (State.PENDING, State.UNKNOWN) and not all_rows:
+            elif not record.state.is_final and not all_rows:
                 break
             self._after = record.position or self._after
         self._stream.flush()

@@ -67,7 +67,7 @@ def export_run(  # noqa: PLR0913  what the command takes, each by name
         _export_stream(run, plan)
     else:
         exported = write_output(plan, run.path, Path(target), Path(target))
-        for path in (exported.output, exported.errors):
+        for path in (*exported.outputs, exported.errors):
             if path is not None:
                 _wrote(str(path))
 

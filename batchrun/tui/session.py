@@ -305,4 +305,4 @@ def exported(run: RunFile) -> str:
     with Reader.open(run.path) as reader:
         plan = plan_from_json(reader.meta.plan)
     found = write_output(plan, run.path, run.output, run.output)
-    return ", ".join(str(path) for path in (found.output, found.errors) if path is not None)
+    return ", ".join(str(path) for path in (*found.outputs, found.errors) if path is not None)
