@@ -9,7 +9,6 @@ have been billed. A reservation that does not fit is `Later` while something in 
 `Reached`.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from batchrun.models import made
@@ -22,8 +21,7 @@ class Sum(NamedTuple):
     requests: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caps:
+class Caps(NamedTuple):
     # `cost` is in picodollars
     cost: int | None = None
     tokens: int | None = None

@@ -6,8 +6,7 @@ possibly billed, resent without using an attempt. Without an outage none is ende
 """
 
 import asyncio
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from batchrun.client import Client
 from batchrun.events import WaitReason
@@ -65,8 +64,7 @@ class Outage:
         return await self._client.reachable(seconds=_CONNECT_SECONDS)
 
 
-@dataclass(frozen=True, slots=True)
-class Probing:
+class Probing(NamedTuple):
     every: float
     reason: WaitReason
     message: str

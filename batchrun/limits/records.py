@@ -116,8 +116,7 @@ class Quota(NamedTuple):
         return f"{self.remaining:,.0f} of the provider's quota of {self.limit:,.0f} {kind} {per} are left"
 
 
-@dataclass(frozen=True, slots=True)
-class GateView:
+class GateView(NamedTuple):
     """Rates per minute, None if unknown; fills 0..1."""
 
     in_flight: int

@@ -4,9 +4,8 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from platformdirs import user_config_path
 
@@ -29,8 +28,7 @@ OF_PROFILES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigFile:
+class ConfigFile(NamedTuple):
     """Options have underscores."""
 
     path: Path
@@ -38,8 +36,8 @@ class ConfigFile:
     profiles: Mapping[str, Mapping[str, Any]]
     app: Mapping[str, Any]
     answers: tuple[Mapping[str, Any], ...] = ()
-    batches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
-    pools: Mapping[str, PoolTable] = field(default_factory=dict[str, PoolTable])
+    batches: Mapping[str, Mapping[str, Any]] = {}
+    pools: Mapping[str, PoolTable] = {}
 
 
 def user_file() -> Path:

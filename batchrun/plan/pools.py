@@ -1,7 +1,7 @@
 """Pools: several endpoints for one queue of rows."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, NamedTuple, cast
 
 from batchrun.errors import RefusedError
@@ -14,8 +14,7 @@ POLICIES = ("soonest", "cheapest", "primary")
 JOINED = " | "
 
 
-@dataclass(frozen=True, slots=True)
-class PoolTable:
+class PoolTable(NamedTuple):
     members: tuple[str, ...]  # names of profiles
     policy: str | None = None
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchrun import documents
 from batchrun.errors import InputError, RefusedError
@@ -51,8 +51,7 @@ _OF_PROMPTS = {"prompt": "--prompt", "model": "--model", "params": "--param", "s
 _AUTHENTICATION = {"authorization", "api-key", "x-api-key"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(NamedTuple):
     source: str
     stem: str
     kind: Kind

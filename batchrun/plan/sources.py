@@ -6,9 +6,8 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from batchrun.display import printable
 from batchrun.errors import RefusedError
@@ -24,8 +23,7 @@ FLAGS = "flags"
 ENVIRONMENT = "environment"
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     source: str
     values: Mapping[str, Any]
 
@@ -35,13 +33,12 @@ class Layer:
         return PREFIX + option.upper() if self.source == ENVIRONMENT else f"{option} in {self.source}"
 
 
-@dataclass(frozen=True, slots=True)
-class Gathered:
+class Gathered(NamedTuple):
     settings: Settings
     profile: Profile
     sources: Mapping[str, str]  # of every option and table entry (`set.language`)
     answers: tuple[Mapping[str, Any], ...] = ()
-    batches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    batches: Mapping[str, Mapping[str, Any]] = {}
     members: tuple[Profile, ...] = ()  # of a pool; `profile` is the first
     policy: str = POLICIES[0]
     fallback: Profile | None = None

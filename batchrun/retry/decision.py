@@ -1,7 +1,6 @@
 """The verdict on an answer, and what a row of an earlier process needs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,8 +54,7 @@ _LATER = {
 _WEB_PAGE = "the answer is a web page: check the base URL, with its /v1"
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     max_attempts: int = 5
     schema_retries: int = 2
     give_up_after: float = 600.0  # seconds
