@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import tui
 
+from batchrun.tui.screens.dialogs import Choose
 from batchrun.tui.screens.listing import BatchesScreen
 
 # Slow: it starts an app and a run.
@@ -24,3 +25,8 @@ async def test_a_key_shows_the_batches_of_a_run_that_was_started_with_the_option
         await tui.until(pilot, lambda: not isinstance(pilot.app.screen, BatchesScreen))
         await pilot.press("x")
         await tui.until(pilot, lambda: "3 rows in 1 batch at the provider" in tui.shown(pilot))
+        assert "r collects the results of batches: 3 rows" in tui.shown(pilot)
+        await tui.read(pilot)
+        await pilot.press("r")
+        await tui.asked(pilot, Choose)
+        assert "rows in batches: 3" in tui.shown(pilot)

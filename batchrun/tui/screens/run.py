@@ -210,7 +210,9 @@ class RunScreen(ListingScreen):
         progress = snapshot.progress
         left = progress.pending + progress.unknown + progress.retryable
         whole = left + progress.failed - progress.retryable
-        options += [("left", f"pending and retryable rows: {left:,}")] if left else []
+        kinds = (("rows in batches", progress.in_batches), ("pending and retryable rows", left))
+        not_done = "; ".join(f"{kind}: {rows:,}" for kind, rows in kinds if rows)
+        options += [("left", not_done)] if not_done else []
         options += [("failed", f"pending rows and all failed rows: {whole:,}")] if whole > left else []
         if not options:
             self.notify("nothing to send: no row is pending or failed", timeout=3)

@@ -349,6 +349,7 @@ def retry_lines(snapshot: RunSnapshot, room: int) -> list[Content]:
         return []
     now = progress if ended is None else ended.totals
     kinds = (
+        (now.in_batches, "collects the results of batches", "in batches"),
         (now.pending + now.unknown, "sends pending rows", "pending"),
         (now.retryable, "retries retryable rows", "retryable"),
         (now.failed - now.retryable, "retries rows that failed permanently", "failed permanently"),
@@ -356,10 +357,12 @@ def retry_lines(snapshot: RunSnapshot, room: int) -> list[Content]:
     found = [(rows, does, short) for rows, does, short in kinds if rows]
     key = ("r ", "bold $accent")
     if len(found) > max(1, room):
-        return [joined([key, "sends: " + " · ".join(f"{counted(rows)} {short}" for rows, _, short in found)])]
+        return [joined([key, "resumes: " + " · ".join(f"{counted(rows)} {short}" for rows, _, short in found)])]
     costs = [
-        "" if ended is None else words.retry_cost(rows, ended.totals, simulated=progress.simulated)
-        for rows, _, _ in found
+        ""
+        if ended is None or short == "in batches"
+        else words.retry_cost(rows, ended.totals, simulated=progress.simulated)
+        for rows, _, short in found
     ]
     return [joined([key, f"{does}: {counted(rows)}{cost}"]) for (rows, does, _), cost in zip(found, costs, strict=True)]
 
