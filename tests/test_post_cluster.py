@@ -215,10 +215,15 @@ async def test_an_order_goes_to_an_idle_actor_or_waits_in_the_one_that_is_soones
 async def test_a_shard_that_waits_in_an_actor_that_is_lost_has_not_been_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Made(Node("a", 1), seconds=0.01, way=0.002)
 
+    began: list[int] = []
+
     async def does(_: int, line: int) -> None:
+        began.append(line)
         if line == 200:
             await asyncio.sleep(0.05)  # the answer before it has come, and a shard waits
             raise ActorLostError("it died", by_node=False)
+        if began[-2:-1] == [200] and began.count(200) == 1:  # the shard that waited has its one more try
+            raise ActorLostError("its node cannot be reached", by_node=True)
 
     made.does = does
     outlet = await Outlet(made, monkeypatch).put(400)
