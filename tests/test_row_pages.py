@@ -1,6 +1,7 @@
 """Rows that senders send in pages: they end as they do one by one, whatever comes of them."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,7 +13,8 @@ from engine import Answer, Provider, Stage, Story, exchange, fault, garbage, ok,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.client.senders.frames import Frames, Kind, Receiver
+from batchrun.client.senders import frames
+from batchrun.client.senders.frames import Frames, Receiver
 from batchrun.client.senders.hub import Hub
 from batchrun.client.senders.remote import RemoteClient
 from batchrun.client.senders.sender import Sender
@@ -23,9 +25,12 @@ from batchrun.engine.row import RowRunner
 from batchrun.engine.run_result import RunResult
 from batchrun.errors import ExitCode
 from batchrun.events import AttemptStarted, RowLost
+from batchrun.journal import LONG_TEXT, IntakeRow
 from batchrun.limits import Feedback, Limits, PageGate, PagePermit
-from batchrun.models import FRESH, Exchange, Fault, Pending, Request, Span
+from batchrun.models import FRESH, Exchange, Fault, Kind, Pending, Ready, Request, Span
 from batchrun.progress import Fold
+from batchrun.prompts import batch_renderer
+from batchrun.rows import restore
 
 ROWS = 60
 
@@ -41,13 +46,13 @@ class Near(Sender):
 
     async def _open(self, place: int, options: Mapping[str, Any]) -> None:
         self.clients[place] = self.provider  # type: ignore[assignment]
-        self._write(Kind.OPENED, place)
+        self._write(frames.Kind.OPENED, place)
 
     def write(self, frame: bytes) -> None:
         for one in self._read.feed(frame):
-            if one.kind == Kind.LEASES:
+            if one.kind == frames.Kind.LEASES:
                 self.given.append([lease[0] for lease in one.head[2:]])
-            elif one.kind == Kind.PING:
+            elif one.kind == frames.Kind.PING:
                 self.cursor = one.head[1]
         self.received(frame)
 
@@ -425,3 +430,79 @@ async def test_a_body_that_cannot_be_read_stops_the_run_and_its_row_stays_pendin
     await senders.play(stage)
     assert stage.totals.done == ROWS
     assert len(senders.provider.calls) == ROWS
+
+
+def batch_line(line: int, text: str) -> IntakeRow:
+    """A long line of a Batch file, the text its prompt; every fourth has a limit of its own, and a picture."""
+    own = {"max_tokens": 9} if line % 4 == 0 else {}
+    prompt = text.ljust(LONG_TEXT) + (";base64," if own else "")
+    body = {"model": "m", "messages": [{"role": "user", "content": prompt}], **own}
+    fields = {"custom_id": f"id-{line}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    request = batch_renderer().render(restore(line, None, row := json.dumps(fields)))
+    return IntakeRow(line, f"id-{line}", f"request {line}", row, ready=Ready.of(request))
+
+
+@pytest.fixture
+def batch_lines(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr("engine.ingested", batch_line)
+    return {"kind": Kind.BATCH, "prompt_source": None, "prompt_path": None, "model": None}
+
+
+async def test_long_lines_of_a_batch_file_end_in_pages_as_they_do_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_lines: dict[str, Any]
+) -> None:
+    sent, in_pages = Hub.send_page, list[int]()
+
+    def recorded(hub: Hub, leases: Sequence[Any]) -> None:
+        in_pages.extend(lease.row.seq for lease in leases if lease.future is None)
+        sent(hub, leases)
+
+    monkeypatch.setattr(Hub, "send_page", recorded)
+    plan = {**batch_lines, "input_price": 1.0, "output_price": 2.0}
+    alone, together = stage_of(tmp_path, **plan), stage_of(tmp_path, "r2", **plan)
+    one_by_one = Provider()
+    await alone.play(one_by_one)
+    senders = Senders(Provider())
+    story = await senders.play(together)
+    assert story.ending.exit_code is ExitCode.OK
+    assert len(in_pages) > ROWS // 4
+    assert len({seq % 4 == 0 for seq in in_pages}) == 1, "rows with another limit go by themselves"
+    assert outcomes(together) == outcomes(alone)
+    assert together.totals == alone.totals
+    assert sorted(map(str, senders.provider.bodies)) == sorted(map(str, one_by_one.bodies))
+
+
+class Slow(Provider):
+    async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109  as the client's
+        self.under_way = getattr(self, "under_way", 0) + 1
+        self.together = max(getattr(self, "together", 0), self.under_way)
+        await asyncio.sleep(1)
+        self.under_way -= 1
+        return await super().send(request, timeout=timeout)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("most", [1, 3 * LONG_TEXT + 1000])
+async def test_bodies_that_senders_read_have_room_in_the_bytes_in_flight(
+    tmp_path: Path, pages: list[int], batch_lines: dict[str, Any], most: int
+) -> None:
+    stage = stage_of(tmp_path, max_bytes_in_flight=most, concurrency=12, timeout=9.0, **batch_lines)
+    senders = Senders(Slow(usual=ok("short")))
+    story = await senders.play(stage)
+    assert story.ending.exit_code is ExitCode.OK
+    assert stage.totals.done == ROWS
+    assert pages
+    assert senders.provider.together == max(1, most // LONG_TEXT)
+
+
+@given(st.lists(st.integers(0, 90), min_size=1, max_size=9), st.integers(1, 200), st.integers(0, 200), st.booleans())
+def test_a_page_has_the_bodies_that_have_room_or_one_where_nothing_was_sent(
+    sizes: list[int], most: int, total: int, sent: bool
+) -> None:
+    held = BytesHeld(most)
+    held.count_page(total)
+    held.left_page(int(sent))
+    count = held.fit_page(sizes)
+    assert sum(sizes[:count]) <= most - total or count <= (not sent)
+    assert count == len(sizes) or sum(sizes[: count + 1]) > most - total
+    assert count or sent

@@ -10,7 +10,7 @@ import ctypes
 import math
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -98,6 +98,16 @@ class BytesHeld:
         """How many may be sent, by room for replies."""
         free = count if self._usual < 1 or self._closed else int((self._most - self._replies) / self._usual)
         return min(count, max(free, 0 if self._left else 1))
+
+    def fit_page(self, sizes: Iterable[int]) -> int:
+        """How many of these bodies have room; the first has where nothing was sent."""
+        room, count = self._most - self._total, 0
+        for size in sizes:
+            room -= size
+            if room < 0 and (count or self._left) and not self._closed:
+                break
+            count += 1
+        return count
 
     def when_room(self, call: Callable[[], object]) -> None:
         if not self._waits_for_page:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -183,14 +183,14 @@ class Lane:
             self._notice(cut)
         return judged, self.gate.settle(permit, feedback(judged, request.weight))
 
-    def receive_page(self, ended: list[float], seconds: float, sizes: list[int], given: list[int]) -> None:
-        """Accepted replies: ends, average seconds, body bytes, input tokens."""
+    def receive_page(self, ended: list[float], seconds: float, sizes: Iterable[int], given: list[int]) -> None:
+        """Accepted replies: ends, average seconds, body bytes (0: it has files), input tokens."""
         weight = min(1.0, len(ended) / 16) if self.took else 1.0
         self.took += (seconds - self.took) * weight
         self._answered.extend(ended)
         if max(given) >= FEWEST:
             for size, tokens in zip(sizes, given, strict=True):
-                if tokens >= FEWEST and (cut := self._cuts.look_at(size, tokens)) is not None:
+                if size and tokens >= FEWEST and (cut := self._cuts.look_at(size, tokens)) is not None:
                     self._notice(cut)
 
     def _refused(self, state: RowState, permit: Permit, judged: Judged) -> Judged:

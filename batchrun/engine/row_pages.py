@@ -14,7 +14,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
-from itertools import repeat, starmap
+from itertools import islice, repeat, starmap
 from operator import attrgetter
 from typing import cast
 
@@ -35,17 +35,18 @@ from batchrun.errors import StorageError, UnreadableError
 from batchrun.events import AttemptsStarted, AttemptStarted, Emit, LaneState, RowLost
 from batchrun.journal import Answers, Exchanges, Sum, columns
 from batchrun.limits import PageGate, PagePermit
-from batchrun.models import Exchange, History, Kind, Pending, Request
+from batchrun.models import Exchange, History, Kind, Pending, Request, Span
 from batchrun.plan import Plan
 from batchrun.retry import BUDGET_PER_SUCCESS, GiveUp
 
 log = logging.getLogger(__name__)
 
-LARGEST = 16_384  # Characters of a row, as larger ones cost too much by themselves to gain from it
+# Characters of a row that is rendered here, as larger ones cost too much by themselves to gain from it
+LARGEST = 16_384
 TOGETHER = 128  # Rows rendered at once, so that the loop goes on after a millisecond or two
-_UNLINKED = Pending(0, 0, 0, "", "", History(0, 0, 0, 0, False, None))[6:]  # From `reused`: nothing else
+_UNLINKED = Pending(0, 0, 0, "", "", History(0, 0, 0, 0, False, None))[6:11]  # From `reused` to `files`: nothing
 READY = 1 / 2  # Share of the number in flight that is journaled ahead of its slots
-_flight, _size, _held = map(attrgetter, ("flight", "size", "held"))
+_flight, _size, _unread, _held = map(attrgetter, ("flight", "size", "unread", "held"))
 
 
 class _Flight:
@@ -56,9 +57,9 @@ class _Flight:
 
 
 class RowLease(Lease):
-    """The first attempt of a row."""
+    """The first attempt of a row. Sizes are bytes."""
 
-    __slots__ = ("cost", "flight", "held", "row", "size", "tokens")
+    __slots__ = ("cost", "flight", "has_files", "held", "row", "size", "tokens", "unread")
 
     flight: _Flight
 
@@ -68,7 +69,9 @@ class RowLease(Lease):
         super().__init__(place, request.endpoint, request.body, timeout)
         self.row, self.size = row, (size := len(request.body))
         self.cost, self.tokens = worst
-        self.held = size + len(row.text)  # Bytes
+        self.has_files = request.has_files
+        self.unread = size if type(request.body) is Span else 0  # That its sender reads and holds while it is sent
+        self.held = size - self.unread + len(row.text)  # Here, until the reply is in the journal
 
 
 _Reply = tuple[RowLease, float, float, int, list[str], list[str], bytes]  # `Came` of a `RowLease`
@@ -76,7 +79,8 @@ _Reply = tuple[RowLease, float, float, int, list[str], list[str], bytes]  # `Cam
 
 def is_plain(row: Pending) -> bool:
     """Whether it needs a request and nothing else."""
-    return row[6:] == _UNLINKED and not row.history.number and len(row.text) <= LARGEST
+    short = type(row.encoded) is Span or (not row.encoded and len(row.text) <= LARGEST)
+    return short and row[6:11] == _UNLINKED and not row.history.number
 
 
 class RowPages:
@@ -104,7 +108,10 @@ class RowPages:
         self._flying: set[RowLease] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._beginning = self._storing = 0
-        self._alike: Request | None = None  # All rows of a prompt have the same limits
+        self._alike: Request | None = None  # The first
+        self._terms: tuple[
+            object, ...
+        ] = ()  # By which replies to it are read: others have the same, or are not in pages
         self._few: asyncio.Future[None] | None = None
         self._changed: asyncio.Future[None] | None = None
         self._due = self._closed = False
@@ -126,7 +133,7 @@ class RowPages:
         lane, checker = services.pool.only, services.checker
         if lane is None or not isinstance(lane.client, RemoteClient) or isinstance(checker, RowChecks):
             return None
-        if plan.kind is not Kind.ROWS or plan.post or services.guard.capped:
+        if plan.kind is Kind.BODIES or plan.post or services.guard.capped:
             return None
         return cls(plan, services, runner, (hub, lane.client), emit=emit, failed=failed)
 
@@ -202,7 +209,7 @@ class RowPages:
         place, timeout = self._client.place, self._plan.timeout
         parts = zip(rows, requests, repeat(place), repeat(timeout), worst, strict=False)
         leases = list(starmap(RowLease, parts))
-        self._queue.bytes.count_page(sum(map(_size, leases)))
+        self._queue.bytes.count_page(sum(map(_size, leases)) - sum(map(_unread, leases)))
         costs, tokens = zip(*worst, strict=True)
         begun = self._journal.begin_page([row.seq for row in rows], costs, tokens, self._lane.id)
         self._beginning += len(leases)
@@ -215,15 +222,16 @@ class RowPages:
         try:
             found = self._runner.rendered(row)
             request = None if found is None else self._lane.sending.sent_in_page(self._lane.spelled(found))
-            if request is None or request.has_files:
+            if request is None or request.files or (type(request.body) is Span and request.body.base64 is None):
                 return None
+            terms = request.endpoint, request.output_limit, request.named, inputs_of(request)
         except Exception:  # noqa: BLE001  its own steps meet it again, and say so
             return None
         if self._alike is None:
             if self._lane.prices.named(request).tier is not None:
                 return None
-            self._alike = request
-        return request
+            self._alike, self._terms = request, terms
+        return request if terms == self._terms else None
 
     def _begun(self, leases: list[RowLease], begun: asyncio.Future[None]) -> None:
         self._beginning -= len(leases)
@@ -238,6 +246,8 @@ class RowPages:
         held = self._queue.bytes
         while self._ready:
             count = held.leave_page(len(self._ready))
+            if any(unread := [lease.unread for lease in islice(self._ready, count)]):
+                count = held.fit_page(unread)
             if not count:
                 held.when_room(self._step_soon)
                 return
@@ -248,6 +258,7 @@ class RowPages:
             leases = [self._ready.popleft() for _ in range(permit.count)]
             for lease in leases:
                 lease.flight = flight
+            held.count_page(sum(map(_unread, leases)))
             self._flying.update(leases)
             self._runner.in_flight += len(leases)
             now, rows = self._loop.time(), [lease.row for lease in leases]
@@ -318,10 +329,12 @@ class RowPages:
         for flight, number in Counter(map(_flight, leases)).items():
             self._gate.settle_page(flight.permit, number, took, usage)
             self._queue.bytes.over_page(number, flight.reserved, reply)
-        self._lane.receive_page(ended, took, sizes, given)
+        texts = (0 if lease.has_files else lease.size for lease in leases)
+        self._lane.receive_page(ended, took, texts, given)
 
     def _leave(self, leases: Sequence[RowLease]) -> None:
         self._flying.difference_update(leases)
+        self._queue.bytes.count_page(-sum(map(_unread, leases)))
         self._runner.in_flight -= len(leases)
 
     def _observe(self, row: Pending, count: int, left: float) -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FIRST = 128  # Rows fetched at once before the first reply, where others can be sent in pages
 TICK = 0.25  # Seconds between polls of the gate
 SAMPLE_EVERY = 5.0  # Seconds between samples of the run's state in the journal
 EARLY = frozenset({ExitCode.INTERRUPTED, ExitCode.BUDGET})  # Ends that count as success if no row is left by then
@@ -319,7 +320,11 @@ class Run:
             rows = await asyncio.to_thread(at_places, self._journal.pending, self._only, after)
             return rows, rows[-1].position if rows.full else None
         until = self._plan.limit if self._sends else None
-        rows = await asyncio.to_thread(self._journal.pending, after, AHEAD, until, form=self._form)
+        few = (
+            self._pages is not None and not self._pool.first.health.succeeded
+        )  # in pages are those after the first reply
+        most = min(FIRST, AHEAD) if few else AHEAD
+        rows = await asyncio.to_thread(self._journal.pending, after, most, until, form=self._form)
         last = rows[-1].position if rows.full else None
         if not self._sends:
             return [row for row in rows if retry.resume_step(row.history) is Next.JUDGE], last
