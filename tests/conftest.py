@@ -1,7 +1,6 @@
 """What holds for every test."""
 
 import asyncio
-import dataclasses
 import importlib.util
 import os
 import signal
@@ -109,7 +108,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrun.limits.learning._FIRST_PACE", 10_000.0)
 
     for name in ("_DOWN", "_LOADING", "_DOUBT"):
-        monkeypatch.setattr(monitors, name, dataclasses.replace(getattr(monitors, name), every=0.002))
+        monkeypatch.setattr(monitors, name, getattr(monitors, name)._replace(every=0.002))
 
 
 @pytest.fixture
