@@ -136,8 +136,9 @@ def test_shards_and_results_travel_in_pieces_that_fit_into_a_message(actor: Acto
     assert len(sent) == 5
     assert max(map(len, sent)) <= PIECE
     result = actor.run(*sent)
-    if isinstance(result, int):
-        back = [actor.piece(number) for number in range(result)]
+    if isinstance(result, tuple):
+        run, count = result
+        back = [actor.piece(run, place) for place in range(count)]
         assert max(map(len, back)) <= PIECE
         result = b"".join(back)
     done = cast("Done", unpack_done(result))
