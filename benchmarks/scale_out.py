@@ -1,6 +1,6 @@
 """One process beside several (`--processes`), and beside one process of an earlier revision, in alternating rounds.
 
-    python benchmarks/scale_out.py [--than REVISION] [--rounds N] [--rows N] [--only short large free ray limits …]
+    python benchmarks/scale_out.py [--than REVISION [--python PYTHON]] [--rounds N] [--rows N] [--only short large free ray limits …]
 
 The provider is `mock.c` on the same cores. A rate is that of the requests between a fifth and nine tenths of them, as the
 provider counts them; a ratio is the median of the rounds' ratios, which a busy machine hardly moves, where the rates
@@ -38,12 +38,13 @@ RATES = (200.0, 2_000.0)
 
 
 class Way(NamedTuple):
-    """How a run is made: the folder of its build, its name, and its options."""
+    """How a run is made: the folder of its build, its name, its options, and the Python that has what it imports."""
 
     name: str
     build: Path
     options: tuple[str, ...] = ()
     program: tuple[str, ...] = ("-m", "batchrun")
+    python: str = sys.executable
 
 
 class Seen(NamedTuple):
@@ -61,6 +62,7 @@ def main() -> None:
     """Measure, and print the table."""
     words = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     words.add_argument("--than", default="14dbcb1")
+    words.add_argument("--python", default=sys.executable, help="that has the requirements of that revision")
     words.add_argument("--rounds", type=int, default=5)
     words.add_argument("--rows", type=int, default=22_000)
     words.add_argument("--in-flight", type=int, default=256)
@@ -71,7 +73,7 @@ def main() -> None:
         unpack(asked.than, folder / "then")
         bench = Bench(folder, mockserver.compiled(folder), None, max(os.sched_getaffinity(0)))
         now, several = HERE.parent, ("--processes", str(PROCESSES))
-        then = Way(f"1 process of {asked.than}", folder / "then")
+        then = Way(f"1 process of {asked.than}", folder / "then", python=asked.python)
         ways = (then, Way("1 process", now), Way(f"{PROCESSES} processes", now, several))
         bench.table.head()
         if "short" in asked.only:
@@ -155,7 +157,7 @@ class _Ran(NamedTuple):
 def _run(bench: Bench, way: Way, mock: mockserver.Mock, rows: Path, options: tuple[str, ...]) -> _Ran:
     mock.reset()
     command = bench.command(mock.base_url, FEW, *options, *way.options)
-    command[1:3] = way.program
+    command[:3] = way.python, *way.program
     command[command.index("-i") + 1] = str(rows)
     for word in ("-p", "-m"):  # the options have them, where the rows need a prompt
         place = command.index(word, 4)
