@@ -155,11 +155,16 @@ _ANSWERS: list[Sequence[Answer]] = [
 
 
 @pytest.mark.looptime
-async def test_each_other_answer_is_one_of_a_row_by_itself(tmp_path: Path, pages: list[int]) -> None:
+@pytest.mark.parametrize("placed", [False, True])
+async def test_each_other_answer_is_one_of_a_row_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: list[int], placed: bool
+) -> None:
     scripts = {f"row {30 + number}": script for number, script in enumerate(_ANSWERS)}
     plan: dict[str, Any] = {"max_attempts": 3, "input_price": 1.0, "output_price": 2.0}
     alone, together = stage_of(tmp_path, **plan), stage_of(tmp_path, "r2", **plan)
     await alone.play(Provider(dict(scripts)))
+    if placed:
+        in_a_file(monkeypatch, tmp_path / "texts")
     await Senders(Provider(dict(scripts))).play(together)
     assert pages
     assert [ended[:2] + ended[3:] for ended in outcomes(together)] == [
