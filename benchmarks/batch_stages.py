@@ -41,7 +41,8 @@ from batchrun.engine.start import renderer_of
 from batchrun.journal import Answers, IntakeRow, Journal, Lease, Meta, Sum, columns
 from batchrun.lanes.batch import BatchExecutor
 from batchrun.lanes.results import Results, count_lines
-from batchrun.lanes.shapes import vendor, wire_id
+from batchrun.lanes.shapes import wire_id
+from batchrun.lanes.vendors import vendor
 from batchrun.models import Endpoint, Exchange, Kind, Ticket
 from batchrun.plan import Plan, plan_to_json
 from batchrun.plan.rendering import prompt_of
