@@ -1,15 +1,17 @@
 """Post-processing on a Ray cluster beside the local pool, on the same work and the same cores.
 
-    .venv/bin/python benchmarks/cluster.py [pool feed]
+    .venv/bin/python benchmarks/cluster.py [pool idle feed]
 
 `pool`: two workers of each kind do the same work on the same 1 kB replies, in turns; each figure is the median of the rounds'
-ratios. All are up and warm before the clock runs. While it is the local pool's turn the cluster is frozen, as even when idle it takes
-a fiftieth of two processors. The ratio by time is valid only on a quiet machine: Linux gives each session the same share of the
-processors (autogroup), and the nodes of the cluster and Ray's driver are sessions of their own, so among other programs Ray gets
-more. So the share that others used is stated. Beside the time stands all processor time: of the local pool this process and its workers, of Ray this
-process, Ray's driver and all processes of the cluster. `driver` is this process and the one that is Ray's driver, without workers.
-`feed`: how many processors one driver keeps at work, shown with actors that sleep as long as they would compute, so that two cores
-can stand for twenty. The cluster is started here, on loopback, and ended.
+ratios. All are up and warm before the clock runs. While it is the local pool's turn the cluster is frozen, as even when idle it
+takes a fiftieth of two processors. The ratio by time is valid only on a quiet machine: Linux gives each session the same share of
+the processors (autogroup), and the nodes of the cluster and Ray's driver are sessions of their own, so among other programs Ray
+gets more. So the share that others used is stated. Beside the time stands all processor time: of the local pool this process and
+its workers, of Ray this process, Ray's driver and all processes of the cluster. `driver` is this process and the one that is
+Ray's driver, without workers. `idle`: the time that workers lose at the start, between shards and at the end, with rows that
+sleep for 2 ms and return how long they took, so that other programs hardly count. `feed`: how many processors one driver keeps at
+work, shown with actors that sleep as long as they would compute, so that two cores can stand for twenty. The cluster is started
+here, on loopback, and ended.
 """
 
 import asyncio
@@ -23,19 +25,21 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "reliability"))
 
 from post import Out, calibrated, items, ratio, say, staged
 from ray_cluster import Cluster, cluster, family
 
-from batchrun.post import Choices, PostQueue
+from batchrun.post import Choices, PostQueue, Result, Value
 
 ROUNDS = 7
 WORKERS = 2
 SECONDS = 6.0
 """Seconds that a turn takes two workers, so that the start and the end of a turn weigh as little as in a run."""
 FED = 20
+To = TypeVar("To", bound=Out)
 FUNCTIONS = Path(__file__).with_name("cluster_work.py")
 
 
@@ -87,9 +91,8 @@ def frozen(made: Cluster) -> Iterator[None]:
         time.sleep(1.0)
 
 
-async def queue_of(name: str, address: str | None, workers: int) -> tuple[PostQueue, Out]:
+async def queue_of(name: str, address: str | None, workers: int, out: To) -> tuple[PostQueue, To]:
     """A queue with one of the functions, with all its workers up, and where its results go."""
-    out = Out()
     choices = Choices(specs=(f"{FUNCTIONS}:{name}",), workers=workers, ray=address)
     queue = PostQueue(choices, out.deliver, environ=dict(os.environ))
     await queue.join()
@@ -103,7 +106,7 @@ async def pool() -> None:
     """Two workers of each kind at 20 µs, 200 µs and 2 ms a row."""
     with cluster(WORKERS) as made:
         address = made.address
-        (there, there_out), (here, here_out) = [await queue_of("work", at, WORKERS) for at in (address, None)]
+        (there, there_out), (here, here_out) = [await queue_of("work", at, WORKERS, Out()) for at in (address, None)]
         twenty = calibrated()
         for times, label, least in ((1, "20 µs", ""), (10, "200 µs", ">= 0.92"), (100, "2 ms", ">= 0.97")):
             count = min(50_000, int(SECONDS * WORKERS / (times * 20e-6)))
@@ -144,11 +147,42 @@ async def pool() -> None:
         await here.close()
 
 
+class Timed(Out):
+    """Rows return how long they took."""
+
+    seconds = 0.0
+
+    async def deliver(self, results: list[tuple[Any, Result]]) -> None:
+        await super().deliver(results)
+        self.seconds += sum(float(result.output or 0) for _, result in results if isinstance(result, Value))
+
+
+async def idle() -> None:
+    """Two workers of each kind that sleep for 2 ms a row."""
+    with cluster(WORKERS) as made:
+        there, here = [await queue_of("sleeps", at, WORKERS, Timed()) for at in (made.address, None)]
+        rows = items(int(SECONDS * WORKERS / 2e-3))
+        lost: dict[str, list[float]] = {"local pool": [], "Ray": []}
+        for queue, _ in (here, there):
+            await staged(queue, rows[: len(rows) // 4])
+        for number in range(ROUNDS):
+            for name, (queue, out) in (("local pool", here), ("Ray", there))[:: 1 if number % 2 else -1]:
+                before = out.seconds
+                took = await staged(queue, rows)
+                lost[name].append(1 - (out.seconds - before) / took / WORKERS)
+        await there[0].close()
+        await here[0].close()
+    for name, shares in lost.items():
+        say("idle", f"percent of the time outside of rows of 2 ms, {name}", statistics.median(shares) * 100)
+    more = statistics.median(ray - local for ray, local in zip(lost["Ray"], lost["local pool"], strict=True))
+    say("idle", "percent that Ray loses more", more * 100, "<= 3")
+
+
 async def feed() -> None:
     """As many actors as two cores can stand for, asleep for 200 µs a row."""
     with cluster(FED) as made:
         address = made.address
-        queue, out = await queue_of("Sleeper", address, FED)
+        queue, out = await queue_of("Sleeper", address, FED, Out())
         rows = items(FED * 5000)
         await staged(queue, rows)
         rates: list[float] = []
@@ -168,12 +202,12 @@ async def feed() -> None:
 
 
 def main() -> None:
-    """The sections that are named, or both."""
+    """The sections that are named, or all."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the cluster ends with it
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
-    for section in sys.argv[1:] or ["pool", "feed"]:
-        asyncio.run({"pool": pool, "feed": feed}[section]())
+    for section in sys.argv[1:] or ["pool", "idle", "feed"]:
+        asyncio.run({"pool": pool, "idle": idle, "feed": feed}[section]())
 
 
 if __name__ == "__main__":

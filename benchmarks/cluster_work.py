@@ -16,6 +16,13 @@ def work(reply: Reply) -> int:
     return total & len(reply.text)
 
 
+def sleeps(_: Reply) -> float:
+    """Takes 2 ms without a processor, and returns how long it took."""
+    began = time.perf_counter()
+    time.sleep(0.002)
+    return time.perf_counter() - began
+
+
 class Sleeper:
     """Takes 200 µs a row without a processor, in `CALLS` at a time."""
 
