@@ -12,7 +12,7 @@ from test_senders import BEAT, Driver, Scene
 from test_senders_run import Started
 from wire import FaultServer, chat, whole
 
-from batchrun.client.senders.frames import Kind
+from batchrun.client.senders.frames import FULL, SLICE, Kind
 from batchrun.client.senders.hub import Hub
 from batchrun.client.senders.remote import RemoteClient
 from batchrun.errors import UnreadableError
@@ -143,3 +143,30 @@ async def test_a_child_sends_the_bytes_of_the_file_and_says_what_it_cannot_read(
             await client.send(Request(Endpoint.CHAT, Span(f"{tmp_path}/gone", 0, 2), None), timeout=60)
         assert (await client.send(Request(Endpoint.CHAT, found[0], None), timeout=60)).status == 200
     assert [call.body for call in server.calls] == [*BODIES, large, BODIES[0]]
+
+
+@pytest.mark.looptime
+async def test_large_requests_and_their_answers_wait_for_no_frame_of_others(tmp_path: Path) -> None:
+    span = Span(str(tmp_path / "texts"), 0, FULL)
+    (tmp_path / "texts").write_bytes(b"x" * FULL)
+    async with Scene(1) as scene:
+        await asyncio.sleep(1)
+        tasks = await scene.sends(1)
+        for body, seconds, count in ((b"{}", SLICE / 4, 2), (b"{}", SLICE / 4, 2), (span, SLICE / 4, 4)):
+            tasks.append(asyncio.create_task(scene.hub.send(0, Request(Endpoint.CHAT, body, None), 60.0)))
+            await asyncio.sleep(seconds)
+            assert len(scene.wires[0].leases) == count
+        for task in tasks:
+            task.cancel()
+    driver = Driver(Provider())
+    driver.sender.clients[0] = Sizes()  # type: ignore[assignment]
+    driver.says(Kind.LEASES, [driver.times(), 1, [1, 0, 0, 60.0, 0.0, told(span)]])
+    await asyncio.sleep(0)
+    driver.says(Kind.LEASES, [driver.times(), 2, [2, 0, 0, 60.0, 0.0, told(span)]])
+    await asyncio.sleep(0)
+    assert driver.completed == [[1], [2]]
+    driver.says(Kind.LEASES, [driver.times(), 3, [3, 0, 0, 60.0, 0.0, 2]], b"{}")
+    await asyncio.sleep(SLICE / 4)
+    assert driver.completed == [[1], [2]]
+    await asyncio.sleep(SLICE)
+    assert driver.completed == [[1], [2], [3]]

@@ -23,6 +23,7 @@ _BESIDE = _HEAD.size - _LENGTH.size
 LONGEST = 0xFFFF_FFFF - _HEAD.size  # bytes of head and bodies of one frame, at most
 ENDPOINTS = tuple(Endpoint)  # an endpoint is sent as its index
 SLICE = 0.004  # seconds between two frames of leases or completions, each as costly as several rows
+FULL = 300_000  # bytes of requests that cost as much as a frame, so that it waits no longer
 NO_NAMES = 0  # the number of no names of headers
 BUG = "bug"  # the fault of an exchange that ended with an unexpected exception
 UNREAD = "unread"  # the fault of a lease whose body could not be read, so that it was not sent

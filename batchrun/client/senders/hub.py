@@ -12,6 +12,7 @@ from typing import Any
 from batchrun.client.senders.exchanges import Kept, Lost
 from batchrun.client.senders.frames import (
     BUG,
+    FULL,
     NO_NAMES,
     PACING,
     UNREAD,
@@ -118,7 +119,7 @@ class Hub:
         self._senders: list[Sender] = []
         self._places: list[Mapping[str, Any]] = []
         self._waiting: deque[Lease] = deque()
-        self._leases = self._started_count = self._failed = self._lost = self._query_count = 0
+        self._leases = self._started_count = self._failed = self._lost = self._query_count = self._waiting_bytes = 0
         self._queries: dict[int, _Query] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._checked = self._loop.time()
@@ -196,6 +197,7 @@ class Hub:
         for lease in leases:
             self._leases += 1
             lease.number = self._leases
+            self._waiting_bytes += len(lease.body)
         self._waiting.extend(leases)
         self._flush_soon()
 
@@ -405,9 +407,12 @@ class Hub:
         self._listen(self.view._replace(why=why))
 
     def _flush_soon(self) -> None:
-        if not self._flushes and self._waiting:
+        full = self.reads_files and self._waiting_bytes >= FULL
+        if self._waiting and (full or not self._flushes):
             self._flushes = True
-            self._loop.call_at(self._flushed + self._pacing.slice, self._flush)
+            if full:
+                self._waiting_bytes = 0
+            self._loop.call_at(self._flushed + (0.0 if full else self._pacing.slice), self._flush)
 
     def _flush(self) -> None:
         self._flushes, self._flushed = False, self._loop.time()
@@ -415,7 +420,7 @@ class Hub:
         if not ready:
             return
         waiting, self._waiting = [lease for lease in self._waiting if lease.awaited], deque()
-        start = 0
+        start = self._waiting_bytes = 0
         for sender, share in zip(ready, shares([len(sender.leases) for sender in ready], len(waiting)), strict=True):
             if out := waiting[start : start + share]:
                 start += share

@@ -14,6 +14,7 @@ from batchrun.client.exchange import Client
 from batchrun.client.senders.frames import (
     BUG,
     ENDPOINTS,
+    FULL,
     NO_NAMES,
     SLICE,
     UNREAD,
@@ -47,6 +48,7 @@ class Sender:
         self._batch = 0
         self._completed = 0
         self._flushed = 0.0
+        self._bytes = 0  # of the requests whose completions wait
         # names of headers, which are alike for one server, and their number in frames
         self._names: dict[tuple[str, ...], int] = {(): NO_NAMES}
         self._files: dict[str, int] = {}  # descriptors by path, until the process ends
@@ -182,6 +184,7 @@ class Sender:
             self._write(Kind.NAMES, [known, [str(name.lower()) for name in names]])
         offset = self._clock.seconds
         times = left - offset, ended - offset
+        self._bytes += len(request.body)
         fields = [status, _FAULTS[fault], sent, *times, detail, known, list(headers.values()), len(body)]
         self._complete(lease, fields, body)
 
@@ -191,9 +194,13 @@ class Sender:
         if not self._out:
             self._loop.call_at(self._flushed + self._pause, self._flush)
         self._out.append(([lease, *fields], body))
+        if self._bytes >= FULL:
+            self._flush()
 
     def _flush(self) -> None:
-        self._flushed = self._loop.time()
+        if not self._out:
+            return
+        self._flushed, self._bytes = self._loop.time(), 0
         out, self._out = self._out, []
         first = self._completed + 1
         self._completed += len(out)
