@@ -158,6 +158,48 @@ async def test_no_more_bytes_are_in_flight_than_allowed_and_the_wait_has_a_reaso
     assert WaitReason.BYTES in {event.reason for event in story.of(Waiting)}
 
 
+async def test_few_long_rows_wait_for_their_turn_and_all_are_sent(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, [f"{n} {'x' * 1000}" for n in range(60)], max_bytes_in_flight=80_000, concurrency=8)
+    provider = Provider(hold=asyncio.Event(), usual=ok("short"))
+    waiting: list[int] = []
+
+    async def look(run: Run) -> None:
+        await until(lambda: len(provider.calls) == 8)
+        await until(lambda: run._queue._fetching is None)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        waiting.append(run._queue._out - 8)
+        assert not run._queue.lacks_bytes  # which would be said to be what the run waits for
+        assert provider.hold is not None
+        provider.hold.set()
+
+    await stage.play(provider, during=look)
+    assert stage.totals.done == 60
+    assert provider.peak == 8
+    assert 1 <= waiting[0] <= 20  # of 1,000 bytes, in a quarter of the room; 52 would have room
+
+
+def test_a_row_that_is_sent_makes_room_for_one_that_waits() -> None:
+    def row(seq: int) -> RowState:
+        return RowState.of(Pending(seq, seq, seq, f"k{seq}", "x" * 100, FRESH))
+
+    held, rows, heard = BytesHeld(1_000), [row(seq) for seq in range(1, 5)], list[str]()
+    held.when_sent = lambda: heard.append("sent")
+    for state in rows[:2]:
+        assert held.may_wait(100)
+        held.hand_out(state, 100)
+    assert not held.may_wait(100)
+    assert held.has_room(100)
+    assert held.leaves(rows[0])
+    assert heard == ["sent"]
+    held.hand_out(rows[2], 50)
+    assert held.leaves(rows[1])
+    assert held.may_wait(100)
+    held.over(rows[2], 0)
+    assert held.may_wait(250)
+    assert held.may_wait(5_000)  # one always may
+
+
 async def test_the_body_of_a_row_goes_with_its_outcome_though_its_worker_waits_for_another(tmp_path: Path) -> None:
     marker = "bodies that go"
     stage = Stage(tmp_path, [f"{marker} {n}" for n in range(12)], concurrency=12)

@@ -1,7 +1,8 @@
 """Memory held by rows in progress (`--max-bytes-in-flight`), and glibc's retention of freed memory.
 
 Rows are handed out while their probable size fits, and requests sent while a reply of average size does: it cannot be
-stopped, and stays until committed and post-processed. One row always passes.
+stopped, and stays until committed and post-processed. Rows that are handed out before they can be sent have a part of
+the room: bodies that wait are no longer in the processor's cache when they are sent. One row always passes.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _COPIES = 3  # Of a reply: the body, its decoded text for the journal, and the text in it
 _SLOWLY = 1 / 16  # Weight of the last row in an average
+_WAITING = 1 / 4  # Share of the room for rows that were handed out and are not sent
 
 
 class BytesHeld:
@@ -28,6 +30,8 @@ class BytesHeld:
         self._replies = 0  # held by rows whose requests have left, or expected to be
         self._left = 0
         self._leaving: deque[asyncio.Future[None]] = deque()
+        self._waiting = 0  # Bytes of rows that are not sent
+        self.when_sent: Callable[[], object] = _nothing
         self._closed = self._waits_for_page = False
         self._usual = 0.0  # bytes of a reply in memory, by the last ones
         self.beside = 0.0  # Average bytes of a row beyond its text
@@ -39,13 +43,23 @@ class BytesHeld:
     def has_room(self, size: int) -> bool:
         return not self._total or self._total + size + self.beside <= self._most
 
+    def may_wait(self, size: int) -> bool:
+        return not self._waiting or self._waiting + size <= self._most * _WAITING
+
     def room_for(self, size: float) -> int:
-        free = max(0.0, self._most - self._total) / (size + self.beside or 1)
+        room = min(self._most - self._total, self._most * _WAITING - self._waiting)
+        free = max(0.0, room) / (size + self.beside or 1)
         return sys.maxsize if free == math.inf else int(free)
 
     def count(self, state: "RowState", size: int) -> None:
         self._total += size - state.counted
         state.counted = size
+
+    def hand_out(self, state: "RowState", size: int) -> None:
+        """Count a row that waits until it is sent."""
+        self.count(state, size)
+        state.waiting = size
+        self._waiting += size
 
     def holds(self, state: "RowState", body: int, reply: int = 0) -> None:
         """Count at least its text, body and reply."""
@@ -68,6 +82,11 @@ class BytesHeld:
         self._left += 1
         state.left, state.reply = True, int(self._usual)
         self._replies += state.reply
+        crowded = self._waiting > self._most * _WAITING / 2
+        self._waiting -= state.waiting
+        state.waiting = 0
+        if crowded or not self._waiting:
+            self.when_sent()
         if self._leaving:
             self._wake()
         return True
@@ -87,6 +106,8 @@ class BytesHeld:
             self._left -= 1
             self._replies -= state.reply
             state.left = False
+        self._waiting -= state.waiting
+        state.waiting = 0
         if self._leaving:
             self._wake()
 
@@ -148,6 +169,9 @@ class BytesHeld:
                 waiter.set_result(None)
                 if not self._closed:
                     return
+
+
+def _nothing() -> None: ...
 
 
 _M_MMAP_THRESHOLD = -3  # malloc.h

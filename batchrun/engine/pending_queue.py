@@ -89,6 +89,7 @@ class RowState:
     over: bool = False  # The outcome is decided
     size: int = 0  # In the journal
     counted: int = 0  # Now, in `BytesHeld`
+    waiting: int = 0  # Of these, until it is sent
     held: int = 0  # Measured
     left: bool = False  # The request was sent
     reply: int = 0  # Reserved for it
@@ -132,6 +133,7 @@ class PendingQueue:
     ) -> None:
         self._groups = groups
         self.bytes = BytesHeld(most_bytes)
+        self.bytes.when_sent = self._wake_for_room
         self._fresh_bytes = 0
         self._rows = rows
         self._early: set[int] = set()  # rows that were taken from far ahead
@@ -199,7 +201,7 @@ class PendingQueue:
             self._fresh_bytes -= state.fetched
         if state is not None:
             state.elsewhere, state.lane = True, lane
-            self.bytes.count(state, state.size)
+            self.bytes.hand_out(state, state.size)
             heapq.heappush(self._due, (_FIRST, next(self._order), state))
             self._wake(1)
         return state
@@ -213,15 +215,15 @@ class PendingQueue:
 
     def enter(self, state: RowState) -> None:
         self._out += 1
-        self.bytes.count(state, state.size)
+        self.bytes.hand_out(state, state.size)
 
     def count_page(self, rows: int) -> None:
         """Count more rows (or fewer) that `direct` took."""
         self._out += rows
         if not self._out and not self.more:
             self._wake(len(self._waiters))
-        elif self._waiters and self._at_hand > self._woken and self._has_room():
-            self._wake(1)
+        else:
+            self._wake_for_room()
 
     def hand_back(self, states: list[RowState]) -> None:
         """Rows that `direct` took are handed out after all."""
@@ -232,7 +234,9 @@ class PendingQueue:
 
     @property
     def lacks_bytes(self) -> bool:
-        return self.bytes.lacking or bool(self._at_hand and self._waiters and not self._has_room())
+        return self.bytes.lacking or bool(
+            self._at_hand and self._waiters and not self.bytes.has_room(self._next_size())
+        )
 
     def restart(self) -> None:
         if not self._out and not self._due and not self._at_hand:
@@ -258,7 +262,11 @@ class PendingQueue:
         self.bytes.over(state, 0)
         if not self._out and not self.more:
             self._wake(len(self._waiters))
-        elif self._waiters and self._at_hand > self._woken and self._has_room():
+        else:
+            self._wake_for_room()
+
+    def _wake_for_room(self) -> None:
+        if self._waiters and self._at_hand > self._woken and self._has_room():
             self._wake(1)
 
     def ended(self, state: RowState, outcome: Outcome) -> None:
@@ -302,8 +310,8 @@ class PendingQueue:
 
     def take(self) -> RowState | None:
         state = None if self._closed else self._take()
-        if state is not None and self._waiters and self._at_hand > self._woken and self._has_room():
-            self._wake(1)
+        if state is not None:
+            self._wake_for_room()
         return state
 
     def _take(self) -> RowState | None:
@@ -324,12 +332,15 @@ class PendingQueue:
         if state is not None:
             self._out += 1
             self._fresh_bytes -= state.fetched
-            self.bytes.count(state, state.size + int(self.bytes.beside))
+            self.bytes.hand_out(state, state.size + int(self.bytes.beside))
         return state
 
     def _has_room(self) -> bool:
-        size = self._fresh[0].size if self._fresh else self._fresh_bytes // (self._at_hand or 1)
-        return self.bytes.has_room(size)
+        size = self._next_size()
+        return self.bytes.has_room(size) and self.bytes.may_wait(size)
+
+    def _next_size(self) -> int:
+        return self._fresh[0].size if self._fresh else self._fresh_bytes // (self._at_hand or 1)
 
     def _fetch_ahead(self) -> None:
         if self._closed:
