@@ -109,9 +109,8 @@ class RowPages:
         self._tasks: set[asyncio.Task[None]] = set()
         self._beginning = self._storing = 0
         self._alike: Request | None = None  # The first
-        self._terms: tuple[
-            object, ...
-        ] = ()  # By which replies to it are read: others have the same, or are not in pages
+        # By which replies to it are read: others have the same, or are not in pages
+        self._terms: tuple[object, ...] = ()
         self._few: asyncio.Future[None] | None = None
         self._changed: asyncio.Future[None] | None = None
         self._due = self._closed = False

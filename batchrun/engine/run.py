@@ -320,9 +320,8 @@ class Run:
             rows = await asyncio.to_thread(at_places, self._journal.pending, self._only, after)
             return rows, rows[-1].position if rows.full else None
         until = self._plan.limit if self._sends else None
-        few = (
-            self._pages is not None and not self._pool.first.health.succeeded
-        )  # in pages are those after the first reply
+        # in pages are those after the first reply
+        few = self._pages is not None and not self._pool.first.health.succeeded
         most = min(FIRST, AHEAD) if few else AHEAD
         rows = await asyncio.to_thread(self._journal.pending, after, most, until, form=self._form)
         last = rows[-1].position if rows.full else None

@@ -32,9 +32,8 @@ _NETWORK = re.compile(
     r"|fuse\.(sshfs|glusterfs|ceph.*|s3fs|rclone|gcsfuse|goofys|mount-s3|davfs2?|smbnetfs|curlftpfs)"
 )
 _MOUNTS = Path("/proc/self/mounts")
-_PAGE = (
-    8192  # bytes: long replies take 0.85 of the CPU of 4 KiB to write; commits of short rows write more from 16 KiB on
-)
+# Bytes of a page. Long replies take 0.85 of the CPU of 4 KiB to write; commits of short rows write more from 16 KiB on.
+_PAGE = 8192
 # Errors that values of a damaged page cause: SQLite's columns hold any type.
 _VALUE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 # The last is of a statement whose table or column is missing.

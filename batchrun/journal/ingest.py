@@ -1,8 +1,8 @@
 """The first intake: writing the input's rows into the journal.
 
 A row's identity is its key, or its content, and among equal rows its occurrence. The intake writes transactions of 64
-MB straight into the file (texts of long rows into one beside it), and is complete only when `meta` has "intake"; one that was killed starts over. One thread
-writes rows while the next are read and hashed.
+MB straight into the file (texts of long rows into one beside it), and is complete only when `meta` has "intake"; one
+that was killed starts over. One thread writes rows while the next are read and hashed.
 """
 
 import sqlite3

@@ -175,7 +175,7 @@ CASE WHEN o.value IS NOT NULL THEN o.value WHEN json_valid(body) THEN coalesce(
 
 -- name: listed_rows
 SELECT rows.seq, rows.position, rows.line, rows.key, {state_of_row} AS shown, ifnull(o.permanent, 0), o.cause, o.message, o.flags,
-       ifnull(o.attempts, 0), o.seconds, o.input_tokens, o.output_tokens, 
+       ifnull(o.attempts, 0), o.seconds, o.input_tokens, o.output_tokens,
        substr(iif(rows.text_at IS NULL, rows.text, text_beginning(rows.text_at, rows.text_size)), 1, 400), substr({reply_text}, 1, 400)
 FROM rows LEFT JOIN outcomes AS o ON o.row = rows.seq LEFT JOIN replies ON replies.id = o.reply
 
