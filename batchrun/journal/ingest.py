@@ -6,7 +6,6 @@ that was killed starts over. One thread writes rows while the next are read and 
 """
 
 import sqlite3
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,7 +45,7 @@ class Feed:
 
     # The digest of a text is its key without an id.
 
-    def __init__(self, rows: Iterable[IntakeRow], digest: str, *, separates: bool = False) -> None:
+    def __init__(self, rows: Iterable[IntakeRow], digest: str, texts: NewTexts | None = None) -> None:
         self.position = 0
         self.keyed = False
         self.size = 0  # characters of the rows that were taken last
@@ -54,9 +53,8 @@ class Feed:
         self.parts: list[tuple[int, int]] = []  # (position, position of the reduce row it is a part of)
         self._rows = iter(rows)
         self._digest = digest_of(digest)
-        self._least = LONG if separates else sys.maxsize
-        self._end = 0  # of the separate texts, in bytes
-        self._long: list[tuple[int, bytes, Long]] = []
+        self._texts = texts
+        self._long: dict[int, Long] = {}
 
     def take(self, count: int) -> list[Params]:
         """At most `count` rows; none at the end."""
@@ -69,11 +67,10 @@ class Feed:
             if skipped is not None:
                 self.skipped.append((position, skipped))
                 taken.append((position, line, digest(text.encode()), "", text, ""))
-            elif len(text) >= self._least:
+            elif self._texts is not None and len(text) >= LONG:
+                # written by this thread, whose processor's cache has it
                 data = encoded or text.encode()
-                described = "" if ready is None else dumps(ready)
-                self._long.append((len(taken), data, (self._end, len(data), described)))
-                self._end += len(data)
+                self._long[len(taken)] = self._texts.add(data), len(data), "" if ready is None else dumps(ready)
                 self.keyed |= key is not None
                 taken.append((position, line, digest(data) if key is None else key, request, "", files))
             elif key is None:
@@ -92,9 +89,9 @@ class Feed:
         taken, self.skipped = self.skipped, []
         return taken
 
-    def take_long(self) -> list[tuple[int, bytes, Long]]:
-        """The separate texts, each with its place among the rows that were taken last."""
-        taken, self._long = self._long, []
+    def take_long(self) -> dict[int, Long]:
+        """Where the texts of long rows are, by their rows' places among those that were taken last."""
+        taken, self._long = self._long, {}
         return taken
 
     def take_parts(self) -> list[tuple[int, int]]:
@@ -144,7 +141,7 @@ class FirstIntake:
     def run(self, rows: Iterable[IntakeRow], progress: Callable[[int], None]) -> None:
         """Raises InputError for duplicate ids."""
         # `progress` gets the number of rows.
-        feed = Feed(rows, self._digest, separates=True)
+        feed = Feed(rows, self._digest, self._texts)
         with closing(self._texts), written_once(self._connection):
             self._clear()
             with self._transaction():
@@ -199,15 +196,13 @@ class FirstIntake:
     def _write(
         self,
         batch: list[Params],
-        long: list[tuple[int, bytes, Long]],
+        long: dict[int, Long],
         skipped: list[tuple[int, str]],
         parts: list[tuple[int, int]],
         progress: Callable[[int], None],
     ) -> None:
         if long:
-            places = {place: columns for place, _, columns in long}
-            self._texts.add([data for _, data, _ in long])
-            rows = ((*row, *places.get(place, _IN_THE_JOURNAL)) for place, row in enumerate(batch))
+            rows = ((*row, *long.get(place, _IN_THE_JOURNAL)) for place, row in enumerate(batch))
             self._connection.executemany(_INSERT_LONG, rows)
         else:
             _INSERT.run(self._connection, batch)

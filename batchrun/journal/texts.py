@@ -7,7 +7,6 @@ afterwards. `rows.text_at` and `rows.text_size` are the place of a text, in byte
 
 import os
 import threading
-from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
 
@@ -74,14 +73,15 @@ class NewTexts:
         self._file: FileIO | None = None
         self.size = 0  # bytes
 
-    def add(self, texts: Iterable[bytes]) -> None:
+    def add(self, text: bytes) -> int:
+        """Returns its place."""
         if self._file is None:
             self._file = FileIO(self.path, "w", opener=_open_private)
-        for text in texts:
-            written = self._file.write(text)
-            while written < len(text):
-                written += self._file.write(memoryview(text)[written:])
-            self.size += written
+        written = self._file.write(text)
+        while written < len(text):
+            written += self._file.write(memoryview(text)[written:])
+        self.size += written
+        return self.size - written
 
     def sync(self) -> None:
         if self._file is not None:
