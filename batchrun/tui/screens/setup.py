@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import DataTable, Footer, Input, OptionList, Select, Static, Tab, TextArea
 
 from batchrun.display import printable
@@ -66,6 +67,7 @@ class SetupScreen(TryingScreen):
         super().__init__()
         self._flags = dict(flags)
         self._opened = asyncio.Event()
+        self._untouched: tuple[object, ...] = ()
         self._names_read: dict[str, str | None] = {"prompt": None, "input": None}
         self._read_event = asyncio.Event()
         self._wanted_row = 0
@@ -99,7 +101,7 @@ class SetupScreen(TryingScreen):
         self.show_pane("form")
         self.form.show_profile()
         self.set_interval(0.2, self.watch_sent)
-        self.query_one(self.focused_in("form")).focus()
+        self._untouched = self._touched(self.query_one(self.focused_in("form")).focus())
         self.query_one("#checklist").auto_links = False  # what can be clicked keeps its colours
         self._note_plan("")
         self.show_problem("reading the prompt and the input" if self._flags.get("input") else _NOTHING_YET)
@@ -111,11 +113,19 @@ class SetupScreen(TryingScreen):
         self._draft = module.Draft()
         self._load_prompt()
         self._read_head()
-        self._opened.set()
         default = await asyncio.to_thread(module.default_profile, self.form.more)
         self.form.set_defaults(default, await asyncio.to_thread(module.prompt_names))
-        if self.is_current:
-            self.go_to_missing(begun=False)
+        self._opened.set()
+        await self.read()
+        missing = first_missing(self._items)
+        untouched = self.is_current and self._touched(self.focused) == self._untouched
+        if untouched and missing is not None and missing.field != "profile":
+            self.go_to_field(missing.field)
+
+    def _touched(self, focused: Widget | None) -> tuple[object, ...]:
+        """What the first key or click changes: the focus, the cursor in its field, or a name."""
+        cursor = focused.selection if isinstance(focused, Input) else None
+        return focused, cursor, self.form.typed("prompt"), self.form.typed("input")
 
     @work(exclusive=True, group="again")
     async def open_again(self, path: Path, position: int) -> None:
@@ -176,12 +186,9 @@ class SetupScreen(TryingScreen):
         self.go_to_missing()
 
     @work(exclusive=True, group="missing")
-    async def go_to_missing(self, *, begun: bool = True) -> None:
-        """A key only once something has `begun`."""
+    async def go_to_missing(self) -> None:
         await self.read()
         missing = first_missing(self._items)
-        if not begun and (missing is None or missing.field == "profile"):
-            return
         if missing is None:
             self.show_pane("rows")
             return
