@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from textual import events
+from textual._context import visible_screen_stack
 from textual.app import App
 from textual.pilot import Pilot
 from textual.screen import Screen
@@ -95,6 +96,7 @@ async def ended(pilot: Pilot[Any], seconds: float = PATIENCE) -> None:
 def shown(pilot: Pilot[Any]) -> str:
     """The screen as text, line by line."""
     screen = pilot.app.screen
+    visible_screen_stack.set(pilot.app._background_screens)  # what a question is drawn over
     update = screen._compositor.render_strips()
     return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in update)
 
