@@ -48,7 +48,9 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     held.let_go()  # no thread stays behind where a test fails
 
 
-@pytest.mark.parametrize(("keys", "focused"), [([], None), (["f7"], "editor"), (["home"], "input"), (["shift+tab"], "prompt")])
+@pytest.mark.parametrize(
+    ("keys", "focused"), [([], None), (["f7"], "editor"), (["home"], "input"), (["shift+tab"], "prompt")]
+)
 async def test_the_setup_goes_to_what_is_missing_only_before_the_first_key(
     tmp_path: Path, held: Held, keys: list[str], focused: str | None
 ) -> None:
