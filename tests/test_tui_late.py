@@ -10,7 +10,6 @@ import tui
 from textual.widgets import Input
 
 from batchrun.tui import draft
-from batchrun.tui.widgets.editor import Editor
 
 # Slow: each test starts the app.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undisturbed", "alone")]
