@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE
 
 from batchrun.cli import main
 from batchrun.engine.resume import prepare_import
@@ -88,7 +89,7 @@ def test_a_run_by_hand_from_the_command_line() -> None:
 
     def ran(*args: str) -> Said:
         command = [sys.executable, "-m", "batchrun", *args]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
         return Said(done.returncode, done.stderr)
 
     assert ran(*write(6)).code == 0

@@ -13,6 +13,7 @@ import pytest
 from engine import Provider, Stage, ok, until
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import PATIENCE
 
 from batchrun.engine.bytes_held import BytesHeld
 from batchrun.engine.pending_queue import RowState
@@ -268,7 +269,7 @@ def test_a_request_leaves_with_room_for_its_reply_or_alone_and_none_is_left_wait
                 held.over(state, 0)
                 over.append(number)
 
-        await asyncio.wait_for(asyncio.gather(*(work() for _ in range(workers))), 10)
+        await asyncio.wait_for(asyncio.gather(*(work() for _ in range(workers))), PATIENCE)
         assert sorted(over) == list(range(1, len(replies) + 1))
         assert (held._left, held._replies, held._total, held.lacking) == (0, 0, 0, False)
 

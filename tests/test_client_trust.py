@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 from aiohttp import http_exceptions
-from waiting import a_while
+from engine import until
+from waiting import PATIENCE, a_while
 from wire import CA_FILE, FaultServer, Proxy, chat, hang, raw
 from yarl import URL
 
@@ -184,14 +185,14 @@ async def test_a_trusted_certificate_is_accepted():
         Client(base_url=server.base_url, api_key=KEY, ca_file=CA_FILE, environ={}) as client,
     ):
         await client.preflight()
-        exchange = await client.send(ASK, timeout=5)
+        exchange = await client.send(ASK, timeout=PATIENCE)
     assert (exchange.status, exchange.body, len(server.calls)) == (200, chat(), 1)
 
 
 async def test_ssl_cert_file_is_obeyed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SSL_CERT_FILE", CA_FILE)
     async with FaultServer(certificate="trusted") as server, Client(base_url=server.base_url, environ={}) as client:
-        assert (await client.send(ASK, timeout=5)).status == 200
+        assert (await client.send(ASK, timeout=PATIENCE)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ async def test_an_untrusted_certificate_is_named_and_gets_no_request(certificate
     ):
         with pytest.raises(HostError, match=cause) as caught:
             await client.preflight()
-        exchange = await client.send(ASK, timeout=5)
+        exchange = await client.send(ASK, timeout=PATIENCE)
     assert f"localhost:{server.port}" in caught.value.message
     assert caught.value.hint
     assert (exchange.fault, exchange.sent) == (Fault.TLS, False)
@@ -224,7 +225,7 @@ async def test_plain_http_on_an_https_address_is_named():
     ):
         with pytest.raises(HostError, match="does not use TLS") as caught:
             await client.preflight()
-        exchange = await client.send(ASK, timeout=5)
+        exchange = await client.send(ASK, timeout=PATIENCE)
     assert "http://" in (caught.value.hint or "")
     assert (exchange.fault, exchange.sent) == (Fault.TLS, False)
 
@@ -248,13 +249,14 @@ async def test_a_name_that_is_not_found_is_named():
     async with Client(base_url="https://nowhere.invalid/v1", api_key=KEY, environ={}) as client:
         with pytest.raises(HostError, match=r"nowhere\.invalid is not found"):
             await client.preflight()
-        exchange = await client.send(ASK, timeout=5)
+        exchange = await client.send(ASK, timeout=PATIENCE)
     assert (exchange.fault, exchange.sent) == (Fault.DNS, False)
 
 
 async def test_preflight_asks_nothing():
     async with FaultServer() as server, Client(base_url=server.base_url, environ={}) as client:
         await client.preflight()
+        await until(lambda: server.connections > 0)
         await a_while(0.02)
     assert (server.connections, server.calls) == (1, [])
 
@@ -277,7 +279,7 @@ async def test_https_goes_through_a_tunnel_of_the_proxy():
         environ = {"HTTPS_PROXY": f"http://me:hunter2-hunter2@127.0.0.1:{proxy.port}"}
         async with Client(base_url=PROVIDER, api_key=KEY, ca_file=CA_FILE, environ=environ) as client:
             await client.preflight()
-            exchange = await client.send(ASK, timeout=5)
+            exchange = await client.send(ASK, timeout=PATIENCE)
     assert exchange.status == 200
     assert [call.target for call in proxy.calls] == ["provider.test:443", "provider.test:443"]
     assert "authorization" not in proxy.calls[1].headers
@@ -291,7 +293,7 @@ async def test_http_goes_through_the_proxy():
         environ = {"HTTP_PROXY": f"http://me:hunter2-hunter2@127.0.0.1:{proxy.port}"}
         async with Client(base_url="http://provider.test/v1", environ=environ) as client:
             await client.preflight()
-            exchange = await client.send(ASK, timeout=5)
+            exchange = await client.send(ASK, timeout=PATIENCE)
     assert exchange.status == 200
     assert proxy.calls[0].target == "http://provider.test/v1/chat/completions"
 
@@ -303,7 +305,7 @@ async def test_a_proxy_that_wants_a_password_is_named():
         async with Client(base_url=PROVIDER, api_key=KEY, environ=environ) as client:
             with pytest.raises(HostError, match="407") as caught:
                 await client.preflight()
-            exchange = await client.send(ASK, timeout=5)
+            exchange = await client.send(ASK, timeout=PATIENCE)
     assert "password" in (caught.value.hint or "")
     assert (exchange.fault, exchange.sent) == (Fault.PROXY, False)
 
@@ -313,7 +315,7 @@ async def test_a_proxy_that_is_down_is_named(unused_port: int):
     async with Client(base_url=PROVIDER, api_key=KEY, environ=environ) as client:
         with pytest.raises(HostError, match=f"The proxy 127.0.0.1:{unused_port} cannot be reached"):
             await client.preflight()
-        exchange = await client.send(ASK, timeout=5)
+        exchange = await client.send(ASK, timeout=PATIENCE)
     assert (exchange.fault, exchange.sent) == (Fault.PROXY, False)
 
 

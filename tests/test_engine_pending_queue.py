@@ -6,6 +6,7 @@ import tracemalloc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import PATIENCE
 
 from batchrun.engine.pending_queue import AHEAD, Followers, PendingQueue, RowState
 from batchrun.errors import StorageError
@@ -208,7 +209,7 @@ def test_rows_at_hand_hold_no_more_bytes_than_allowed_but_one_always_passes(
                 ended.append(state.row.seq)
                 queue.finished(state)
 
-        await asyncio.wait_for(asyncio.gather(*(work() for _ in range(workers))), 10)
+        await asyncio.wait_for(asyncio.gather(*(work() for _ in range(workers))), PATIENCE)
         assert sorted(ended) == list(range(1, len(sizes) + 1))
 
     asyncio.run(story())
@@ -258,7 +259,7 @@ def test_whatever_happens_to_rows_each_ends_once(total: int, workers: int, fates
                 else:
                     queue.put_back(state, 0.0 if group_verdict == "again" else 0.001)
 
-        await asyncio.wait_for(asyncio.gather(*(work() for _ in range(workers))), 10)
+        await asyncio.wait_for(asyncio.gather(*(work() for _ in range(workers))), PATIENCE)
         assert sorted(ended) == list(range(1, total + 1))
 
     asyncio.run(story())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from engine import PLAN, WITH_SCHEMA, Provider, Stage, Story, exchange, fault, garbage, ok, reply_body, status, until
+from waiting import PATIENCE
 
 from batchrun.engine.run import TICK, Run
 from batchrun.engine.run_result import RunResult
@@ -474,7 +475,7 @@ async def test_a_signal_shortens_the_wait_of_a_stop_that_is_under_way(tmp_path: 
         run.stop(RunResult(ExitCode.TERMINATED), drain=0.2)
         run.stop(RunResult(ExitCode.INTERRUPTED), drain=600.0)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         story = await stage.play(provider, during=stop)
     assert story.ending == RunResult(ExitCode.STOPPED, "the key is refused")
     assert [round(event.until - event.at, 1) for event in story.of(Draining)] == [600.0, 0.2]
@@ -488,13 +489,13 @@ async def test_leaving_at_once_takes_no_time(tmp_path: Path) -> None:
 
     async def leave(run: Run) -> None:
         await until(lambda: len(provider.calls) == 4)
-        run.stop(RunResult(ExitCode.INTERRUPTED), drain=60.0)
+        run.stop(RunResult(ExitCode.INTERRUPTED), drain=2 * PATIENCE)
         await asyncio.sleep(0.01)
         times.append(loop.time())
         run.abandon()
 
     await stage.play(provider, during=leave)
-    assert loop.time() - times[0] < 10  # it would have been awaited for a minute
+    assert loop.time() - times[0] < PATIENCE  # it would have been awaited for twice as long
     assert stage.totals.unknown == 4
 
 
@@ -595,7 +596,7 @@ async def test_rows_that_cannot_be_fetched_end_the_run(tmp_path: Path, monkeypat
 
     stage, provider = Stage(tmp_path, 3), Provider()
     monkeypatch.setattr(Journal, "pending", no_thread)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         story = await stage.play(provider)
     assert story.ending.exit_code is ExitCode.UNEXPECTED
     assert "can't start new thread" in (story.ending.message or "")
@@ -608,7 +609,7 @@ async def test_a_reply_that_cannot_be_kept_ends_the_run_also_where_post_processi
 ) -> None:
     stage, provider = Stage(tmp_path, 1, post=("strip",)), Provider()
     stage.faults = full_disk(at)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         story = await stage.play(provider)
     assert story.ending.exit_code is (ExitCode.STORAGE if stage.totals.done == 0 else ExitCode.OK)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE
 
 from batchrun.journal import Reader
 from batchrun.models import Row
@@ -24,7 +25,7 @@ def _alone(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def batchrun(*words: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "batchrun", *words]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=240, check=False)
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=PATIENCE, check=False)
 
 
 def ran(*words: str, code: int = 0) -> str:

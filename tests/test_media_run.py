@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from batches import Night
 from pictures import folder, png
+from waiting import PATIENCE
 
 from batchrun import registry
 from batchrun.engine.execute import execute
@@ -330,7 +331,9 @@ def test_the_example_writes_a_caption_for_each_picture_of_a_folder() -> None:
         "out.jsonl",
         "-q",
     ]
-    done = subprocess.run([sys.executable, "-m", "batchrun", *words], capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "batchrun", *words], capture_output=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert [row["name"] for row in rows] == ["chessboard.png", "circle.png", "sunset.png"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE
 
 from batchrun.child_processes import without_secrets
 from batchrun.post import Choices, Failure, Item, PostQueue, Result, Value
@@ -132,7 +133,7 @@ class Outlet:
             stage.start()
             for number in range(count):
                 await stage.put(number, Item("text", json.dumps({"n": number}), line=number))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 await stage.drain()
             self.blocked, self.workers = stage.blocked, stage.workers
         finally:
@@ -329,7 +330,7 @@ async def test_a_stage_in_a_hurry_lets_nobody_wait_and_ends_soon(
     stage = PostQueue(Choices(specs=(f"{functions}:hangs",), workers=2), deliver, environ=dict(os.environ))
     if early:
         stage.end_soon()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         for number in range(500 if early else 20):
             await stage.put(number, Item("a", json.dumps({"n": number})))
         if not early:
@@ -373,7 +374,7 @@ async def test_workers_that_die_at_once_fail_every_row_however_large(
     stage = PostQueue(Choices(specs=(f"{path}:reads",), workers=2), deliver, environ=dict(os.environ))
     for number in range(8):
         await stage.put(number, Item("long " * 40_000))  # more than a pipe holds: the pool keeps the rest in a queue
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await stage.drain()
     await stage.close()
     assert causes == ["post: no workers"] * 8

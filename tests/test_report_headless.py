@@ -41,7 +41,8 @@ from batchrun.report.reporters import Bar, Lines, notable
 pytestmark = pytest.mark.slow  # each test waits for runs of the whole program
 
 ROWS = "".join(f'{{"id":"r{number}","text":"text {number}"}}\n' for number in range(1, 7))
-FAULTS = '{"faults":["context=text:text 2","context=text:text 5","404=text:text 4"],"latency":"0.05"}'
+FAULTS = '{"faults":["context=text:text 2","context=text:text 5","404=text:text 4"]}'
+IN_TURN = ("--concurrency", "1")  # a 404 before any success concerns the run
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +66,7 @@ def batchrun(*args: str, sim: str = "{}") -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("output", ["out.jsonl", "-"])
 def test_the_end_tells_why_rows_failed_and_where(output: str) -> None:
-    ran = batchrun("-o", output, "--quiet", sim=FAULTS)
+    ran = batchrun("-o", output, "--quiet", *IN_TURN, sim=FAULTS)
     assert ran.returncode == 3
     assert "finished" not in ran.stderr  # the sums in the last line say it
     assert "batchrun: failed, permanent: 2 × too long for the model (line 2, 5): " in ran.stderr
@@ -204,7 +205,7 @@ def test_where_the_journal_cannot_be_read_the_end_says_what_is_not_known(monkeyp
     def unreadable(path: Path) -> Reader:
         raise StorageError(f"{path} cannot be read: Input/output error")
 
-    assert batchrun("-o", "out.jsonl", "--quiet", sim=FAULTS).returncode == 3
+    assert batchrun("-o", "out.jsonl", "--quiet", *IN_TURN, sim=FAULTS).returncode == 3
     run = find("out.jsonl", None)
     plan = replace(plan_from_json(run.meta.plan), tier=("flex",))
     ended = RunEnded(ExitCode.ROWS_FAILED, summary(run).totals, None, None, (), 0.0)

@@ -12,6 +12,7 @@ import pytest
 from engine import Answer, Provider, Stage, Story, exchange, fault, garbage, ok, reply_body, status
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import PATIENCE
 
 from batchrun.client.senders import frames
 from batchrun.client.senders.frames import Frames, Receiver
@@ -323,7 +324,7 @@ async def test_a_page_that_may_leave_does_not_keep_those_behind_it_waiting() -> 
     await asyncio.sleep(0)
     assert held.lacking
     held.over_page(1, each, None)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE):
         await behind
     assert row.left
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batchrun.client import UnsentError
 from batchrun.client.senders.exchanges import Kept, Lost
-from batchrun.client.senders.frames import PACING, SLICE, Frame, Frames, Kind, Receiver, boot_time, encoded
+from batchrun.client.senders.frames import PACING, SLICE, Frame, Frames, Kind, Receiver, encoded
 from batchrun.client.senders.hub import Hub
 from batchrun.client.senders.sender import VALID, Sender
 from batchrun.client.senders.states import Beat, State, counted_silence, next_state, pause, shares
@@ -26,6 +26,12 @@ from batchrun.report import words
 BEAT = Beat(every=1.0, suspect=5.0, lost=30.0, start=60.0)
 DONE = orjson.dumps({"choices": []})
 REQUEST = Request(Endpoint.CHAT, b'{"messages": []}', None)
+BOOT = 1000.0
+
+
+@pytest.fixture(autouse=True)
+def _the_machine_is_never_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchrun.client.senders.sender.boot_time", lambda: BOOT)
 
 
 @pytest.mark.parametrize(
@@ -408,7 +414,7 @@ class Driver:
         self.says(Kind.LEASES, [self.times(ago), batch, *said], *[body] * len(leases))
 
     def times(self, ago: float = 0.0) -> tuple[float, float]:
-        return asyncio.get_running_loop().time(), boot_time() - ago
+        return asyncio.get_running_loop().time(), BOOT - ago
 
     def says(self, kind: Kind, head: Any, *bodies: bytes) -> None:
         self.sender.received(encoded(kind, head, bodies))

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
+from waiting import PATIENCE
 
 from batchrun import sim
 from batchrun.errors import RefusedError
@@ -158,5 +159,5 @@ def test_as_a_command_it_says_where_it_listens_and_ends_by_a_signal(number: int)
         assert line.startswith("listening on http://127.0.0.1:")
         assert ask(line.split()[-1]) == "[simulated] Hello."
         run.send_signal(number)
-        assert run.wait(5) == 0
+        assert run.wait(PATIENCE) == 0
         assert run.stderr.read() == ""
