@@ -7,12 +7,14 @@ exact; finer prices are rounded up. An unknown price is None: a model is only lo
 import datetime
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
 from typing import Any, NamedTuple
 
+from batchrun import price_cache
 from batchrun.models import PICODOLLARS, Bill, Usage, made
 
 USD = PICODOLLARS
@@ -134,6 +136,16 @@ class Price:
     _dearest: dict[str, tuple[int, int | None, int] | None] = field(
         default_factory=dict[str, tuple[int, int | None, int] | None], compare=False, repr=False
     )
+
+    @classmethod
+    def from_json(cls, found: Sequence[Any]) -> "Price":
+        tables, source, context_window = found
+        rates, *slots = [{tier: Rates.from_json(each) for tier, each in table.items()} for table in tables]
+        return cls(rates=rates, slots=tuple(slots), source=source, context_window=context_window)
+
+    def to_json(self) -> Sequence[Any]:
+        """As `json` writes it."""
+        return ((self.rates, *self.slots), self.source, self.context_window)
 
     @property
     def standard(self) -> Rates:
@@ -305,9 +317,25 @@ def _listed(model: str, base_url: str) -> Price | None:
     # today's highest if it depends on the time of day
     if _LOCAL.match(base_url) or (not base_url and model == "simulated"):
         return None
-    from importlib import metadata  # noqa: PLC0415  only where there is a price
+    now = datetime.datetime.now(datetime.UTC)
+    try:
+        valid = price_cache.validity("genai_prices", __file__, now.date())
+    except OSError:  # not installed as files
+        return _looked_up(model, base_url, now)
+    key = price_cache.key_of(model, base_url)
+    if "genai_prices" not in sys.modules and key in (kept := price_cache.read(valid)):
+        return kept[key] and Price.from_json(kept[key])
+    price = _looked_up(model, base_url, now)
+    from genai_prices.data import providers  # noqa: PLC0415  imported by now
+    from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415  the same
 
-    from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415  a third of a second: only where a run asks
+    if get_snapshot().providers is providers:  # and not what a program set
+        price_cache.add(valid, key, price and price.to_json())
+    return price
+
+
+def _looked_up(model: str, base_url: str, now: datetime.datetime) -> Price | None:
+    from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415  0.13 s of CPU
 
     host = next((name for name in _HOSTS if re.match(rf"https://{re.escape(name)}(/|$)", base_url)), None)
     try:
@@ -316,8 +344,18 @@ def _listed(model: str, base_url: str) -> Price | None:
         )
     except LookupError:
         return None
-    midnight = datetime.datetime.now(datetime.UTC).replace(hour=0, minute=15, second=0)
+    return price_of(provider, found, now)
+
+
+def price_of(provider: Any, found: Any, now: datetime.datetime) -> Price | None:
+    """Of a provider's model in the snapshot, on the day (UTC) of `now`. None without a price for input."""
+    from importlib import metadata  # noqa: PLC0415  only where there is a price
+
+    midnight = now.replace(hour=0, minute=15, second=0)
     times = [midnight + datetime.timedelta(seconds=slot * SLOT) for slot in range(86_400 // SLOT)]
+    of_times = [[found.get_prices(time, context) for context in _TIERS.values()] for time in times]
+    if all(prices == of_times[0] for prices in of_times):
+        times = times[:1]
     rates = _listed_tiers(found, times)
     if not rates:
         return None

@@ -69,6 +69,14 @@ def _select_without_time(loop: Any, timeout: float | None) -> Any:
 LoopTimeEventLoop._LoopTimeEventLoop__replaced_select = _select_without_time  # type: ignore[attr-defined]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_prices_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Prices that are kept for the day are those of this session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def time_stands_still_while_the_journal_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop of looptime moves its clock on while a thread works, unless it knows the thread's future.
