@@ -5,7 +5,9 @@
 A server serves four requests at a time, half a second each; what comes on top waits, or is refused at once with the
 status of the case, without a wait; with `gauges` it waits, and the server says so in its metrics. `die` and `hang` are a server of 64 slots whose process goes after 300 replies: it
 accepts no more connections and answers those that are open with 500, or not at all; three seconds later another
-process serves the same port. `×` is the time from the first call to the last reply over the least that the slots allow; "most" counts what hangs as well.
+process serves the same port. `fleet` is a pool of four servers of 8, 16, 32 and 64 slots; in `fleet-killed` that of 32 is
+killed twice, after 2,000 and 4,000 replies of all, and is back three seconds later. `×` is the time from the first call
+to the last reply over the least that the slots allow; "most" counts what hangs as well.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 HERE = Path(__file__).parent
 REPLY = json.dumps({
@@ -28,7 +30,9 @@ REPLY = json.dumps({
 }).encode()  # fmt: skip
 GONE_FOR = 3.0
 LONGEST = "90s"
-CASES = ("queue", "gauges", "429", "503", "529", "408", "die", "hang")
+FLEET = (8, 16, 32, 64)
+KILLED, KILLS = 32, (2000, 4000)
+CASES = ("queue", "gauges", "429", "503", "529", "408", "die", "hang", "fleet", "fleet-killed")
 
 
 @dataclass
@@ -125,35 +129,72 @@ class Server:
         self._free = asyncio.Semaphore(self.slots)
         self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=1024)
 
+    async def kill(self) -> None:
+        """What is in flight is lost with its connections; another process serves the same port later."""
+        self._listener.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._come_back()
+
+
+class Load(NamedTuple):
+    """Rows for servers of so many slots, which take so many seconds; how long the run has to take."""
+
+    rows: int
+    slots: tuple[int, ...]
+    seconds: float
+    ideal: float
+
+
+def load_of(case: str) -> Load:
+    if case.startswith("fleet"):
+        rows, seconds = 6000, 0.5
+        lost = KILLED * GONE_FOR * len(KILLS) if case == "fleet-killed" else 0.0
+        return Load(rows, FLEET, seconds, (rows * seconds + lost) / sum(FLEET))
+    if case in ("die", "hang"):
+        return Load(1000, (64,), 0.2, 1000 * 0.2 / 64 + GONE_FOR)
+    return Load(300, (4,), 0.5, 300 * 0.5 / 4)
+
 
 async def measured(case: str, checkout: Path) -> str:
     """One run of one case: what a cell of the table says."""
-    restarted = case in ("die", "hang")
-    rows, slots, seconds = (1000, 64, 0.2) if restarted else (300, 4, 0.5)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        texts = (json.dumps({"id": str(number), "text": f"row {number}"}) for number in range(rows))
+    load = load_of(case)
+    async with contextlib.AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        texts = (json.dumps({"id": str(number), "text": f"row {number}"}) for number in range(load.rows))
         (folder / "rows.jsonl").write_text("\n".join(texts))
         (folder / "say.txt").write_text("Say: {{ text }}")
-        async with Server(case, slots, seconds) as server:
-            command = [
-                *(sys.executable, "-P", "-m", "batchrun", "run", "-i", "rows.jsonl", "-p", "say.txt", "-m", "m"),
-                *("--base-url", f"http://127.0.0.1:{server.port}/v1", "-o", "out.jsonl", "--no-progress"),
-                *("--stop-after", LONGEST, "--drain", "2s"),
-            ]
-            environ = {**os.environ, "OPENAI_API_KEY": "sk-none", "PYTHONPATH": str(checkout)}
-            process = await asyncio.create_subprocess_exec(
-                *command, cwd=folder, env=environ, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-            )
-            _, said = await process.communicate()
-            ideal = rows * seconds / slots + (GONE_FOR if restarted else 0.0)
-        lines = said.decode().splitlines()
-        done = next((line.partition(" done")[0].split()[-1] for line in reversed(lines) if " done + " in line), "0")
-        downs = sum("is down" in line for line in lines)
-        with contextlib.suppress(ValueError):
-            done = f"{int(done.replace(',', ''))}"
-        ratio = f"{(server.last - server.first) / ideal:.2f} ×" if done == str(rows) else "-"
-        return f"{done} of {rows}, {ratio}, {server.calls} calls, most {server.most}, down {downs}, exit {process.returncode}"
+        kind = "queue" if len(load.slots) > 1 else case
+        servers = [await stack.enter_async_context(Server(kind, slots, load.seconds)) for slots in load.slots]
+        urls = [word for server in servers for word in ("--base-url", f"http://127.0.0.1:{server.port}/v1")]
+        command = [
+            *(sys.executable, "-P", "-m", "batchrun", "run", "-i", "rows.jsonl", "-p", "say.txt", "-m", "m"),
+            *(*urls, "-o", "out.jsonl", "--no-progress", "--stop-after", LONGEST, "--drain", "2s"),
+        ]
+        environ = {**os.environ, "OPENAI_API_KEY": "sk-none", "PYTHONPATH": str(checkout)}
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=folder, env=environ, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        )
+        kills = asyncio.create_task(_kill(servers)) if case == "fleet-killed" else None
+        _, said = await process.communicate()
+        if kills is not None:
+            kills.cancel()
+    lines = said.decode().splitlines()
+    done = next((line.partition(" done")[0].split()[-1] for line in reversed(lines) if " done + " in line), "0")
+    downs = sum("is down" in line for line in lines)
+    took = max(server.last for server in servers) - min(server.first for server in servers)
+    ratio = f"{took / load.ideal:.2f} ×" if done.replace(",", "") == str(load.rows) else "-"
+    calls, most = sum(server.calls for server in servers), "+".join(str(server.most) for server in servers)
+    return f"{done} of {load.rows}, {ratio}, {calls} calls, most {most}, down {downs}, exit {process.returncode}"
+
+
+async def _kill(servers: list[Server]) -> None:
+    (one,) = (server for server in servers if server.slots == KILLED)
+    for replies in KILLS:
+        while sum(server.replies for server in servers) < replies:  # noqa: ASYNC110  a count of several
+            await asyncio.sleep(0.05)
+        await one.kill()
 
 
 def main() -> None:

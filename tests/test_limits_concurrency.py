@@ -46,6 +46,24 @@ async def test_a_server_that_queues_has_at_most_twice_what_it_serves(slots: int,
     assert rows * seconds / slots / now() >= 0.95
 
 
+@pytest.mark.parametrize("slots", [8, 16, 32, 64])
+@pytest.mark.parametrize("late", [0, 1, 3])
+def test_rows_that_come_late_to_freed_slots_do_not_hide_what_a_server_can_do(slots: int, late: int) -> None:
+    limiter, seconds, most = ConcurrencyLimiter(cap=512, fixed=False), 0.5, 0
+    limiter.first_left(0.0)
+    while seconds < 30.0:
+        for number in range(8):  # answers that come at once; no row waits yet for the last slots that they free
+            missing = max(0, number + 1 + late - 8)
+            flying = max(0, int(limiter.size) - missing)
+            permit = Permit(1, 1.0, 1.0, full=True, now=seconds - 0.5 * max(1.0, flying / slots))
+            permit.flying = flying
+            waited = None if missing else WaitReason.CONCURRENCY
+            limiter.answered(permit, flying, seconds, waited, max(0, flying - 1))
+            most = max(most, flying)
+        seconds += 8 * 0.5 / min(slots, int(limiter.size))
+    assert 0.9 * slots <= limiter.size <= most <= 4 * slots + START
+
+
 @pytest.mark.parametrize(("cap", "least"), [(2, 2), (4, 4), (8, 6)])
 async def test_a_small_cap_is_used(cap: int, least: int) -> None:
     scene, detector, allowed = Scene(Limits(cap=cap)), random.Random(4), set[int]()

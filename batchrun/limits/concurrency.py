@@ -112,7 +112,7 @@ class ConcurrencyLimiter:
         if self._stage is _Stage.QUEUE:
             return
         bound = waited is WaitReason.CONCURRENCY  # as measuring requires; slow start requires half the limit in use
-        if not (bound if self._stage is not _Stage.START else waited is not None and flying + 1 >= self.size / 2):
+        if not (bound if self._stage is not _Stage.START else flying + 1 >= self.size / 2):
             self._void(now)
             return
         self._count += 1
