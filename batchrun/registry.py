@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,15 +121,16 @@ def refuse_damaged(output: Path, directory: Path) -> None:
     """Raises StorageError if a damaged journal may be this output's."""
     wanted = output.resolve()
     for path, error in unreadable(directory).items():
-        named = _output_of_damaged(path)
-        if named is None or Path(os.path.normpath(path.parent / named)).resolve() == wanted:
+        meta = _meta_of_damaged(path)
+        named = meta and meta.output
+        if not named or Path(os.path.normpath(path.parent / named)).resolve() == wanted:
             raise error
 
 
-def _output_of_damaged(path: Path) -> str | None:
+def _meta_of_damaged(path: Path) -> Meta | None:
     try:
         with Reader.open(path, damaged=True) as reader:
-            return reader.meta.output or None
+            return reader.meta
     except (StorageError, ValueError):
         return None
 
@@ -179,6 +181,19 @@ def journal_of(reference: str, runs_dir: str | None) -> Path:
         return find(reference, runs_dir).path
     except DamagedError as error:
         return error.journal
+
+
+def deletable(reference: str, runs_dir: str | None) -> RunFile:
+    """Also a damaged run, by its whole id. Raises RefusedError, StorageError."""
+    try:
+        return find(reference, runs_dir)
+    except DamagedError as error:
+        path, name = error.journal, error.journal.stem
+        if reference != name:
+            hint = f"`batchrun rm {name}` deletes it; `batchrun export {name}` writes the part that can be read."
+            raise DamagedError(error.message, hint, path) from error
+        unknown = Meta(run=name, created=0, plan="{}", prompt=None, simulated=False, output=STREAM)
+        return RunFile(path, replace(_meta_of_damaged(path) or unknown, run=name))
 
 
 def _raise_for_damaged(directory: Path, is_meant: Callable[[str], bool]) -> None:
@@ -251,12 +266,23 @@ def batch_folder(run: RunFile) -> Path:
 
 def refuse_in_batches(run: RunFile) -> None:
     """Raises RefusedError: paid results would be lost."""
-    count = summary(run).totals.in_batches
+    found = summary(run)
+    if found.damage is None:
+        count = found.totals.in_batches
+        hint = f"`batchrun resume {run.reference}` collects them, `batchrun batches {run.reference} cancel` ends them"
+    else:
+        count = _in_batches_of_damaged(run.path)
+        hint = f"a copy of the journal can collect them; without one, delete {run.path} and the files beside it"
     if count:
-        raise RefusedError(
-            f"run {run.id} has {counted(count)} in batches at the provider",
-            f"`batchrun resume {run.reference}` collects them, `batchrun batches {run.reference} cancel` ends them",
-        )
+        raise RefusedError(f"run {run.id} has {counted(count)} in batches at the provider", hint)
+
+
+def _in_batches_of_damaged(path: Path) -> int:
+    try:
+        with Reader.open(path, damaged=True) as reader:
+            return reader.totals.in_batches
+    except (StorageError, ValueError):
+        return 0
 
 
 @contextmanager

@@ -88,6 +88,29 @@ def test_looking_at_runs_loads_no_engine(tmp_path: Path) -> None:
     )
 
 
+def test_a_run_that_lost_its_texts_gives_its_replies_and_can_be_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_text(f'{{"id": "a", "text": "{"x" * 20_000}"}}\n{{"id": "b", "text": "short"}}\n')
+    ran = batchrun("-i", "in.jsonl", "-p", "Echo {{ text }}", "-P", "sim", "-o", "out.jsonl", "-q")
+    assert ran.returncode == ExitCode.OK, ran.stderr
+    (texts,) = Path(".batchrun").glob("*.db-texts")
+    texts.unlink()
+    assert main(["runs"]) == ExitCode.OK
+    told = capsys.readouterr().err
+    assert texts.name in told
+    assert "no runs here" not in told
+    assert main(["export", "last", "-o", "saved.jsonl"]) == ExitCode.STORAGE
+    assert "the 2 done rows that can be read; rows whose texts cannot be read have only" in capsys.readouterr().err
+    assert [row.keys() for row in map(json.loads, Path("saved.jsonl").read_text().splitlines())] == [
+        {"output"},
+        {"id", "text", "output"},
+    ]
+    assert main(["rm", texts.name.removesuffix(".db-texts"), "--yes"]) == ExitCode.OK
+    assert {path.name for path in Path(".batchrun").iterdir()} == {".gitignore", "registry.lock"}
+
+
 def test_a_run_loads_only_what_it_needs(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"custom_id": "a", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}\n')
@@ -182,6 +205,11 @@ REFUSED = [
     (["--profile", "sim"], "there is no input", "--input FILE"),
     (["--input", "x"], "no API key: OPENAI_API_KEY is not set", "--profile sim"),
     (["rm"], "no run is named", "batchrun rm RUN"),
+    (["steer"], "missing argument 'RUN'", "batchrun steer --help"),
+    (["import"], "missing argument 'RUN'", "batchrun import --help"),
+    (["completion"], "Choose from: bash, zsh, fish, powershell", "batchrun completion --help"),
+    (["check", "last", "--json"], "unknown option: --json", "batchrun check --help"),
+    (["rm", "last", "--yse"], "unknown option: --yse", "did you mean --yes?"),
     (
         ["--input", "x", "--profile", "sim", "--ca-file", "none.pem"],
         "no such file of certificate authorities: none.pem",

@@ -99,11 +99,31 @@ def test_a_journal_without_its_texts_is_damaged_and_gives_what_it_has(
     else:
         beside(path).write_bytes(left)
     for opened in (Journal.open, Reader.open):
-        with pytest.raises(DamagedError, match=r"r\.db-texts, which has the long texts of rows, is missing or cut off"):
+        with pytest.raises(DamagedError, match=r"r\.db-texts, which has the long texts of rows, is missing") as caught:
             opened(path)
+        assert "Put r.db-texts beside it again" in (caught.value.hint or "")
     with Reader.open(path, damaged=True) as reader:
         found = [(record.key, record.text) for record in reader.recover_rows()]
     assert found == [("k1", SHORT), ("k2", LONG if left == LONG.encode() else "{}"), ("k3", "{}"), ("k4", TEXTS[3])]
+
+
+@pytest.mark.parametrize("rubbish", [b"\xff", b"\0", b"x"])
+def test_the_check_reads_the_texts(journal: Journal, path: Path, rubbish: bytes) -> None:
+    with Reader.open(path) as reader:
+        assert reader.check() == []
+        content = beside(path).read_bytes()
+        beside(path).write_bytes(content[: len(LONG)] + rubbish * (len(content) - len(LONG)))
+        (complaint,) = reader.check()
+    assert complaint.startswith("the text of line 3 is damaged: ")
+
+
+def test_a_text_that_cannot_be_decoded_is_named_by_its_file(journal: Journal, path: Path) -> None:
+    beside(path).write_bytes(b"\xff" * beside(path).stat().st_size)
+    with (
+        Reader.open(path) as reader,
+        pytest.raises(DamagedError, match=r"damaged: r\.db-texts, which has the long texts of rows, cannot be read"),
+    ):
+        list(reader.export_rows())
 
 
 def test_an_input_that_changed_is_compared_with_the_texts(journal: Journal, path: Path) -> None:

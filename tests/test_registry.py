@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from batchrun import journal, registry
-from batchrun.errors import BusyError, RefusedError, StorageError
+from batchrun.errors import BusyError, DamagedError, RefusedError, StorageError
 from batchrun.journal import IntakeRow, Journal, Meta, Reader
+from batchrun.models import Totals
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +116,29 @@ def test_a_damaged_journal_that_still_names_another_output_is_in_nobody_s_way() 
     registry.refuse_damaged(Path("other.jsonl"), Path(".batchrun"))
     with pytest.raises(StorageError):
         registry.refuse_damaged(Path("one.jsonl"), Path(".batchrun"))
+
+
+def test_a_damaged_run_is_deleted_by_its_whole_id_alone() -> None:
+    made("20260101-000000-aaaa", "one.jsonl")
+    made("20260102-000000-bbbb", "two.jsonl").write_bytes(b"rubbish" * 1000)
+    for reference in ("last", "20260102", "two.jsonl"):
+        with pytest.raises(DamagedError) as caught:
+            registry.deletable(reference, None)
+        assert (caught.value.hint or "").startswith("`batchrun rm 20260102-000000-bbbb` deletes it")
+    found = registry.deletable("20260102-000000-bbbb", None)
+    assert (found.id, found.reference) == ("20260102-000000-bbbb", "20260102-000000-bbbb")
+    registry.remove(found)
+    assert [path.name for path in Path(".batchrun").glob("*.db")] == ["20260101-000000-aaaa.db"]
+
+
+def test_a_damaged_run_with_open_batches_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = made("r1", "one.jsonl")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) - 8192])
+    monkeypatch.setattr("batchrun.registry.Reader.totals", Totals(in_batches=2))
+    with pytest.raises(RefusedError, match="run r1 has 2 rows in batches at the provider"):
+        registry.remove(registry.deletable("r1", None))
+    assert path.exists()
 
 
 def test_a_summary_says_who_works_on_a_run() -> None:

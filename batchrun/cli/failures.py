@@ -31,7 +31,7 @@ class ErrorBoundary:
             self.report(error.message, error.hint)
             code = error.exit_code
         except click.ClickException as error:
-            text = error.format_message().strip().rstrip(".")
+            text = " ".join(error.format_message().split()).rstrip(".")  # choices are on lines of their own
             hint = f"{error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else None
             self.report(text[:1].lower() + text[1:], hint)
             code = ExitCode.REFUSED

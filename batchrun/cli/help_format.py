@@ -136,7 +136,9 @@ def no_such_option(error: click.NoSuchOption, params: Sequence[click.Parameter])
         )
     root = error.ctx.find_root().command if error.ctx else None
     run = root.commands.get("run") if isinstance(root, click.Group) else None
-    if error.ctx is not None and run is not None and any(name in param.opts for param in run.params):
+    of_run = {} if run is None else {spelling: param for param in run.params for spelling in param.opts}
+    # What concerns the command alone, such as --json, changes nothing about a run.
+    if error.ctx is not None and name in of_run and getattr(of_run[name], "section", "") != "This command":
         return RefusedError(
             f"{name} is an option of run, not of {error.ctx.command.name}",
             "repeat the command that started the run, with this option",

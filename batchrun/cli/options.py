@@ -76,13 +76,10 @@ RUNS_DIR = value(
 
 
 def run_argument(*, required: bool = False) -> RunArgument:
-    return RunArgument(
-        ["ref"],
-        metavar="RUN" if required else "[RUN]",
-        default=None if required else "last",
-        required=required,
-        shell_complete=complete.runs,
-    )
+    # For click 8.3 and later a default of None is a value, also where one is required.
+    default = {} if required else {"default": "last"}
+    metavar = "RUN" if required else "[RUN]"
+    return RunArgument(["ref"], metavar=metavar, required=required, shell_complete=complete.runs, **default)
 
 
 def action_argument(*actions: str, metavar: str = "[ACTION]") -> click.Argument:

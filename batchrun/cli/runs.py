@@ -24,9 +24,12 @@ def runs(json: bool, runs_dir: str | None) -> int:
     from batchrun.report import pages  # noqa: PLC0415  only for this command
 
     directory = registry.directory_for("-", runs_dir or configured_runs_dir())
-    for error in registry.unreadable(directory).values():
+    unreadable = registry.unreadable(directory)
+    for error in unreadable.values():
         click.echo(f"batchrun: {printable(error.message)}", err=True)
-    pages.runs_table(registry.summaries(directory), as_json=json)
+    runs = registry.summaries(directory)
+    if runs or not unreadable:
+        pages.runs_table(runs, as_json=json)
     return ExitCode.OK
 
 
@@ -143,7 +146,7 @@ def rm(refs: tuple[str, ...], older_than: str | None, yes: bool, runs_dir: str |
     runs_dir = runs_dir or configured_runs_dir()
     if not refs and older_than is None:
         raise RefusedError("no run is named", "batchrun rm RUN, or batchrun rm --older-than 30d")
-    found = [registry.find(ref, runs_dir) for ref in refs]
+    found = [registry.deletable(ref, runs_dir) for ref in refs]
     if older_than is not None:
         found += registry.ended_before(time.time() - _age(older_than), registry.directory_for("-", runs_dir))
     if found and not yes and not sys.stdin.isatty():

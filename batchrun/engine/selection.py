@@ -71,7 +71,9 @@ def positions_of(reader: Reader, rows: str) -> tuple[int, ...]:
     names = list(_names_in(Path(rows), reader)) if Path(rows).is_file() else [each.strip() for each in rows.split(",")]
     found = {record_of(reader, name).position for name in names if name}
     if not found:
-        raise RefusedError(f"{rows} names no row", "give ids or lines: --rows r1,r2,17, or a file with one per line")
+        raise RefusedError(
+            f"--rows {rows!r} names no row", "give ids or lines: --rows r1,r2,17, or a file with one per line"
+        )
     return tuple(sorted(cast("set[int]", found)))
 
 

@@ -5,7 +5,7 @@ that the next step waits for: `begin` before the first byte is sent, a reply bef
 event. So a kill loses at most the answers of open attempts, which are recorded.
 """
 
-from batchrun.journal.database import prepare
+from batchrun.journal.database import NO_TEXT, prepare
 from batchrun.journal.database import remove as delete
 from batchrun.journal.ingest import duplicate_id
 from batchrun.journal.lock import Lock, lock
@@ -47,6 +47,7 @@ from batchrun.journal.texts import LONG as LONG_TEXT
 
 __all__ = [
     "LONG_TEXT",
+    "NO_TEXT",
     "PAGE_BYTES",
     "Answers",
     "Attempt",

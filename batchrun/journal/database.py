@@ -34,6 +34,8 @@ _NETWORK = re.compile(
 _MOUNTS = Path("/proc/self/mounts")
 # Bytes of a page. Long replies take 0.85 of the CPU of 4 KiB to write; commits of short rows write more from 16 KiB on.
 _PAGE = 8192
+# Instead of a text that cannot be read, in what is saved of a damaged journal
+NO_TEXT = "{}"
 # Errors that values of a damaged page cause: SQLite's columns hold any type.
 _VALUE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 # The last is of a statement whose table or column is missing.
@@ -73,7 +75,7 @@ class Connection(sqlite3.Connection):
         try:
             return self.texts.text(at, size)
         except (OSError, ValueError):
-            return "{}"
+            return NO_TEXT
 
     def close(self) -> None:
         super().close()
@@ -100,6 +102,8 @@ def storage_error(path: Path, error: Exception, doing: str) -> StorageError:
             f"{path}: the journal was deleted or moved while it was read.", "`batchrun runs` lists the existing runs."
         )
     code = getattr(error, "sqlite_errorcode", None)
+    if "user-defined function" in str(error):
+        return damaged(path, f"{texts_of(path).name}, which has the long texts of rows, cannot be read")
     no_text = code is None and "decode" in str(error)
     if no_text or (code is not None and code & 0xFF in _DAMAGE):
         return damaged(path, str(error))
@@ -109,10 +113,11 @@ def storage_error(path: Path, error: Exception, doing: str) -> StorageError:
     )
 
 
-def damaged(path: Path, why: str) -> DamagedError:
+def damaged(path: Path, why: str, first: str = "") -> DamagedError:
+    """`first`: what to try first."""
     return DamagedError(
         f"{path}: the journal is damaged: {why}.",
-        f"Nothing was changed. `batchrun export {path.stem}` writes the part that can be read; "
+        f"Nothing was changed. {first}`batchrun export {path.stem}` writes the part that can be read; "
         "resume from a copy of the journal, or start again with --fresh.",
         path,
     )
@@ -352,7 +357,10 @@ def _check_content(path: Path, connection: sqlite3.Connection) -> None:
         raise damaged(path, "its totals are missing")
     needed = connection.execute(sql("find_meta"), ("texts",)).fetchone()
     if needed is not None and size_of(texts_of(path)) < int(needed[0]):
-        raise damaged(path, f"{texts_of(path).name}, which has the long texts of rows, is missing or cut off")
+        name = texts_of(path).name
+        why = f"{name}, which has the long texts of rows, is missing or cut off"
+        first = f"Put {name} beside it again: a copy of a journal needs both files. Without it, "
+        raise damaged(path, why, first)
 
 
 def _other_version(path: Path, connection: sqlite3.Connection, version: int) -> StorageError:

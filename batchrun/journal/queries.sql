@@ -163,6 +163,9 @@ SELECT position, {text} FROM rows
 WHERE position > ? AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.row = rows.seq AND state = 'skipped') AND NOT {is_part}
 ORDER BY position LIMIT ?
 
+-- name: places_of_texts
+SELECT line, text_at, text_size FROM rows WHERE text_at IS NOT NULL ORDER BY text_at
+
 
 -- Looking through rows: lists, filters, order (browse.py)
 

@@ -369,8 +369,21 @@ class Reader:
                 counted = sums.recount(self._connection).totals()
             if self.ingested and counted != self.totals:
                 found.append(f"the totals are not the sums of the rows: {self.totals} instead of {counted}")
+            found += self._broken_texts(20)
         except StorageError as error:
             return [str(error)]
+        return found
+
+    def _broken_texts(self, limit: int) -> list[str]:
+        found: list[str] = []
+        with database.translated(self.path):
+            for line, at, size in self._connection.execute(sql("places_of_texts")):
+                try:
+                    json.loads(self._connection.texts.read(at, size))
+                except (OSError, ValueError) as error:
+                    found.append(f"the text of line {line:,} is damaged: {error}")
+                    if len(found) == limit:
+                        break
         return found
 
     def damaged(self, why: str) -> DamagedError:

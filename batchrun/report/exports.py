@@ -22,7 +22,7 @@ from batchrun.engine.ingest import NAMED
 from batchrun.engine.request_files import write_requests
 from batchrun.engine.row_files import copy_with_files
 from batchrun.errors import DamagedError, ExitCode, RefusedError, StorageError
-from batchrun.journal import Reader, Record, Result
+from batchrun.journal import NO_TEXT, Reader, Record, Result
 from batchrun.models import State
 from batchrun.plan import Plan, plan_from_json
 from batchrun.plan.outputs import (
@@ -169,18 +169,22 @@ def export_readable(error: DamagedError, output: str | None) -> ExitCode:
     with _Readable.open(error.journal, damaged=True) as reader:
         plan, target = _plan_and_target(error, reader, output)
         exported = export(plan, reader, target)
+    readable = f"the {counted(exported.rows, 'done row')} that can be read"
+    if reader.textless:
+        readable += "; rows whose texts cannot be read have only their replies"
     print(f"batchrun: {printable(error.message, 2000)}", file=sys.stderr)
-    print(
-        f"batchrun: wrote {printable(str(target))}: the {counted(exported.rows, 'done row')} that can be read",
-        file=sys.stderr,
-    )
+    print(f"batchrun: wrote {printable(str(target))}: {readable}", file=sys.stderr)
     return ExitCode.STORAGE
 
 
 class _Readable(Reader):
+    textless = False  # Whether there was a row without its text
+
     def export_rows(self, after: int = 0) -> Iterator[Record]:
         """Rows by number: their order is lost."""
-        return filter(_sound, self.recover_rows())
+        for record in filter(_sound, self.recover_rows()):
+            self.textless |= record.text == NO_TEXT
+            yield record
 
     def exchanges(self, after: int = 0) -> Iterator[Record]:
         return self.export_rows()

@@ -49,7 +49,10 @@ def show_status(status: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def title(run: RunFile) -> str:
-    totals = registry.summary(run).totals
+    found = registry.summary(run)
+    if found.damage is not None:
+        return f"run {run.id} (damaged)"
+    totals = found.totals
     return f"run {run.id} ({printable(run.reference, 60)}, {totals.replies:,} {'reply' if totals.replies == 1 else 'replies'})"
 
 

@@ -161,7 +161,7 @@ def spending(progress: Progress) -> str:
 
 def bill(totals: Totals, *, simulated: bool = False) -> str:
     cost = totals.cost + totals.cost_reserved
-    unpriced = f"{totals.unpriced:,} attempts of unknown price" if totals.unpriced else ""
+    unpriced = f"{counted(totals.unpriced, 'attempt')} of unknown price" if totals.unpriced else ""
     if not cost:
         return f"unknown ({unpriced})" if unpriced and not simulated else ""
     maybe = totals.cost_possibly_billed + totals.cost_reserved
