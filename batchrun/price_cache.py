@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
+from batchrun import user_directories
 
 NAME = "prices.json"
 MOST = 100  # prices in the file
@@ -68,13 +68,9 @@ def add(valid: str, key: str, price: Any) -> None:
 
 def _folder() -> Path:
     # raises FileNotFoundError without a home directory
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        folder = Path(home) / "batchrun" if Path(home).is_absolute() else user_cache_path("batchrun", appauthor=False)
-    except RuntimeError as error:  # platformdirs 4.14; earlier ones answer "~/.cache"
-        raise FileNotFoundError from error
-    if not folder.is_absolute():
-        raise FileNotFoundError(folder)
+    folder = user_directories.cache()
+    if folder is None:
+        raise FileNotFoundError
     return folder
 
 

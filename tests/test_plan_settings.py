@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchrun import user_directories
 from batchrun.documents.segment import Existing
 from batchrun.errors import RefusedError
 from batchrun.models import Blank, Endpoint, Flag
@@ -34,6 +36,23 @@ def refusal(**flags: Any) -> str:
     with pytest.raises(RefusedError) as refused:
         gather(flags)
     return f"{refused.value.message} | {refused.value.hint}"
+
+
+def without_home(*_: object, **__: object) -> Path:
+    raise RuntimeError("could not determine the home directory")
+
+
+@pytest.mark.parametrize("usual", [without_home, lambda *_, **__: Path("~/.config/batchrun")])
+def test_a_user_without_a_home_directory_has_no_file(
+    here: Path, usual: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setattr(user_directories, "user_config_path", usual)
+    (here / "~/.config/batchrun").mkdir(parents=True)
+    (here / "~/.config/batchrun/batchrun.toml").write_text("rpm = 7\n")  # the directory's, not the user's
+    assert gather({}).settings.rpm is None
+    (here / "batchrun.toml").write_text('notify = "beep"\n')
+    assert refusal().endswith("or set it in $XDG_CONFIG_HOME/batchrun/batchrun.toml")
 
 
 # Two values for every source, each different from all others and from the default.

@@ -16,7 +16,7 @@ from genai_prices.types import Usage as Listed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun import price_cache
+from batchrun import price_cache, user_directories
 from batchrun.models import Usage
 from batchrun.pricing import STANDARD, Price, Rate, Rates, Tariff, price_of, usd
 
@@ -155,7 +155,7 @@ def test_without_a_home_directory_nothing_is_kept(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(price_cache, "user_cache_path", place)
+    monkeypatch.setattr(user_directories, "user_cache_path", place)
     price_cache.add("today", "a", [1])
     assert price_cache.read("today") == {}
     assert not list(tmp_path.iterdir())

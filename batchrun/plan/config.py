@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from platformdirs import user_config_path
-
+from batchrun import user_directories
 from batchrun.errors import RefusedError
 from batchrun.plan.names import unknown
 from batchrun.plan.pools import PoolTable, parsed
@@ -40,10 +39,13 @@ class ConfigFile(NamedTuple):
     pools: Mapping[str, PoolTable] = {}
 
 
-def user_file() -> Path:
-    home = os.environ.get("XDG_CONFIG_HOME", "")
-    folder = Path(home) / "batchrun" if Path(home).is_absolute() else user_config_path("batchrun", appauthor=False)
-    return folder / NAME
+def _user_file() -> Path | None:
+    folder = user_directories.configuration()
+    return None if folder is None else folder / NAME
+
+
+def _user_file_text() -> str:
+    return str(_user_file() or f"$XDG_CONFIG_HOME/batchrun/{NAME}")
 
 
 def runs_directory() -> str | None:
@@ -55,10 +57,11 @@ def runs_directory() -> str | None:
 def read_files(options: Iterable[str] | None, folder: Path | None = None) -> tuple[ConfigFile, ...]:
     """The nearer file first; `options` None reads only profiles and `runs_dir`. Raises RefusedError."""
     here = (folder or Path.cwd()) / NAME
-    user = user_file()
+    user = _user_file()
     known = None if options is None else frozenset(options) - ONLY_FLAGS
     found = [(here, False)] if here != user else []
-    files = [_read(path, known, trusted=trusted) for path, trusted in (*found, (user, True))]
+    found += [] if user is None else [(user, True)]
+    files = [_read(path, known, trusted=trusted) for path, trusted in found]
     return tuple(file for file in files if file is not None)
 
 
@@ -84,13 +87,13 @@ def _read(path: Path, known: frozenset[str] | None, *, trusted: bool) -> ConfigF
     if "notify" in options and not trusted:
         raise RefusedError(
             f"notify in {path}: the file of a directory may not select which commands run",
-            f"use --notify, or set it in {user_file()}",
+            f"use --notify, or set it in {_user_file_text()}",
         )
     on_cluster = str(options.get("workers", "")).strip().lower().startswith("ray") or "senders" in options
     if not trusted and ("ray" in options or on_cluster):
         raise RefusedError(
             f"ray in {path}: the file of a directory may not select where requests and replies are sent",
-            f"use --workers ray or --senders, and --ray HOST:PORT, or set them in {user_file()}",
+            f"use --workers ray or --senders, and --ray HOST:PORT, or set them in {_user_file_text()}",
         )
     if "post" in options:
         options["post"] = _functions(options["post"], path, trusted=trusted)
@@ -164,7 +167,7 @@ def _functions(value: Any, path: Path, *, trusted: bool) -> Any:
     if not trusted:
         raise RefusedError(
             f"post in {path}: the file of a directory may not select which code runs",
-            f"use --post, or set it in {user_file()}",
+            f"use --post, or set it in {_user_file_text()}",
         )
     from batchrun.post import located  # noqa: PLC0415  only where there is post-processing
 
@@ -182,7 +185,7 @@ def _profile(name: str, table: Mapping[str, Any], path: Path, trusted: bool) -> 
     if "api_key_command" in own and not trusted:
         raise RefusedError(
             f"api_key_command in {where}: the file of a directory may not select which commands run",
-            f"move the profile to {user_file()}",
+            f"move the profile to {_user_file_text()}",
         )
     return own
 

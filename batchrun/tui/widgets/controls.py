@@ -1,5 +1,6 @@
 """A text field that shows any value safely, a text that can be pressed, a table for the mouse, the title bar."""
 
+import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -82,8 +83,8 @@ _SCREENS = (("start", "Start"), ("setup", "Setup"), ("run", "Run"), ("runs", "Ru
 
 
 def directory() -> str:
-    here = Path.cwd()
-    return printable(f"~/{here.relative_to(Path.home())}" if here.is_relative_to(Path.home()) else str(here), 200)
+    here, home = Path.cwd(), os.path.expanduser("~")  # "~" for a user without a home directory
+    return printable(f"~/{here.relative_to(home)}" if here.is_relative_to(home) else str(here), 200)
 
 
 class TitleBar(Widget):
