@@ -1,6 +1,7 @@
 """The command line as its users meet it: exit codes, what stands on stdout and stderr, and what help costs."""
 
 import ast
+import errno
 import inspect
 import io
 import json
@@ -217,6 +218,20 @@ REFUSED = [
     ),
     (["--input", "x", "--log-file", "/nowhere/log"], "cannot write the log file /nowhere/log", ""),
 ]
+
+
+@pytest.mark.parametrize("args", [["runs", "--runs-dir", "x"], ["show", "x/y.jsonl"]])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENAMETOOLONG])
+def test_a_path_that_may_not_be_read_is_named_and_is_no_bug(
+    args: list[str], number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(path: object, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(os, "stat", closed)
+    monkeypatch.setattr(os, "scandir", closed)
+    assert main(args) == ExitCode.STORAGE
+    assert re.search(rf"error: .*x.*: {os.strerror(number)}\n  hint: check the path", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(("args", "message", "hint"), REFUSED)

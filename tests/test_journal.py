@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from batchrun.digests import digest_of
 from batchrun.errors import InputError, RefusedError, StorageError
 from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, TierShare, delete, ingest
+from batchrun.journal.database import storage_error
 from batchrun.models import Bill, Flag, Outcome, State, Totals, Usage
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a property test makes thousands of commits
@@ -402,6 +403,35 @@ async def test_nothing_is_written_to_a_journal_that_is_not_in_its_place(path: Pa
         await journal.begin(2, 1)
     assert journal.totals.attempts == 1
     journal.close()
+
+
+def sqlite_error(code: int, text: str) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "next_step"),
+    [
+        (PermissionError(13, "Permission denied", "r1.db"), "written: Permission denied.", "access to"),
+        (
+            PermissionError(13, "Permission denied", "r1.db-texts"),
+            "written: r1.db-texts: Permission den",
+            "access to",
+        ),
+        (sqlite_error(sqlite3.SQLITE_READONLY, "readonly database"), "written: readonly database.", "access to"),
+        (sqlite_error(sqlite3.SQLITE_CANTOPEN, "unable to open"), "written: unable to open.", "access to"),
+        (sqlite_error(sqlite3.SQLITE_FULL, "disk is full"), "written: disk is full (", "Free space"),
+        (OSError(28, "No space left on device"), "written: No space left on device (", "Free space"),
+        (OSError("r1.db-texts is shorter"), "written: r1.db-texts is shorter (", "repair the disk"),
+    ],
+)
+def test_an_error_says_what_to_do_about_it(error: Exception, reason: str, next_step: str, tmp_path: Path) -> None:
+    told = storage_error(tmp_path / "r1.db", error, "write")
+    assert told.message.startswith(f"{tmp_path / 'r1.db'}: the journal cannot be {reason}")
+    assert next_step in (told.hint or "")
+    assert ("MB free" in told.message) == ("access" not in (told.hint or ""))
 
 
 async def test_a_full_disk_fails_every_waiter_and_keeps_what_was_committed(path: Path) -> None:

@@ -57,6 +57,15 @@ def test_an_unknown_name_suggests_the_nearest(places: tuple[Path, ...]):
     assert "broken, hello, other" in caught.value.hint
 
 
+@pytest.mark.parametrize("text", ["Summarise this in a few words. ", "Summarise this and/or translate it. "])
+def test_a_text_without_variables_is_told_what_it_lacks(text: str, places: tuple[Path, ...]):
+    for times in (1, 20):
+        with pytest.raises(PromptError, match="there is no prompt") as caught:
+            load(text * times, places=places)
+        assert len(str(caught.value)) < 130
+        assert "a text with `{{ variables }}` is itself a prompt" in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize("name", ["./absent.prompty", "no/such.md", "."])
 def test_a_path_that_cannot_be_read_is_a_prompt_error(name: str, places: tuple[Path, ...]):
     with pytest.raises(PromptError):

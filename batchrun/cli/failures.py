@@ -10,6 +10,8 @@ import click
 
 from batchrun.errors import BatchrunError, ExitCode
 
+_NO_SUCH_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EROFS)
+
 
 class ErrorBoundary:
     """A command sets `mask`, which removes secrets, and `keeps_log` as soon as it can; `log` is closed at the end."""
@@ -68,6 +70,10 @@ class ErrorBoundary:
             return ExitCode.STORAGE
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
             self.report(f"cannot write: {error.strerror}", "free some space, then repeat the command")
+            return ExitCode.STORAGE
+        if isinstance(error, PermissionError) or error.errno in _NO_SUCH_PATH:
+            where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+            self.report(f"{where}{error.strerror}", "check the path, and that you may read and write there")
             return ExitCode.STORAGE
         return self._unexpected(error)
 

@@ -38,6 +38,8 @@ _PAGE = 8192
 NO_TEXT = "{}"
 # Errors that values of a damaged page cause: SQLite's columns hold any type.
 _VALUE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+# A file, directory or file system that may not be written or opened
+_DENIED = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 # The last is of a statement whose table or column is missing.
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
@@ -107,10 +109,23 @@ def storage_error(path: Path, error: Exception, doing: str) -> StorageError:
     no_text = code is None and "decode" in str(error)
     if no_text or (code is not None and code & 0xFF in _DAMAGE):
         return damaged(path, str(error))
+    what = f"{path}: the journal cannot be {'written' if doing == 'write' else 'read'}: {_reason(path, error)}"
+    if isinstance(error, PermissionError) or (code is not None and code & 0xFF in _DENIED):
+        return StorageError(
+            f"{what}.",
+            f"Committed data is safe. Give yourself access to the files of the run and to {path.parent}, then run the same command again.",
+        )
     return StorageError(
-        f"{path}: the journal cannot be {'written' if doing == 'write' else 'read'}: {error} ({_free(path)} free).",
+        f"{what} ({_free(path)} free).",
         "Committed data is safe. Free space or repair the disk, then run the same command again.",
     )
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    name = Path(os.fsdecode(error.filename or path)).name
+    return error.strerror if name == path.name else f"{name}: {error.strerror}"
 
 
 def damaged(path: Path, why: str, first: str = "") -> DamagedError:

@@ -370,8 +370,8 @@ class Reader:
             if self.ingested and counted != self.totals:
                 found.append(f"the totals are not the sums of the rows: {self.totals} instead of {counted}")
             found += self._broken_texts(20)
-        except StorageError as error:
-            return [str(error)]
+        except DamagedError as error:
+            return [error.message.rstrip(".")]
         return found
 
     def _broken_texts(self, limit: int) -> list[str]:
@@ -380,7 +380,7 @@ class Reader:
             for line, at, size in self._connection.execute(sql("places_of_texts")):
                 try:
                     json.loads(self._connection.texts.read(at, size))
-                except (OSError, ValueError) as error:
+                except ValueError as error:
                     found.append(f"the text of line {line:,} is damaged: {error}")
                     if len(found) == limit:
                         break

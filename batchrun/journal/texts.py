@@ -40,7 +40,7 @@ class Texts:
         """Raises OSError where the file is missing or too short."""
         with self._guard:
             if self._file is None:
-                self._file = FileIO(self._path)
+                self._file = FileIO(self._absolute)
             self._file.seek(at)
             data = self._file.read(size)
             while len(data) < size:  # a signal, or more than 2 GB (read(2))

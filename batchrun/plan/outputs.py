@@ -96,11 +96,15 @@ def check_output(output: str) -> None:
                 f"{directory}: cannot be created: {error.strerror}", "choose another --output"
             ) from error
     parent = Path(output).parent
-    if Path(output).is_dir():
-        raise RefusedError(f"{output}: the output is a directory", "use a file in it")
-    if not parent.is_dir():
-        raise RefusedError(f"{parent}: no such directory for the output", f"mkdir -p {parent}")
-    if not is_device(output) and not os.access(parent, os.W_OK | os.X_OK):
+    try:
+        if Path(output).is_dir():
+            raise RefusedError(f"{output}: the output is a directory", "use a file in it")
+        if not parent.is_dir():
+            raise RefusedError(f"{parent}: no such directory for the output", f"mkdir -p {parent}")
+        writable = is_device(output) or os.access(parent, os.W_OK | os.X_OK)
+    except PermissionError:
+        writable = False
+    if not writable:
         raise RefusedError(f"{parent}: no permission to write the output there", "choose another --output")
 
 

@@ -4,6 +4,8 @@ Prompty (https://github.com/microsoft/prompty, `spec/spec.md`, section 2) is res
 roles are split before rendering, `${env:…}`, `${file:…}` and `connection` are not used, unknown keys are errors.
 """
 
+import errno
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple, cast
 
 import platformdirs
 
+from batchrun.display import printable
 from batchrun.errors import PromptError
 from batchrun.models import Endpoint
 from batchrun.prompts.definition import Message, Prompt, did_you_mean
@@ -42,6 +45,7 @@ _ENDPOINTS: Mapping[str, Endpoint] = {
     "transcriptions": Endpoint.TRANSCRIPTIONS,
 }
 INLINE = "prompt"  # the name of a prompt written on the command line
+_TEXT = "a text with `{{ variables }}` is itself a prompt"  # hint
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -300,19 +304,20 @@ def _listing(name: str, path: Path) -> Listing:
 
 def _find(name: str, places: Sequence[Path]) -> Path:
     given = Path(name)
-    if len(given.parts) > 1 or (given.suffix and given.is_file()):
+    is_file = os.path.isfile(name)  # Path's raises for a text that is too long to be a name
+    if len(given.parts) > 1 or (given.suffix and is_file):
         return given
     files = list(_files(places))
     for path in files:
         if name in {stem_of(path.name), path.name}:
             return path
-    if given.is_file():
+    if is_file:
         return given
     names = sorted({stem_of(path.name) for path in files})
     known = f"Known prompts: {', '.join(names)}. " if names else ""
     raise PromptError(
-        f"there is no prompt `{name}`{did_you_mean(name, names)}",
-        f"{known}For your own file, use its path; a text with `{{{{ variables }}}}` is itself a prompt.",
+        f"there is no prompt `{printable(name, 80)}`{did_you_mean(name, names)}",
+        f"{known}For your own file, use its path; {_TEXT}.",
     )
 
 
@@ -332,9 +337,10 @@ def _read(path: Path) -> str:
     try:
         with path.open("rb") as stream:
             data = stream.read(4 * MAX_SOURCE + 1)
-    except FileNotFoundError:
-        raise PromptError(f"there is no prompt file {path}", "See `batchrun prompts` for the names.") from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+            hint = f"See `batchrun prompts` for the names; {_TEXT}."
+            raise PromptError(f"there is no prompt file {printable(str(path), 80)}", hint) from None
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise PromptError(f"the prompt file {path} cannot be read: {reason}") from None
     if len(data) > 4 * MAX_SOURCE:
