@@ -249,6 +249,7 @@ def test_the_setup_screen(name: str, size: tuple[int, int], snap_compare: Callab
         }[name]
         assert isinstance(pilot.app.screen, SetupScreen)
         await tui.until(pilot, lambda: said in tui.shown(pilot).rpartition("$ batchrun")[0][-500:])
+        await pilot.app.workers.wait_for_complete()  # the prompt has been read as well
         # how far the form was scrolled depends on which came first, the focus or the description of the prompt
         pilot.app.screen.query_one("#fields").scroll_home(animate=False)
         await pilot.pause()

@@ -69,7 +69,7 @@ class JournalRows:
         """A later query ends an earlier one."""
         self._query += 1
         self._finder.interrupt()
-        self.wanted, self.trouble = wanted, None
+        self.wanted, self.trouble, self.finding = wanted, None, not wanted.everything
         self.counted = self.counted and wanted == self.listed
         if wanted.everything:
             self._positions, self.listed = None, wanted
@@ -79,22 +79,27 @@ class JournalRows:
         await self._find(wanted, self._query, changed)
 
     async def recount(self) -> None:
-        if self._positions is None:
-            try:
-                self.total = await self._pages.query(lambda reader: reader.totals.rows)
-            except StorageError as error:
-                self.trouble = error.message
-            self.counted = self.wanted == self.listed
+        if self._positions is not None:
+            return
+        try:
+            total = await self._pages.query(lambda reader: reader.totals.rows)
+        except StorageError as error:
+            total, self.trouble = self.total, error.message
+        if self._positions is None:  # no other list was found meanwhile
+            self.total, self.counted = total, self.wanted == self.listed
 
     async def _find(self, wanted: Wanted, query: int, changed: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         found: array[int] = array("q")
-        self.finding = True
+        again = wanted == self.listed  # the earlier list stays until this one is complete
 
         def taken(positions: list[int], *, last: bool) -> None:
-            if query == self._query:
-                found.extend(positions)
-                self._positions, self.total, self.finding = found, len(found), not last
+            if query != self._query:
+                return
+            found.extend(positions)
+            self.finding = not last
+            if last or not again:
+                self._positions, self.total = found, len(found)
                 self.listed, self.counted = wanted, last or bool(found)
                 changed()
 
@@ -111,6 +116,13 @@ class JournalRows:
             if query == self._query:
                 self.trouble, self.finding, self.counted = error.message, False, True
                 changed()
+
+    def number_of(self, position: int) -> int | None:
+        """Where the row of this position is in a list that was found."""
+        try:
+            return None if self._positions is None else self._positions.index(position)
+        except ValueError:
+            return None
 
     async def page(self, first: int, count: int) -> list[Line]:
         """Raises StorageError."""

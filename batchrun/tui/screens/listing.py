@@ -126,7 +126,8 @@ class ListingScreen(LifecycleScreen):
         except BatchrunError:
             return  # the columns that fit any run stay; reading its rows reports the journal's error
         if rows is self._journal_rows:
-            self._fields = fields
+            self._fields, self._previewed = fields, None
+            self._follow()
             outcomes = self.query_one(Outcomes)
             outcomes.columns = columns_of(plan, fields)
             outcomes.refresh()
@@ -137,12 +138,12 @@ class ListingScreen(LifecycleScreen):
         line, rows = self.query_one(Outcomes).current, self._journal_rows
         if rows is None or line == self._previewed or not self.query_one(RowPreview).display:
             return
-        self._previewed = line
         try:
             record = None if line is None else (await rows.record(line.seq))[0]
         except StorageError:
             return
         if rows is self._journal_rows:
+            self._previewed = line
             self.query_one(RowPreview).show(record, self._fields)
 
     def listed(self) -> Content:
@@ -202,6 +203,8 @@ class ListingScreen(LifecycleScreen):
             failures = {} if rows is None else await rows.query(lambda reader: reader.failures())
         except StorageError as error:
             self.notify(printable(error.message, 300), severity="error", markup=False)
+            return
+        if not self.is_current:
             return
         progress = self._watched.snapshot().progress
         found = paint.counts(progress)

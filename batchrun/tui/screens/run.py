@@ -140,8 +140,8 @@ class RunScreen(ListingScreen):
         mark = progress.finished, progress.in_flight, progress.ended is not None
         if rows is None or mark == self._read_at:
             return
-        self._read_at = mark
         await rows.recount()
+        self._read_at = mark
         self.refresh_rows(ended=progress.ended is not None)
 
     def _steer(self) -> Steered | None:

@@ -104,6 +104,7 @@ class Outcomes(ScrollView, can_focus=True):
         self._old: dict[int, list[Line]] = {}
         self._requested: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rereads = 0
         self._changed = asyncio.Event()
 
     def show(self, journal_rows: JournalRows | None) -> None:
@@ -116,9 +117,14 @@ class Outcomes(ScrollView, can_focus=True):
         self.post_message(self.Moved())
 
     def found(self) -> None:
-        total = self.total
+        """The cursor stays on its row, wherever that is now."""
+        total, line, rows = self.total, self.current, self._journal_rows
         self.virtual_size = Size(self.size.width, total + 1)
+        number = None if line is None or rows is None else rows.number_of(line.position)
         self.cursor = min(self.cursor, max(0, total - 1))
+        if number is not None and number != self.cursor:
+            self.forget()  # other rows have these numbers now
+            self.action_move_to(number)
         self._wake()
         self.refresh()
 
@@ -130,11 +136,13 @@ class Outcomes(ScrollView, can_focus=True):
         if self._journal_rows is not None and self._journal_rows.listed != self._listed:
             self._listed = self._journal_rows.listed
             self.forget()
+        self._rereads += 1
         self._old.update(self._pages)
         self._pages.clear()
         self.refresh()
 
     def forget(self) -> None:
+        self._rereads += 1
         self._pages.clear()
         self._old.clear()
         self.refresh()
@@ -177,7 +185,7 @@ class Outcomes(ScrollView, can_focus=True):
         task.add_done_callback(self._tasks.discard)
 
     async def _read(self, journal_rows: JournalRows, page: int) -> None:
-        listed = journal_rows.listed
+        listed, rereads = journal_rows.listed, self._rereads
         try:
             lines = await journal_rows.page(page * PAGE, PAGE)
         except StorageError:
@@ -190,8 +198,11 @@ class Outcomes(ScrollView, can_focus=True):
             self._wake()
             self.refresh()
             return
-        self._pages[page] = lines
         self._old.pop(page, None)
+        if rereads == self._rereads:
+            self._pages[page] = lines
+        else:  # the rows may have changed since: it is read again, and shown until then
+            self._old[page] = lines
         while len(self._pages) > PAGES:
             self._pages.popitem(last=False)
         if self.cursor // PAGE == page:
