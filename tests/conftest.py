@@ -61,7 +61,7 @@ _select = LoopTimeEventLoop._LoopTimeEventLoop__replaced_select  # type: ignore[
 
 def _select_without_time(loop: Any, timeout: float | None) -> Any:
     """While a thread works, looptime 0.9 moves its clock with the real one: here it stands, however slow the thread."""
-    if timeout != 0 and any(not future.done() for future in loop._LoopTimeEventLoop__sync_futures):
+    if loop.looptime_on and timeout != 0 and any(not future.done() for future in loop._LoopTimeEventLoop__sync_futures):
         return loop._LoopTimeEventLoop__original_select(None)  # the thread wakes the loop
     return _select(loop, timeout)
 
