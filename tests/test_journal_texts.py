@@ -73,6 +73,13 @@ def test_an_intake_that_broke_off_starts_the_file_again(path: Path) -> None:
     assert beside(path).read_bytes() == LONG.encode()
 
 
+def test_an_intake_without_long_rows_leaves_nothing_of_a_killed_one(path: Path) -> None:
+    with contextlib.closing(Journal.create(path, META)) as journal:
+        beside(path).write_bytes(LONG.encode())
+        journal.ingest(rows(SHORT))
+    assert not beside(path).exists()
+
+
 def test_a_copy_is_one_file_that_works_alone(journal: Journal, path: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     with Reader.open(path) as reader:

@@ -182,6 +182,7 @@ class FirstIntake:
 
     def _clear(self) -> None:
         # What a killed intake left.
+        self._texts.path.unlink(missing_ok=True)
         with self._transaction():
             for name in (
                 "drop_position_index",

@@ -81,7 +81,10 @@ def identity_of(record: Record, id_column: str | None, *, has_prompt: bool, json
     """Raises InputError for a Batch result."""
     line, _, fields, *_ = record
     if not has_prompt and _is_result(fields):
-        raise InputError(f"Line {line} is {_RESULT}.", "Use the file of the requests as the input.")
+        raise InputError(
+            f"Line {line} is {_RESULT}.",
+            "Use the file of the requests as the input; `batchrun resume RUN --failed` sends failed rows of a run again.",
+        )
     kind = kind_of(fields, has_prompt=has_prompt, json=json)
     if id_column is None:
         column = next((name for name in AUTOMATIC if name in fields), None)
