@@ -265,6 +265,14 @@ def test_an_errors_file_of_notes_alone_has_no_rows(jsonl: Path) -> None:
         read(jsonl, note_text(Invalid(1, "x", "not JSON"), {}))
 
 
+@pytest.mark.parametrize("lines", ["{bad\n{worse\n", '{"custom_id": "a", "body": {"messages": "open\n{"b\n'])
+def test_lines_of_which_none_is_valid_are_not_taken_for_rows_of_a_prompt(jsonl: Path, lines: str) -> None:
+    jsonl.write_text(lines)
+    with pytest.raises(InputError, match=r"has no valid row: line 1: invalid JSON at column \d+"):
+        open_input(str(jsonl), has_prompt=False)
+    assert len(list(open_input(str(jsonl), has_prompt=True))) == 2
+
+
 def test_elements_of_an_array_keep_their_text(tmp_path: Path) -> None:
     rows = read(tmp_path / "a.json", '\ufeff [ {"a": 1.10, "b":[{"c":"],{\\""}]} ,{}\n,\n{"d":\n  [1,\r\n 2]}]\n')
     assert texts(rows) == ['{"a": 1.10, "b":[{"c":"],{\\""}]}', "{}", '{"d":[1,2]}']

@@ -119,6 +119,8 @@ def open_input(
             break
     if not sample.seen:
         raise InputError(f"{place.name} has no rows.")
+    if not has_prompt and place.format in _OF_JSON:
+        sample.refuse_invalid(place)
     if id_column is not None and id_column != NO_COLUMN:
         sample.refuse_missing(id_column, place.name)
     if place.format in _OF_JSON and sample.alone is not None:
@@ -139,12 +141,14 @@ class _Sample:
         self.size = 0
         self.alone: dict[str, object] | None = None  # the fields of the only record
         self.wrapped: str | None = None
+        self.invalid: Invalid | None = None  # the first
 
     def enough(self, record: Record | Invalid) -> bool:
         """Adds a record; whether no more are needed."""
         self.size += len(record[1])
         if isinstance(record, Invalid):
             self.seen += 1
+            self.invalid = self.invalid or record
         elif not (RESERVED in record[2] and is_note(record[2])):
             self.seen += 1
             if not self._decided:
@@ -155,6 +159,12 @@ class _Sample:
             self.alone = None
         many = self.seen >= _SAMPLE_ROWS or (self.seen > 1 and self.size >= _SAMPLE_CHARACTERS)
         return self._decided and many
+
+    def refuse_invalid(self, place: Place) -> None:
+        """Raises InputError where nothing shows whether the lines were requests or rows for a prompt."""
+        if not self._decided and self.invalid is not None:
+            line, _, reason = self.invalid
+            raise InputError(f"{place.name} has no valid row: {place.where(line)}: {reason}.", "Fix the lines.")
 
     def refuse_missing(self, column: str, name: str) -> None:
         if self._decided and column not in self.columns:
