@@ -1,6 +1,7 @@
 """Charged and reserved together stay within the cap, whatever replies say, and whenever the process is killed."""
 
 import asyncio
+import contextlib
 import itertools
 import tempfile
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from batchrun.engine.attempt import NEVER_LEFT
 from batchrun.engine.budget_guard import BudgetGuard, BudgetReached, Reservation, served
 from batchrun.engine.judge import judge_body
 from batchrun.journal import End, IntakeRow, Journal, Meta
-from batchrun.models import Endpoint, Request
+from batchrun.models import Endpoint, Request, Totals
 from batchrun.plan import plan_to_json
 from batchrun.pricing import picodollars
 
@@ -186,3 +187,17 @@ def test_charged_and_reserved_stay_within_the_cap_over_replies_and_kills(asked: 
             asyncio.run(Sessions(Path(folder), asked).play(story))
 
     check()
+
+
+async def test_the_cap_that_is_advised_admits_the_request_that_reached_it(tmp_path: Path) -> None:
+    plan = replace(PLAN_CAPPED, max_cost=None, max_total_tokens=3000)
+    meta = Meta(run="r", created=1.0, plan=plan_to_json(plan), prompt=None, simulated=False, output="o")
+    with contextlib.closing(Journal.create(tmp_path / ".batchrun" / "r.db", meta)) as journal:
+        guard = BudgetGuard(plan, journal, expected=lambda: 0)
+        short = request_of(100)
+        guard.settle(await guard.reserve(short, (1, 1)), judge_body(short, reply_body("x"), None))
+        with pytest.raises(BudgetReached):
+            await guard.reserve(request_of(9000), (2, 1))
+        guard.cancel(await guard.reserve(short, (3, 1)))  # a worker that has not heard of it
+        _, hint = guard.final_message(Totals(rows=3, done=1))
+    assert int(hint.rpartition(" ")[2]) >= 9000 + LIMIT

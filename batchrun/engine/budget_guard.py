@@ -202,11 +202,10 @@ class BudgetGuard:
             # Anew each time: replies may have shown other prices while it waited.
             reservation = prices.worst_case(request, tier, self._served.get(prices, self._before))
             if reservation.cost is None and self._caps.cost is not None:
-                self._reach("cost")
-            self._requested = Sum(*reservation.held, 1)
+                self._reach("cost", reservation.held)
             verdict = self._budget.reserve(*reservation.held)
             if isinstance(verdict, Reached):
-                self._reach(verdict.cap)
+                self._reach(verdict.cap, reservation.held)
             if isinstance(verdict, Held):
                 break
             waits = True  # Until a request in flight releases some
@@ -229,11 +228,10 @@ class BudgetGuard:
         self._wake()
 
     def refuse(self, request: Request) -> None:
-        reservation = self._prices.worst_case(request, BATCH, self._before)
-        self._requested = Sum(*reservation.held, 1)
+        held = self._prices.worst_case(request, BATCH, self._before).held
         caps, charged = self._caps, self._budget.charged
-        over = caps.cost is not None and charged.cost + reservation.held.cost > caps.cost
-        self.reached = self.reached or ("cost" if over else "tokens" if caps.tokens is not None else "requests")
+        over = caps.cost is not None and charged.cost + held.cost > caps.cost
+        self._refused("cost" if over else "tokens" if caps.tokens is not None else "requests", held)
 
     def adopt(self, cost: int | None, tokens: int, model: str | None, tier: str) -> Reservation:
         """For an attempt charged by an earlier process."""
@@ -349,9 +347,14 @@ class BudgetGuard:
             f"resume with a higher cap, such as --max-{OPTIONS[cap]} {plain}",
         )
 
-    def _reach(self, cap: str) -> None:
-        self.reached = self.reached or cap
+    def _reach(self, cap: str, held: Held) -> None:
+        self._refused(cap, held)
         raise BudgetReached(cap)
+
+    def _refused(self, cap: str, held: Held) -> None:
+        """What reached the cap is what a higher one has to admit; smaller requests may be refused after it."""
+        if self.reached is None:
+            self.reached, self._requested = cap, Sum(*held, 1)
 
     async def _wait_in_order(self) -> None:
         if self._closed:
