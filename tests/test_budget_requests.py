@@ -1,6 +1,7 @@
 """Requests under a budget: each gets a limit of output tokens, and what has no known worst case is refused."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,13 +66,16 @@ def test_a_line_with_a_model_of_unknown_price_is_named_under_a_cap() -> None:
 
 
 def test_what_holds_for_all_rows_is_said_once() -> None:
-    plan = plan_of(max_cost=1.0, max_output_tokens=None)
-    with pytest.raises(RenderError):
-        with_known_worst_case(batch_renderer(), plan).render(row({"model": "m", "messages": TALK}))
-    rows = plan_of(kind=Kind.ROWS, max_cost=1.0, max_output_tokens=None)
-    with pytest.raises(RefusedError) as refused:
-        with_known_worst_case(batch_renderer(), rows).render(row({"model": "m", "messages": TALK}))
-    assert not isinstance(refused.value, RenderError)
+    for kind in (Kind.BATCH, Kind.ROWS):
+        plan = plan_of(kind=kind, max_cost=1.0, max_output_tokens=None)
+        with pytest.raises(RefusedError, match="a budget needs a limit of output tokens") as refused:
+            with_known_worst_case(batch_renderer(), plan).render(row({"model": "m", "messages": TALK}))
+        assert not isinstance(refused.value, RenderError)
+        plan = replace(plan, input_price=None, output_price=None, base_url="https://api.openai.com/v1")
+        body = {"model": "unheard", "max_tokens": 5, "messages": TALK}
+        with pytest.raises(RefusedError, match="the price of model unheard is unknown") as refused:
+            with_known_worst_case(batch_renderer(), plan).render(row(body))
+        assert isinstance(refused.value, RenderError) == (kind is Kind.BATCH)  # its lines may name other models
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 from batchrun import registry, rows
 from batchrun.engine.export import export
+from batchrun.engine.ingest import Problems
 from batchrun.engine.request_stats import dry_run
 from batchrun.engine.resume import prepare_resume
 from batchrun.engine.start import Prepared, prepare
@@ -114,6 +115,19 @@ def test_every_bad_line_is_named_and_none_is_sent() -> None:
     for said in ("3 rows cannot be sent", "line 2:", "line 3:", "line 4:"):
         assert said in error.message
     assert "--skip-invalid" in (error.hint or "")
+
+
+def test_what_all_bad_lines_need_is_the_hint() -> None:
+    problems = Problems(lambda line: f"line {line}")
+    problems.add(1, "`stream` is not supported", hint="Remove `stream`.")
+    problems.add(2, "`stream` is not supported", hint="Remove `stream`.")
+    with pytest.raises(InputError) as caught:
+        problems.refuse("in.jsonl", skip_invalid=False)
+    assert caught.value.hint == "Remove `stream`, or skip these lines with --skip-invalid; nothing was sent"
+    problems.add(3, "not JSON")
+    with pytest.raises(InputError) as caught:
+        problems.refuse("in.jsonl", skip_invalid=False)
+    assert caught.value.hint == "fix these lines, or skip them with --skip-invalid; nothing was sent"
 
 
 def test_bad_lines_can_be_skipped_and_are_counted() -> None:

@@ -103,9 +103,20 @@ class Problems:
         self._missing = 0
         self._undecoded = ""
         self._named: list[str] = []
+        self._hints = set[str]()
 
-    def add(self, line: int, reason: str, text: str = "", *, mixed: bool = False, missing: bool = False) -> None:
+    def add(  # noqa: PLR0913  what is known of a line
+        self,
+        line: int,
+        reason: str,
+        text: str = "",
+        *,
+        hint: str | None = None,
+        mixed: bool = False,
+        missing: bool = False,
+    ) -> None:
         self.count += 1
+        self._hints.add(hint or "")
         self._missing += missing
         if reason.startswith(rows.NOT_UTF8):
             self.undecoded += 1
@@ -120,6 +131,9 @@ class Problems:
             return
         more = [f"… and {self.count - NAMED:,} more"] if self.count > NAMED else []
         hint = "fix these lines" if self.mixed else "fix these lines, or skip them with --skip-invalid"
+        (common, *others) = self._hints
+        if common and not others:
+            hint = f"{common.rstrip('.')}, or skip these lines with --skip-invalid"
         if self._missing == self.count:
             hint = "fix these lines, or leave rows without text out with --blank skip"
         elif self.undecoded and not self.mixed:
@@ -186,7 +200,7 @@ def checked(  # noqa: PLR0913  what becomes of each row, by name
                 request = render(item)
                 hashed = request_digest(request, digest)
             except RenderError as error:
-                problems.add(line, error.message, missing=bool(error.missing))
+                problems.add(line, error.message, hint=error.hint, missing=bool(error.missing))
                 yield IntakeRow(line, None, "", text, error.message)
             else:
                 files = media.to_json(request.files, folder) if request.files else ""

@@ -97,8 +97,8 @@ class _Bounded:
         return request
 
     def _check(self, request: Request) -> None:
-        if request.output_limit is None:
-            raise RenderError(
+        if request.output_limit is None:  # the option gives all requests one
+            raise RefusedError(
                 "a budget needs a limit of output tokens, and the request has none", "add --max-output-tokens N"
             )
         if not self._capped:
