@@ -132,6 +132,13 @@ def test_an_address_that_cannot_work_is_refused(url: str) -> None:
         check_base_url(url)
 
 
+@pytest.mark.parametrize("rest", [f"?api_key={CANARY}", f"#{CANARY}", f"#a?{CANARY}"])
+def test_a_key_in_an_address_is_not_shown(rest: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        check_base_url(f"https://h/v1{rest}")
+    assert refused.value.message == "base URL is not a plain address: https://h/v1…"
+
+
 def test_built_in_addresses_are_in_order() -> None:
     for profile in BUILT_IN.values():
         if profile.base_url:

@@ -16,8 +16,10 @@ def check_base_url(text: str, where: str = "base URL") -> str:
     if "@" in parts.netloc:
         raise RefusedError(f"{where} contains a user name or password", "put the key where the profile reads it")
     if not parts.hostname or parts.query or parts.fragment or not url.isprintable() or " " in url:
+        plain = url.partition("#")[0].partition("?")[0]  # a key may follow
+        shown = plain if plain == url else f"{plain}…"
         raise RefusedError(
-            f"{where} is not a plain address: {url}", "scheme, host and path only, as in https://host/v1"
+            f"{where} is not a plain address: {shown}", "scheme, host and path only, as in https://host/v1"
         )
     for endpoint in Endpoint:
         if url.endswith(short := endpoint.removeprefix("/v1")):
