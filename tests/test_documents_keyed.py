@@ -204,6 +204,17 @@ def test_strings_files_come_back_with_their_values_replaced(encoding: str):
         assert unit is None or str(unit.source) == '«Hello "%@"\nyou»'
 
 
+def test_blanks_and_comments_may_stand_between_all_tokens_of_a_strings_file():
+    data = b'/* Menu */ "open" /* key */ = // value\n "Open" ;\n"a;b" = "x = y;" /* = "no"; */ ; // end\n'
+    assert_unchanged("strings", data)
+    assert [(segment.id, segment.text, segment.note) for segment in segments("strings", data)] == [
+        ("open", "Open", "Menu"),
+        ("a;b", "x = y;", ""),
+    ]
+    new = b'/* Menu */ "open" /* key */ = // value\n "OPEN" ;\n"a;b" = "X = Y;" /* = "no"; */ ; // end\n'
+    assert rewritten("strings", data, str.upper) == new
+
+
 @given(st.lists(st.tuples(tame, wild), min_size=1, max_size=5, unique_by=lambda pair: pair[0]))
 def test_generated_strings_files_have_exactly_the_new_texts(pairs: list[tuple[str, str]]):
     data = "".join(f'/* c */\n{json.dumps(key, ensure_ascii=False)} = "x";\n' for key, _ in pairs).encode()

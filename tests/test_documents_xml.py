@@ -103,6 +103,10 @@ TS = """<?xml version="1.0" encoding="utf-8"?>
         <source>Gone</source>
         <translation type="vanished">Nie ma</translation>
     </message>
+    <message>
+        <source>Longest</source>
+        <translation variants="yes"><lengthvariant></lengthvariant></translation>
+    </message>
 </context>
 </TS>
 """

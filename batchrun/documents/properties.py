@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from batchrun.documents.segment import DocumentError, Edit, Format, Segment, Value, line_of
 
 _QUOTED = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_BETWEEN = r"(?:\s|\ufeff|/\*.*?\*/|//[^\n]*)*+"  # blanks and comments may stand between all tokens
 _PAIR = re.compile(
-    rf"(?P<before>(?:\s|\ufeff|/\*.*?\*/|//[^\n]*)*+)(?P<key>{_QUOTED}|[\w.$-]+)\s*=\s*(?P<value>{_QUOTED})\s*;",
-    re.DOTALL,
+    rf"(?P<before>{_BETWEEN})(?P<key>{_QUOTED}|[\w.$-]+){_BETWEEN}={_BETWEEN}(?P<value>{_QUOTED}){_BETWEEN};", re.DOTALL
 )
-_REST = re.compile(r"(?:\s|\ufeff|/\*.*?\*/|//[^\n]*)*+", re.DOTALL)
+_REST = re.compile(_BETWEEN, re.DOTALL)
 _COMMENT = re.compile(r"/\*(.*?)\*/|//([^\n]*)", re.DOTALL)
 _NO_COMMENT = "No comment provided by engineer."
 _APPLE_ESCAPE = re.compile(r"\\([Uu][0-9A-Fa-f]{4}|[0-7]{3}|.)", re.DOTALL)

@@ -60,6 +60,8 @@ class QtTranslations(_Catalog):
         source, translation = message.child("source"), message.child("translation")
         if source is None or translation is None or translation.attributes.get("type") in ("obsolete", "vanished"):
             return
+        if translation.all("lengthvariant"):  # a reply would have to say which is the shorter one
+            return
         comment = self._text(message.child("comment"))
         text, _, _, spelling, kind = xml_text.piece_of(self._content, source)
         parts = [context, text, comment] if comment else [context, text]
