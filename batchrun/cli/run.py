@@ -1,5 +1,6 @@
 """`run`, `resume`, `plan`, `post` and `app`: from typed flags to the engine or the app."""
 
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -251,6 +252,7 @@ def open_app(flags: dict[str, Any], resume: Any = None) -> int:
     served = os.environ.get("TEXTUAL_DRIVER", "").startswith("textual.drivers.web_driver")
     if not (served or (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty())):
         raise RefusedError("the app needs a terminal", "without one: batchrun --input FILE --prompt NAME")
+    gc.set_threshold(20_000, 20, 100)  # screens are cycles
     from batchrun.plan.config import app_settings  # noqa: PLC0415  not for --help
     from batchrun.tui.app import open_app as opened  # noqa: PLC0415  Textual: not for --help
 
