@@ -1,5 +1,7 @@
 """Prompt caches and service tiers by the command line, against the simulated provider."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +12,8 @@ import pytest
 from waiting import PATIENCE
 
 from batchrun import registry
+from batchrun.cli import main
+from batchrun.errors import ExitCode
 from batchrun.tui.replay import Replay
 from batchrun.tui.widgets.paint import cost_lines
 
@@ -32,7 +36,10 @@ def batchrun(folder: Path, *args: str, code: int = 0) -> subprocess.CompletedPro
 
 
 def shown(folder: Path) -> dict[str, Any]:
-    return json.loads(batchrun(folder, "show", "out.jsonl", "--json").stdout)
+    """In this process, which has everything imported."""
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["show", "out.jsonl", "--json"]) == ExitCode.OK
+    return json.loads(said.getvalue())
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """`batchrun plan`: what would be sent, cost and take; a pilot's replies are kept and not paid for again."""
 
+import contextlib
+import io
 import json
 import re
 import subprocess
@@ -10,7 +12,9 @@ from typing import Any
 import pytest
 from waiting import PATIENCE
 
+from batchrun.cli import main
 from batchrun.engine.prediction import Prediction
+from batchrun.errors import ExitCode
 from batchrun.report import words
 
 pytestmark = pytest.mark.slow  # each test waits for runs of the whole program
@@ -32,8 +36,15 @@ def batchrun(folder: Path, *args: str, code: int = 0) -> subprocess.CompletedPro
     return done
 
 
+def here(folder: Path, *args: str) -> Any:
+    """What a command that only reads says as JSON, in this process, which has everything imported."""
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main([*args, "--json"]) == ExitCode.OK
+    return json.loads(said.getvalue())
+
+
 def planned(folder: Path, *args: str) -> dict[str, Any]:
-    return json.loads(batchrun(folder, "plan", *SAME, "--json", *args).stdout)
+    return here(folder, "plan", *SAME, *args)
 
 
 @pytest.fixture
@@ -176,22 +187,22 @@ def test_a_pilot_for_a_stream_is_refused(folder: Path) -> None:
 def test_replies_that_would_be_taken_over_are_counted_off(folder: Path) -> None:
     (folder / "in.jsonl").write_text('{"text": "One."}\n' * 2 + '{"text": "Two."}\n')
     batchrun(folder, "run", *SAME, "--quiet")
-    run = json.loads(batchrun(folder, "runs", "--json").stdout)["id"]
+    run = here(folder, "runs")["id"]
     (folder / "in.jsonl").write_text('{"text": "One."}\n' * 3 + '{"text": "Two."}\n' + '{"text": "Three."}\n' * 2)
     other = (*SAME[:-1], "other.jsonl", "--reuse", "out.jsonl")
     said = batchrun(folder, "plan", *other).stdout
     assert "requests  3 to send" in said
     assert f"reuse     3 rows reuse replies of run {run} without a new request" in said
-    found = json.loads(batchrun(folder, "plan", *other, "--json").stdout)
+    found = here(folder, "plan", *other)
     assert (found["requests"], found["reused"], found["reuse"], found["duplicates"]) == (3, 3, run, 2)
-    found = json.loads(batchrun(folder, "plan", *other, "--dedupe", "--json").stdout)
+    found = here(folder, "plan", *other, "--dedupe")
     assert (found["requests"], found["reused"], found["duplicates"]) == (1, 2, 3)
-    found = json.loads(batchrun(folder, "plan", *other, "--limit", "1", "--json").stdout)
+    found = here(folder, "plan", *other, "--limit", "1")
     assert (found["requests"], found["reused"]) == (0, 1)
     batchrun(folder, "run", *other, "--limit", "1")
-    sent = json.loads(batchrun(folder, "show", "other.jsonl", "--json").stdout)["attempts"]
+    sent = here(folder, "show", "other.jsonl")["attempts"]
     assert sent == 0
-    found = json.loads(batchrun(folder, "plan", *other[:-2], "--json").stdout)
+    found = here(folder, "plan", *other[:-2])
     assert (found["requests"], found["with_outcome"]) == (3, 3)
     assert "no run" in batchrun(folder, "plan", *other[:-1], "none", code=2).stderr
 

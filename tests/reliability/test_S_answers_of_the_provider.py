@@ -151,7 +151,7 @@ async def test_S28_a_server_that_queues_is_not_drowned_for_long(program: Program
 
 
 async def queued(program: Program) -> list[str]:
-    rows, knee, latency = 1000, 4, 0.1
+    rows, knee, latency = 600, 4, 0.1
     program.rows(f"row {number}" for number in range(rows))
     settings = sim.Settings(concurrency=knee, queue=True, latency=sim.parse_latency(str(latency)))
     async with sim.running(settings) as server:
@@ -290,7 +290,7 @@ async def test_S4_a_stated_limit_is_used_and_never_overrun(program: Program) -> 
 
 
 async def limited(program: Program) -> list[str]:
-    rate, seconds = 50, 20
+    rate, seconds = 30, 10
     program.rows(f"row {number}" for number in range(rate * seconds))
     settings = sim.Settings(rpm=rate * 60, latency=sim.parse_latency("0.2"))
     async with sim.running(settings) as server:
@@ -337,7 +337,7 @@ def _resident(pid: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [10])
+@pytest.mark.parametrize("seconds", [4])
 async def test_S21_S23_an_outage_in_the_middle_is_waited_out(program: Program, seconds: float) -> None:
     rows = 600
     program.rows(f"row {number}" for number in range(rows))
@@ -399,7 +399,7 @@ async def test_S31_two_runs_share_a_limit_and_both_end_whole(program: Program) -
 
 
 async def shared(program: Program) -> list[str]:
-    rows, ideal = 150, 15.0
+    rows, ideal = 80, 8.0
     program.rows(f"row {number}" for number in range(rows))
     async with sim.running(sim.Settings(rpm=1200)) as server:
         began = asyncio.get_running_loop().time()
