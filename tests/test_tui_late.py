@@ -9,14 +9,21 @@ from typing import Any
 import pytest
 import tui
 from textual.app import App, ComposeResult
-from textual.widgets import Input, Static
+from textual.widgets import Input, Static, TextArea
 
 from batchrun.journal import Line, Wanted
 from batchrun.models import State
 from batchrun.tui import draft, journal_rows
 from batchrun.tui.journal_rows import JournalRows
+from batchrun.tui.screens.options import OptionsScreen
+from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.run import RunScreen
+from batchrun.tui.screens.runs import RunsScreen
 from batchrun.tui.screens.setup import SetupScreen
+from batchrun.tui.setup_flags import FROM_VALUE, Origin
+from batchrun.tui.widgets.answers import HeadTable
+from batchrun.tui.widgets.editor import Editor
+from batchrun.tui.widgets.form import Variables
 from batchrun.tui.widgets.outcomes import Outcomes, RowPreview
 
 # Slow: each test starts the app.
@@ -26,39 +33,45 @@ WIDE = (150, 40)
 
 
 class Held:
-    """Functions that run in threads of the app, and return only after `let_go`."""
+    """Functions that run in threads of the app, and return only once `may` is set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._may = threading.Event()
+        self.may = threading.Event()
         self._monkeypatch = monkeypatch
         self.calls = 0
 
     def hold(self, where: Any, name: str) -> None:
-        self._may.clear()
+        self.may.clear()
         real: Callable[..., Any] = getattr(where, name)
 
         def held(*values: Any, **named: Any) -> Any:
             self.calls += 1
-            self._may.wait(60)
+            self.may.wait(60)
             return real(*values, **named)
 
         self._monkeypatch.setattr(where, name, held)
-
-    def let_go(self) -> None:
-        self._may.set()
 
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     held = Held(monkeypatch)
     yield held
-    held.let_go()  # no thread stays behind where a test fails
+    held.may.set()  # no thread stays behind where a test fails
 
 
 @pytest.mark.parametrize(
-    ("keys", "focused"), [([], None), (["f7"], "editor"), (["home"], "input"), (["shift+tab"], "prompt")]
+    ("keys", "focused"),
+    [
+        ([], None),
+        (["f7"], "editor"),
+        (["home"], "input"),
+        (["shift+tab"], "prompt"),
+        (["enter"], None),
+        (["enter", "f7"], "editor"),
+        (["f5", "f7"], "editor"),
+    ],
 )
-async def test_the_setup_goes_to_what_is_missing_only_before_the_first_key(
+async def test_the_setup_goes_to_what_is_missing_only_before_the_next_key(
     tmp_path: Path, held: Held, keys: list[str], focused: str | None
 ) -> None:
     tui.place(tmp_path, tui.rows(2))
@@ -68,14 +81,84 @@ async def test_the_setup_goes_to_what_is_missing_only_before_the_first_key(
         await tui.until(pilot, lambda: isinstance(pilot.app.focused, Input) and pilot.app.focused.id == "input")
         for key in keys:
             await pilot.press(key)
-        held.let_go()
+        held.may.set()
         await tui.until(pilot, lambda: "✗ tone" in tui.shown(pilot))
         await pilot.app.workers.wait_for_complete()
         await pilot.pause()
         entry = tui.setup(pilot).form.entry("variable:tone")
         assert pilot.app.focused is (entry if focused is None else tui.setup(pilot).query_one(f"#{focused}"))
-        if focused == "input":
-            assert pilot.app.focused.cursor_position == 0
+        assert keys != ["home"] or pilot.app.focused.cursor_position == 0
+        assert ("not started" in tui.told(pilot)) == ("f5" in keys)
+
+
+async def test_files_that_are_read_again_take_neither_cursor_nor_selected_rows_nor_a_choice(
+    tmp_path: Path, held: Held
+) -> None:
+    tui.place(tmp_path, tui.rows(5))
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.ready(pilot)
+        screen = tui.setup(pilot)
+        editor, table, text = (
+            screen.query_one(Editor),
+            screen.query_one(HeadTable),
+            screen.query_one(Variables).fields["text"],
+        )
+        held.hold(draft, "read_head")
+        held.hold(draft, "read_prompt")
+        screen.action_options()
+        await tui.asked(pilot, OptionsScreen)
+        await pilot.press("escape")
+        await tui.until(pilot, lambda: held.calls == 2)
+        editor.move_cursor((3, 2))
+        table.move_cursor(row=1)
+        table.action_mark()
+        text.choose(FROM_VALUE)
+        held.may.set()
+        await tui.until(pilot, lambda: screen._names_read == {"prompt": "echo", "input": "rows.jsonl"})
+        assert (editor.cursor_location, table.marked, table.cursor_row) == ((3, 2), {2}, 2)
+        assert text.origin == Origin(FROM_VALUE, "")
+        assert pilot.app.focused is text.entry
+
+
+async def test_the_last_key_in_a_prompt_is_kept_when_another_is_chosen(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(2))
+    Path("prompts/other.prompty").write_text("user:\n{{ text }}\n")
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.ready(pilot)
+        editor, name = tui.setup(pilot).query_one(Editor), tui.setup(pilot).query_one("#prompt", Input)
+        with editor.prevent(TextArea.Changed):  # its message has not been handled yet
+            editor.insert("odd")
+        name.value = "other"
+        await tui.until(pilot, lambda: editor.text.startswith("user:"))
+        name.value = "echo"
+        await tui.until(pilot, lambda: editor.text.startswith("odd---"))
+
+
+async def test_the_setup_of_a_row_is_shown_once_its_run_was_read_and_not_over_another_screen(
+    tmp_path: Path, held: Held
+) -> None:
+    tui.place(tmp_path, tui.rows(2))
+    async with tui.app().run_test(size=WIDE) as pilot:
+        await tui.started(pilot)
+        await tui.until(pilot, lambda: "● 2 done" in tui.shown(pilot) and not pilot.app.busy)
+        await tui.read(pilot)
+        held.hold(draft, "plan_of")
+        for key, shown in (("f4", RunsScreen), (None, SetupScreen)):
+            await pilot.press("f3")
+            await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
+            await pilot.press("enter")
+            await tui.until(pilot, lambda: "attempts · 1" in tui.shown(pilot))
+            held.calls = 0
+            held.may.clear()
+            await pilot.press("e")
+            await tui.until(pilot, lambda: held.calls == 1)
+            assert isinstance(pilot.app.screen, RowScreen)
+            if key is not None:
+                await pilot.press(key)
+                await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+            held.may.set()
+            await pilot.app.workers.wait_for_complete()
+            await tui.until(pilot, lambda shown=shown: isinstance(pilot.app.screen, shown))
 
 
 class Found:

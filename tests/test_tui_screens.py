@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +262,7 @@ def test_the_setup_screen(name: str, size: tuple[int, int], snap_compare: Callab
 def test_trying(size: tuple[int, int], snap_compare: Callable[..., bool], tmp_path: Path) -> None:
     tui.place(tmp_path, tui.rows(30))
     app = BatchrunApp({"prompt": "echo", "input": "rows.jsonl", "profile": "sim", "set": ["tone=calmly"]})
-    app._session = Still(STATES["waiting"])
+    app._session = Still(replace(STATES["waiting"], tried=True))
 
     async def show(pilot: Pilot[Any]) -> None:
         await tui.ready(pilot)

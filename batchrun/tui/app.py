@@ -197,7 +197,6 @@ class BatchrunApp(LifecycleApp):
 
     def edit_again(self, path: Path, position: int) -> None:
         self._setup.open_again(path, position)
-        self.action_show("setup")
 
     @work(group="session")
     async def _await(self, session: "Session", done: asyncio.Task[None]) -> None:

@@ -116,10 +116,10 @@ class SetupScreen(TryingScreen):
         default = await asyncio.to_thread(module.default_profile, self.form.more)
         self.form.set_defaults(default, await asyncio.to_thread(module.prompt_names))
         self._opened.set()
-        await self.read()
+        if self._touched(self.focused) != self._untouched or not await self.read():
+            return
         missing = first_missing(self._items)
-        untouched = self.is_current and self._touched(self.focused) == self._untouched
-        if untouched and missing is not None and missing.field != "profile":
+        if missing is not None and missing.field != "profile":
             self.go_to_field(missing.field)
 
     def _touched(self, focused: Widget | None) -> tuple[object, ...]:
@@ -129,15 +129,19 @@ class SetupScreen(TryingScreen):
 
     @work(exclusive=True, group="again")
     async def open_again(self, path: Path, position: int) -> None:
+        shown = app_of(self).screen
         try:
             plan = await asyncio.to_thread(drafts().plan_of, path)
         except BatchrunError as error:
             self.notify(printable(error.message, 300), severity="error", markup=False)
             return
+        if app_of(self).screen is not shown:
+            return
         self._wanted_row = position
         self.form.fill(plan)
         self._load_prompt()
         self._read_head()
+        await app_of(self).run_action("show('setup')")
 
     @on(Input.Changed, "#prompt")
     def _prompt_named(self) -> None:
@@ -187,7 +191,8 @@ class SetupScreen(TryingScreen):
 
     @work(exclusive=True, group="missing")
     async def go_to_missing(self) -> None:
-        await self.read()
+        if not await self.read():
+            return
         missing = first_missing(self._items)
         if missing is None:
             self.show_pane("rows")
@@ -205,10 +210,14 @@ class SetupScreen(TryingScreen):
         if draft is None:
             return
         source = await asyncio.to_thread(drafts().read_prompt, name) if name else drafts().Source()
-        editor = self.query_one(Editor)
-        editor.load_text(draft.take_prompt(source))
+        editor, path = self.query_one(Editor), draft.path
+        draft.edit(editor.text)  # with the last key, whose message may still be on its way
+        text = draft.take_prompt(source)
+        loaded = draft.path != path or text != editor.text
+        if loaded:
+            editor.load_text(text)
         self.draft_changed()
-        if self.error_line is not None:
+        if loaded and self.error_line is not None:
             editor.go_to(self.error_line)
         self._read_now("prompt", name)
 
@@ -380,30 +389,33 @@ class SetupScreen(TryingScreen):
 
     @work(exclusive=True, group="start")
     async def action_start(self) -> None:
-        await self.read(begins=True)
-        draft = self._draft
+        stayed = await self.read(begins=True)
+        draft, flags = self._draft, self.form.flags
         assert draft is not None
         row = None if self.form.more.get("skip_invalid") else self.query_one(HeadTable).current
         shown = drafts().Preview("")
         if row is not None:
-            shown = draft.preview(row, self.form.model(draft.prompt), self.form.flags)
-        problem = self._problem(draft, shown) or await services(self).refusal(self.form.flags)
+            shown = draft.preview(row, self.form.model(draft.prompt), flags)
+        problem = self._problem(draft, shown) or await services(self).refusal(flags)
         if problem is None:
             if self.save_before_sending():
-                services(self).begin(NewRun(flags=self.form.flags))
+                services(self).begin(NewRun(flags=flags))
             return
         self.refuse(problem)
         self.notify("not started: something is missing", severity="warning", timeout=3)
         missing = first_missing(self._items)
-        self.go_to_field("profile" if missing is None else missing.field)
+        if stayed:
+            self.go_to_field("profile" if missing is None else missing.field)
 
-    async def read(self, *, begins: bool = False) -> None:
+    async def read(self, *, begins: bool = False) -> bool:
+        before = self._touched(self.focused)
         await self._opened.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.input_timeout if begins else None):
                 while any(self.form.typed(name) != read for name, read in self._names_read.items()):
                     self._read_event.clear()
                     await self._read_event.wait()
+        return self.is_current and self._touched(self.focused) == before
 
     def refuse(self, problem: BatchrunError | str) -> None:
         self._refused = self.form.flags, problem
@@ -415,7 +427,8 @@ class SetupScreen(TryingScreen):
 
         name = "input" if self.focused is not None and self.focused.id == "input" else "prompt"
         found = await asyncio.to_thread(prompts) if name == "prompt" else []
-        app_of(self).push_screen(Pick(f"Which {name}?", found), lambda chosen: self._picked(name, chosen))
+        if self.is_current:
+            app_of(self).push_screen(Pick(f"Which {name}?", found), lambda chosen: self._picked(name, chosen))
 
     def _picked(self, name: str, chosen: str | None) -> None:
         if chosen:

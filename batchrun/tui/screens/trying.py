@@ -13,7 +13,7 @@ from textual.widgets import Input, TextArea
 from batchrun.display import printable
 from batchrun.errors import BatchrunError, PromptError
 from batchrun.tui.screen_lifecycle import PanedScreen
-from batchrun.tui.services import PILOT, NewRun, Phase, RunSnapshot, app_of, services
+from batchrun.tui.services import PILOT, NewRun, Phase, RunSnapshot, Steered, app_of, services
 from batchrun.tui.widgets import paint
 from batchrun.tui.widgets.answers import Answers, HeadTable
 from batchrun.tui.widgets.editor import Editor, PromptStatus
@@ -31,14 +31,18 @@ class TryingScreen(PanedScreen):
     def __init__(self) -> None:
         super().__init__()
         self._draft: Draft | None = None
+        self._sent: Steered | None = None
         self._trying: tuple[int, ...] = ()
         self._piloting = False
         self._form_width, self._upper = 48, 60
 
     def show_problem(self, problem: BatchrunError | str | None) -> None: ...
 
-    async def read(self, *, begins: bool = False) -> None:
-        """If a run `begins`, does not wait for a silent input."""
+    async def read(self, *, begins: bool = False) -> bool:
+        """Wait until prompt and input are read; whether the user has done nothing meanwhile. If a run `begins`, does not
+        wait for a silent input.
+        """
+        raise NotImplementedError
 
     @property
     def input_timeout(self) -> float | None:
@@ -166,30 +170,34 @@ class TryingScreen(PanedScreen):
 
     @work(exclusive=True, group="try")
     async def action_try(self) -> None:
-        await self.read()
+        stayed = await self.read()
         chosen = self.query_one(HeadTable).chosen
         if not chosen:
             self.notify("choose an input first; Space selects rows to try", severity="warning")
         elif self.save_before_sending() and services(self).begin(NewRun(flags=self.form.flags, only=chosen)):
-            self._trying, self._piloting = chosen, False
-            self.show_pane("answers")
+            self._sent, self._trying, self._piloting = services(self).steered, chosen, False
+            if stayed:
+                self.show_pane("answers")
 
     @work(exclusive=True, group="try")
     async def action_pilot(self) -> None:
-        await self.read(begins=True)
+        stayed = await self.read(begins=True)
         if not self.form.typed("input"):
             self.notify("choose an input first", severity="warning")
         elif self.save_before_sending() and services(self).begin(NewRun(flags=self.form.flags, pilot=PILOT)):
-            self._piloting = True
-            self.show_pane("answers")
+            self._sent, self._piloting = services(self).steered, True
+            if stayed:
+                self.show_pane("answers")
 
     def watch_sent(self) -> None:
         steered = services(self).steered
-        if not (self._trying or self._piloting) or steered is None:
+        if steered is not None and steered.snapshot().tried:  # one that replaces replies is another
+            self._sent = steered
+        if not (self._trying or self._piloting) or self._sent is None:
             return
-        snapshot = steered.snapshot()
+        snapshot = self._sent.snapshot()
         title = self.query_one("#answers")
-        if services(self).busy:
+        if steered is self._sent and services(self).busy:
             title.border_title = f"replies · {'pilot' if self._piloting else 'try'} {snapshot.phase}"
             done = f"{snapshot.progress.finished:,} rows finished · " if self._piloting else ""
             self.query_one(Answers).show([], done + paint.waiting_line(snapshot).plain)

@@ -41,8 +41,11 @@ class HeadTable(RowTable):
         self._head: Head | None = None
 
     def show(self, head: Head | None) -> None:
+        if head == self._head:
+            return
         self._head = head
         self.marked.clear()
+        self.post_message(self.Marked())
         self.clear(columns=True)
         if head is None:
             return

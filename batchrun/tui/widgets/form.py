@@ -173,10 +173,13 @@ class Form(Vertical, can_focus=False):
         form.ask(origins, columns or (), hints, frozenset(prompt.defaults) | prompt.optional)
 
     def _origin(self, prompt: "Prompt", name: str, columns: tuple[str, ...] | None) -> Origin:
-        known = self.query_one(Variables).origins.get(name)
+        field = self.query_one(Variables).fields.get(name)
+        known = None if field is None else field.origin
         given, mapped = table(self._given.get("set")), table(self._given.get("columns"))
         if known is not None and known.holds(columns, default=setup_flags.has_default(prompt, name)):
             return known
+        if field is not None and field.chosen and known is not None and known.kind == FROM_VALUE:
+            return known  # its value is still to be typed
         if name in given:
             return Origin(setup_flags.FROM_VALUE, given[name])
         if name in mapped and (columns is None or mapped[name] in columns):
@@ -249,6 +252,7 @@ class VariableField(Horizontal):
     def __init__(self, name: str, origin: Origin) -> None:
         super().__init__()
         self.variable = name
+        self.chosen = False
         self._origin = origin
         self._value = Field(origin.text if origin.kind == FROM_VALUE else "")
         self._columns: Sequence[str] = ()
@@ -300,6 +304,7 @@ class VariableField(Horizontal):
 
     def choose(self, answer: str) -> None:
         column = answer.removeprefix(_PREFIX)
+        self.chosen = True
         self.origin = Origin(answer) if column == answer else Origin("column", column)
         if self._typed:
             self._value.focus()
