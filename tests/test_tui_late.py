@@ -1,20 +1,22 @@
 """What arrives late takes nothing from the user: no focus, no cursor, no selection, no screen."""
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import test_tui_screens as still
 import tui
-from textual.app import App, ComposeResult
-from textual.widgets import Input, Static, TextArea
+from textual.widgets import Input, OptionList, TextArea
 
-from batchrun.journal import Line, Wanted
-from batchrun.models import State
-from batchrun.tui import draft, journal_rows
-from batchrun.tui.journal_rows import JournalRows
+from batchrun.errors import ExitCode
+from batchrun.registry import Summary
+from batchrun.tui import draft, overview, session
+from batchrun.tui.app import BatchrunApp
+from batchrun.tui.screens import runs
+from batchrun.tui.screens.dialogs import Confirm, Help
 from batchrun.tui.screens.options import OptionsScreen
 from batchrun.tui.screens.row import RowScreen
 from batchrun.tui.screens.run import RunScreen
@@ -22,9 +24,9 @@ from batchrun.tui.screens.runs import RunsScreen
 from batchrun.tui.screens.setup import SetupScreen
 from batchrun.tui.setup_flags import FROM_VALUE, Origin
 from batchrun.tui.widgets.answers import HeadTable
+from batchrun.tui.widgets.controls import RowTable
 from batchrun.tui.widgets.editor import Editor
 from batchrun.tui.widgets.form import Variables
-from batchrun.tui.widgets.outcomes import Outcomes, RowPreview
 
 # Slow: each test starts the app.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undisturbed", "alone")]
@@ -161,208 +163,65 @@ async def test_the_setup_of_a_row_is_shown_once_its_run_was_read_and_not_over_an
             await tui.until(pilot, lambda shown=shown: isinstance(pilot.app.screen, shown))
 
 
-class Found:
-    """A journal of 100 rows in which a search finds `stretches` of positions."""
-
-    def __init__(self) -> None:
-        self.totals, self.stretches = self, [[10, 20, 30]]
-        self.rows = 100
-        self.may = asyncio.Event()
-        self.may.set()
-
-    def positions(self, _: Wanted) -> Iterator[list[int]]:
-        yield from self.stretches
-
-    def lines(self, first: int, count: int) -> list[Line]:
-        return self.lines_at(range(first + 1, min(self.rows, first + count) + 1))
-
-    def lines_at(self, positions: Any) -> list[Line]:
-        state = State.DONE
-        return [Line(n, n, n, f"r{n}", state, True, None, None, frozenset(), 1, 0.1, 1, 1, "", "") for n in positions]
+async def test_a_run_that_is_refused_late_is_reported_where_its_user_has_gone(tmp_path: Path, held: Held) -> None:
+    tui.place(tmp_path, tui.rows(2))
+    Path("out.jsonl").write_text("of another program\n")
+    async with tui.app().run_test(size=WIDE) as pilot:
+        held.hold(session, "prepare")
+        await tui.started(pilot)
+        await pilot.press("f4", "f1")
+        await tui.until(pilot, lambda: isinstance(pilot.app.screen, Help))
+        held.may.set()
+        await tui.until(pilot, lambda: "belongs to no run" in tui.told(pilot))
+        assert isinstance(pilot.app.screen, Help)
+        await pilot.press("escape", "f2")
+        await tui.until(pilot, lambda: "belongs to no run" in tui.shown(pilot).replace("\n", " "))
 
 
-@pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> Found:
-    """What `JournalRows` read, each query once `may` is set."""
-    found = Found()
-
-    class Queries:
-        def __init__(self, _: Path) -> None: ...
-
-        async def query(self, query: Callable[[Any], Any]) -> Any:
-            await found.may.wait()
-            return query(found)
-
-        def interrupt(self) -> None: ...
-
-    monkeypatch.setattr(journal_rows, "_Thread", Queries)
-    return found
-
-
-FAILED = Wanted(state=State.FAILED)
-
-
-async def test_a_list_that_is_found_again_stays_until_it_is_complete_and_the_cursor_stays_on_its_row(
-    found: Found,
-) -> None:
-    class Wall(App[None]):
-        def compose(self) -> ComposeResult:
-            yield Outcomes()
-
-    async with Wall().run_test() as pilot:
-        outcomes, rows = pilot.app.query_one(Outcomes), JournalRows(Path("run.db"))
-        totals: list[int] = []
-
-        def changed() -> None:
-            totals.append(rows.total)
-            outcomes.reread()
-            outcomes.found()
-
-        outcomes.show(rows)
-        outcomes.focus()
-        await rows.choose(FAILED, changed)
-        await tui.until(pilot, lambda: rows.total == 3 and outcomes.current is not None)
-        await pilot.press("down", "down")
-        found.stretches, totals[:] = [[5], [], [10, 20, 25, 30]], []
-        await rows.choose(FAILED, changed)
-        await tui.until(pilot, lambda: outcomes.cursor == 4 and outcomes.current is not None)
-        assert (outcomes.current.line, totals) == (30, [5])
-
-
-async def test_the_number_of_all_rows_is_not_that_of_a_list_that_was_found_meanwhile(found: Found) -> None:
-    rows = JournalRows(Path("run.db"))
-    await rows.choose(Wanted(), lambda: None)
-    found.may.clear()
-    counting = asyncio.create_task(rows.recount())
-    await asyncio.sleep(0)
-    found.may, may = asyncio.Event(), found.may
-    found.may.set()
-    await rows.choose(FAILED, lambda: None)
-    await asyncio.sleep(0)
-    may.set()
-    await counting
-    assert (rows.total, rows.listed) == (3, FAILED)
-
-
-async def test_a_search_that_was_broken_off_is_no_longer_shown_as_going_on(found: Found) -> None:
-    rows = JournalRows(Path("run.db"))
-    found.may.clear()
-    searching = asyncio.create_task(rows.choose(FAILED, lambda: None))
-    await asyncio.sleep(0)
-    assert rows.finding
-    found.may.set()
-    await rows.choose(Wanted(), lambda: None)
-    await searching
-    assert (rows.finding, rows.total, rows.listed) == (False, 100, Wanted())
-
-
-async def test_a_page_that_was_read_before_rows_changed_is_read_again(found: Found) -> None:
-    class Wall(App[None]):
-        def compose(self) -> ComposeResult:
-            yield Outcomes()
-
-    async with Wall().run_test() as pilot:
-        outcomes, rows = pilot.app.query_one(Outcomes), JournalRows(Path("run.db"))
-        await rows.choose(Wanted(), lambda: None)
-        lines, read = found.lines, 0
-
-        def counted(first: int, count: int) -> list[Line]:
-            nonlocal read
-            read += 1
-            return lines(first, count)
-
-        found.lines = counted
-        found.may.clear()
-        outcomes.show(rows)
-        assert outcomes.current is None
-        await pilot.pause()  # it is being read
-        outcomes.reread()
-        found.may.set()
-        await tui.until(pilot, lambda: read == 2)
-
-
-async def test_the_last_rows_are_read_although_the_screen_was_left_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recount, may, waiting = JournalRows.recount, asyncio.Event(), list[bool]()
-
-    async def slow(rows: JournalRows) -> None:
-        waiting.append(may.is_set())
-        await may.wait()
-        await recount(rows)
-
-    monkeypatch.setattr(JournalRows, "recount", slow)
-    may.set()
+async def test_a_run_that_ends_while_the_app_asks_about_it_was_not_interrupted(tmp_path: Path) -> None:
     tui.place(tmp_path, tui.rows(2), latency="0.5")
     async with tui.app().run_test(size=WIDE) as pilot:
         await tui.started(pilot)
-        await tui.read(pilot)
-        may.clear()
-        waiting.clear()
-        await tui.until(pilot, lambda: not pilot.app.busy and bool(waiting))
-        await pilot.press("f2")
-        await tui.until(pilot, lambda: isinstance(pilot.app.screen, SetupScreen))
-        await pilot.press("f3")
-        await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunScreen) and len(waiting) > 1)
-        may.set()
-        await tui.read(pilot, lambda line: line.state is State.DONE)
+        await tui.until(pilot, lambda: pilot.app.steered.snapshot().progress.in_flight > 0)
+        await pilot.press("ctrl+q")
+        await tui.asked(pilot, Confirm)
+        await tui.until(pilot, lambda: not pilot.app.busy)
+        tui.last_key(pilot, "enter")
+        await tui.ended(pilot)
+    assert pilot.app.return_code == ExitCode.OK
 
 
-async def test_the_preview_shows_the_row_under_the_cursor_although_the_list_is_read_again_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_list_of_runs_that_has_changed_is_not_scrolled_and_keeps_its_cursor(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    record, may, asked = JournalRows.record, asyncio.Event(), list[int]()
+    first, *_, last = still.summaries(None)
+    count = 60
 
-    async def slow(rows: JournalRows, seq: int) -> Any:
-        asked.append(seq)
-        await may.wait()
-        return await record(rows, seq)
+    def listed(_: object) -> list[Summary]:
+        metas = [replace(last.run.meta, run=f"run-{n}", created=1e9 + n) for n in range(count)]
+        return [*(last._replace(run=last.run._replace(meta=meta)) for meta in metas), first]
 
-    monkeypatch.setattr(JournalRows, "record", slow)
-    may.set()
-    tui.place(tmp_path, tui.rows(3))
-    async with tui.app().run_test(size=WIDE) as pilot:
-        await tui.started(pilot)
-        await tui.until(pilot, lambda: "[simulated] Row 1 says" in str(_preview(pilot)))
-        may.clear()
-        await pilot.press("down")
-        await tui.until(pilot, lambda: asked[-1] == 2)
-        pilot.app.screen.query_one(Outcomes).reread()
-        await tui.read(pilot)
-        await pilot.pause()
-        may.set()
-        await tui.until(pilot, lambda: "[simulated] Row 2 says" in str(_preview(pilot)))
+    monkeypatch.setattr(runs, "listed", listed)
+    async with BatchrunApp().run_test(size=WIDE) as pilot:
+        pilot.app.action_show("runs")
+        await tui.until(pilot, lambda: "run-59" in tui.shown(pilot))
+        table = pilot.app.screen.query_one(RowTable)
+        await pilot.press("down", "down")
+        table.scroll_to(y=20, animate=False)
+        await tui.until(pilot, lambda: table.scroll_offset.y == 20)
+        count = 61
+        await tui.until(pilot, lambda: table.row_count == 62 and table.scroll_offset.y == 21)
+        assert table.cursor_row == 3
 
 
-def _preview(pilot: Any) -> object:
-    return pilot.app.screen.query_one(RowPreview).query_one(Static).content
-
-
-async def test_a_question_that_comes_late_does_not_open_over_another_screen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    query, may, asked = JournalRows.query, asyncio.Event(), list[object]()
-
-    async def slow(rows: JournalRows, wanted: Any) -> Any:
-        asked.append(wanted)
-        await may.wait()
-        return await query(rows, wanted)
-
-    monkeypatch.setattr(JournalRows, "query", slow)
-    may.set()
-    tui.place(tmp_path, tui.rows(2))
-    async with tui.app().run_test(size=WIDE) as pilot:
-        await tui.started(pilot)
-        await tui.until(pilot, lambda: "● 2 done" in tui.shown(pilot) and not pilot.app.busy)
-        await tui.read(pilot)
-        may.clear()
-        asked.clear()
-        await pilot.press("f")
-        await tui.until(pilot, lambda: bool(asked))
-        await pilot.press("f2")
-        setup = pilot.app.screen
-        assert isinstance(setup, SetupScreen)
-        may.set()
-        await pilot.app.workers.wait_for_complete()
-        await pilot.pause()
-        assert pilot.app.screen is setup
+async def test_a_start_page_that_has_changed_keeps_its_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = overview.Overview((), (), (overview.Item("a.csv", "csv"), overview.Item("b.csv", "csv")))
+    monkeypatch.setattr(overview, "overview", lambda _: found)
+    async with BatchrunApp().run_test(size=WIDE) as pilot:
+        pilot.app.action_show("start")
+        await tui.until(pilot, lambda: "b.csv" in tui.shown(pilot))
+        await pilot.press("i", "down")
+        found = found._replace(inputs=(overview.Item("0.csv", "csv"), *found.inputs))
+        await pilot.press("f2", "f9")
+        await tui.until(pilot, lambda: "0.csv" in tui.shown(pilot))
+        assert pilot.app.screen.query_one(OptionList).highlighted_option.id == "inputs:2"

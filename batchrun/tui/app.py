@@ -214,11 +214,12 @@ class BatchrunApp(LifecycleApp):
             self._tried += len(session.task.only or ()) or session.task.pilot or 0
             return
         snapshot = session.snapshot()
-        if isinstance(session.task, NewRun) and snapshot.phase is Phase.REFUSED and snapshot.trouble is not None:
-            self.action_show("setup")
+        refused = isinstance(session.task, NewRun) and snapshot.phase is Phase.REFUSED
+        if refused and snapshot.trouble is not None:
             self._setup.refuse(BatchrunError(*snapshot.trouble))
-            return
-        if snapshot.trouble is not None:
+        if refused and self.screen is self.get_screen("run"):  # pyright: ignore[reportUnknownMemberType]  as above
+            self.action_show("setup")
+        elif snapshot.trouble is not None:
             self.notify(printable(snapshot.trouble.message, 300), severity="error", timeout=8, markup=False)
         elif snapshot.progress.ended is not None and self.screen is not self.get_screen("run"):  # pyright: ignore[reportUnknownMemberType]  as above
             self.notify(words.account(snapshot.progress.ended.totals), timeout=8, markup=False)
@@ -309,7 +310,7 @@ class BatchrunApp(LifecycleApp):
     def _leave(self, answer: str | None) -> None:
         if answer is None:
             return
-        self._go(ExitCode.INTERRUPTED)
+        self._go(ExitCode.INTERRUPTED if self.busy else ExitCode.OK)  # it may have ended meanwhile
         if answer == "now" and self._session is not None:
             self._session.abandon()
 

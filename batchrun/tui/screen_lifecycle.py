@@ -71,7 +71,8 @@ class LifecycleScreen(Screen[None]):
             return
 
         async def later() -> None:
-            await self.loaded.wait()
+            while not self.loaded.is_set():  # an earlier key may have begun to read again
+                await self.loaded.wait()
             if self.is_current:
                 act()
 

@@ -96,6 +96,7 @@ class ListingScreen(LifecycleScreen):
             self._journal_rows = None
         self._previewed = None
         for outcomes in self.query(Outcomes):
+            outcomes.order = self._wanted.order
             outcomes.show(None)
         for preview in self.query(RowPreview):
             preview.show(None, ())
@@ -312,12 +313,13 @@ class BatchesScreen(ModalScreen[None]):
             with VerticalScroll():
                 yield Static(id="batches")
 
+    @work
     async def on_mount(self) -> None:
-        self.set_interval(EVERY, self._reread)
-        await self._reread()
-
-    async def _reread(self) -> None:
-        self.query_one("#batches", Static).update(Content(await asyncio.to_thread(self._text)))
+        while True:
+            text = await asyncio.to_thread(self._text)
+            for shown in self.query("#batches").results(Static):  # none once the screen is closed
+                shown.update(Content(text))
+            await asyncio.sleep(EVERY)
 
     def _text(self) -> str:
         try:

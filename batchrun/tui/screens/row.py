@@ -83,6 +83,8 @@ class RowScreen(LifecycleScreen):
             )
         except BatchrunError as error:
             self.notify(printable(error.message, 300), severity="error", markup=False)
+            self._record, self._texts = None, {}
+            self.loaded.set()
             return
         self._record = record
         if record is not None:
@@ -107,10 +109,16 @@ class RowScreen(LifecycleScreen):
         self.query_one("#attempts").border_title = f"attempts · {len(attempts)}"
 
     def action_step(self, by: int) -> None:
-        if self._listed is not None:
-            self._listed.action_move(by)
+        listed = self._listed
+        if listed is None:
+            return
+
+        def step() -> None:
+            listed.action_move(by)
             self.loaded.clear()
-            self._read(self._listed)
+            self._read(listed)
+
+        self.once_loaded(step)  # keys before it act on the row that they were pressed for
 
     def action_copy(self) -> None:
         self.once_loaded(lambda: self._copy("reply"))

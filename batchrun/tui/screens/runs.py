@@ -90,7 +90,7 @@ class RunsScreen(LifecycleScreen):
         self._table.focus()
 
     def on_resize(self) -> None:
-        self._fill()
+        self._fill(self._table.cursor_row)
 
     def on_screen_resume(self) -> None:
         self._read()
@@ -117,15 +117,15 @@ class RunsScreen(LifecycleScreen):
             return
         seen, row = self._current, self._table.cursor_row
         self._found = found
-        self._fill()
         ids = [summary.run.id for summary in found]
         row = ids.index(seen.run.id) if seen is not None and seen.run.id in ids else min(row, max(0, len(ids) - 1))
-        self._table.move_cursor(row=row)
+        self._fill(row)
 
-    def _fill(self) -> None:
+    def _fill(self, row: int) -> None:
+        """The cursor goes to `row`, on the same line of the screen."""
         # Textual's own measuring comes after the first frame
         table, room = self._table, self.size.width
-        row = table.cursor_row
+        top = table.scroll_offset.y + row - table.cursor_row
         table.clear(columns=True)
         lines = [cells(summary, app_of(self).theme_variables, room // 2) for summary in self._found]
         titles = [Text.assemble(title, " ▾" if title.plain == self._by else "") for title in COLUMNS]
@@ -137,6 +137,7 @@ class RunsScreen(LifecycleScreen):
         for summary, line in zip(self._found, lines, strict=True):
             table.add_row(*line[: len(widths)], key=summary.run.id)
         table.move_cursor(row=row)
+        table.call_after_refresh(table.scroll_to, y=top, animate=False)
         self._show_heading()
 
     def _show_heading(self) -> None:
@@ -171,7 +172,7 @@ class RunsScreen(LifecycleScreen):
     def _sort(self, column: str) -> None:
         self._by = column
         self._take(self._found)
-        self._fill()
+        self._fill(self._table.cursor_row)
 
     def action_resume(self) -> None:
         self.once_loaded(lambda: self._again(failed=False))

@@ -75,9 +75,21 @@ class StartScreen(LifecycleScreen):
         module = await asyncio.to_thread(importlib.import_module, "batchrun.tui.overview")
         found = await asyncio.to_thread(module.overview, services(self).runs_dir)
         if found != self._found:
+            kind, item = self._current
             self._found = found
             self._fill(found)
+            names = [other.name for other in getattr(found, kind, ())]
+            if item is not None and item.name in names:
+                listed = self.query_one(OptionList)
+                listed.highlighted = listed.get_option_index(f"{kind}:{names.index(item.name)}")
         self.loaded.set()
+
+    @property
+    def _current(self) -> "tuple[str, Item | None]":
+        """The kind and the item under the cursor."""
+        option = self.query_one(OptionList).highlighted_option
+        kind, _, number = ("" if option is None else option.id or "").partition(":")
+        return kind, getattr(self._found, kind)[int(number)] if number else None
 
     def _fill(self, found: "Overview") -> None:
         listed = self.query_one(OptionList)
@@ -119,15 +131,14 @@ class StartScreen(LifecycleScreen):
         self.once_loaded(self._try)
 
     def _try(self) -> None:
-        found, option = self._found, self.query_one(OptionList).highlighted_option
+        found, (kind, item) = self._found, self._current
         if found is None:
             return
-        kind, _, number = ("" if option is None else option.id or "").partition(":")
         fields = {"profile": "sim"}
         for name in ("prompts", "inputs"):
             items: tuple[Item, ...] = getattr(found, name)
             if items:
-                fields[name.removesuffix("s")] = items[int(number) if kind == name else 0].name
+                fields[name.removesuffix("s")] = item.name if item is not None and kind == name else items[0].name
         self.post_message(self.Chosen(**fields))
 
     def action_go(self, kind: str) -> None:
