@@ -28,6 +28,9 @@ _EXIT_CODES = (
 )
 
 
+PATTERN = "'data/*.jsonl'"
+
+
 class SectionOption(click.Option):
     def __init__(self, *names: Any, section: str = "Options", **settings: Any) -> None:
         super().__init__(*names, **settings)
@@ -79,6 +82,12 @@ class HelpCommand(click.Command):
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             raise no_such_option(error, self.get_params(ctx)) from error
+        except click.UsageError as error:
+            if "extra argument" in error.message and any("--input" in param.opts for param in self.get_params(ctx)):
+                # The shell made several names of a pattern.
+                hint = f"name the input by --input: a file, a directory, or a pattern in quotes, such as {PATTERN}"
+                raise RefusedError(f"{error.message[:1].lower()}{error.message[1:].rstrip('.')}", hint) from error
+            raise
 
 
 class HelpGroup(HelpCommand, click.Group):

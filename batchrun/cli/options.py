@@ -6,7 +6,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from batchrun.cli import complete
-from batchrun.cli.help_format import RunArgument, SectionOption
+from batchrun.cli.help_format import PATTERN, RunArgument, SectionOption
+from batchrun.errors import RefusedError
 from batchrun.plan.options import OPTIONS, Option
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -37,12 +38,22 @@ _COMPLETERS: dict[str, Completer] = {
 }
 
 
+def _only(_ctx: click.Context, _param: click.Parameter, names: tuple[str, ...]) -> str | None:
+    if len(names) > 1:
+        hint = f"several files are one input as a directory or a pattern in quotes, such as --input {PATTERN}"
+        raise RefusedError(f"--input is given more than once: {', '.join(names)}", hint)
+    return names[0] if names else None
+
+
 def _made(option: Option) -> SectionOption:
     names = " ".join((*option.spellings, option.name))
     if not option.metavar:
         return flag(option.section, names, option.help)
     chosen = complete.one_of(*option.choices) if option.choices else _COMPLETERS.get(option.name)
-    return value(option.section, names, option.metavar, option.help, many=option.many, completer=chosen)
+    made = value(option.section, names, option.metavar, option.help, many=option.many, completer=chosen)
+    if option.name == "input":
+        made.multiple, made.callback = True, _only  # the last one would count, and the others be left out
+    return made
 
 
 RUN: tuple[SectionOption, ...] = tuple(map(_made, OPTIONS))

@@ -91,7 +91,8 @@ def _flags(value: object) -> frozenset[Flag]:
         return fail_on(words)
     except ValueError:
         names = ", ".join(Flag)
-        raise ValueError(f"must be some of {names}, with a - before one to leave it out, not {value!r}") from None
+        given = ",".join(words)
+        raise ValueError(f"must be some of {names}, with a - before one to leave it out, not {given!r}") from None
 
 
 def _checks(value: object) -> tuple[str, ...]:
@@ -99,7 +100,7 @@ def _checks(value: object) -> tuple[str, ...]:
     words = tuple(word.strip() for name in names for word in str(name).split(","))
     known = (*documents.NAMES, NO_CHECK)
     if not set(words) <= set(known):
-        raise ValueError(f"must be some of {', '.join(known)}, not {value!r}")
+        raise ValueError(f"must be some of {', '.join(known)}, not {','.join(words)!r}")
     return words
 
 
