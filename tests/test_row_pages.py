@@ -478,6 +478,18 @@ async def test_long_lines_of_a_batch_file_end_in_pages_as_they_do_one_by_one(
     assert sorted(map(str, senders.provider.bodies)) == sorted(map(str, one_by_one.bodies))
 
 
+async def test_a_limit_that_comes_after_the_intake_is_in_every_body(
+    tmp_path: Path, batch_lines: dict[str, Any]
+) -> None:
+    alone, together = stage_of(tmp_path, **batch_lines), stage_of(tmp_path, "r2", **batch_lines)
+    one_by_one, senders = Provider(), Senders(Provider())
+    await alone.play(one_by_one, max_output_tokens=7)
+    await senders.play(together, max_output_tokens=7)
+    for provider in (one_by_one, senders.provider):
+        limits = [body.get("max_tokens", body.get("max_completion_tokens")) for body in provider.bodies]
+        assert sorted(limits) == [7] * (ROWS - ROWS // 4) + [9] * (ROWS // 4)
+
+
 class Slow(Provider):
     async def send(self, request: Request, *, timeout: float) -> Exchange:  # noqa: ASYNC109  as the client's
         self.under_way = getattr(self, "under_way", 0) + 1

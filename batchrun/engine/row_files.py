@@ -60,7 +60,8 @@ def text_form(plan: Plan, checker: Checker | RowChecks | None, *, alone: bool, h
     uses_text = plan.post or isinstance(checker, RowChecks) or plan.split is not None or plan.reduce is not None
     if uses_text or not alone:
         return TextForm.TEXT
-    if plan.kind is not Kind.BATCH:
+    # What is read alone is sent as it is, but a limit is written into the bodies that have none.
+    if plan.kind is not Kind.BATCH or plan.max_output_tokens is not None:
         return TextForm.ENCODED
     # a service tier is written into the body here
     return TextForm.PLACED if hub is not None and hub.reads_files and not plan.tier else TextForm.READY
