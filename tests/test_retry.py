@@ -171,6 +171,8 @@ def test_garbage_and_deadlines_have_fewer_attempts() -> None:
     garbage = Answer(200, defect="null")
     assert isinstance(verdict(garbage, tries=Tries(GARBAGE_TRIES - 1, 0, 0)), RetryIn)
     assert isinstance(verdict(garbage, tries=Tries(GARBAGE_TRIES, 0, 0)), GiveUp)
+    assert isinstance(verdict(garbage, tries=Tries(GARBAGE_TRIES + 1, 0, 2)), RetryIn)  # two of them were replies
+    assert isinstance(verdict(garbage, tries=Tries(5, 0, 3)), GiveUp)
     assert isinstance(verdict(DEADLINE, tries=Tries(1, DEADLINES - 1, 0)), RetryIn)
     assert isinstance(verdict(DEADLINE, tries=Tries(2, DEADLINES, 0)), GiveUp)
 

@@ -339,7 +339,8 @@ def _down_too_long(answer: Answer, health: Health, policy: Policy, now: float) -
 
 
 def _used_up(answer: Answer, tries: Tries, policy: Policy) -> bool:
-    most = GARBAGE_TRIES if answer.status == 200 or answer.unreadable else policy.max_attempts
+    garbage = answer.status == 200 or answer.unreadable
+    most = GARBAGE_TRIES + tries.asks if garbage else policy.max_attempts  # what was requested again was a reply
     deadline = answer.fault is Fault.DEADLINE and tries.deadlines >= DEADLINES
     if deadline:
         return True
