@@ -36,6 +36,9 @@ members = [{members}]
 """
 
 
+BOTH = ("-P", "one", "--fallback", "other")
+
+
 def batchrun(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "batchrun", *args]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False)
@@ -94,6 +97,31 @@ def test_a_pool_that_is_not_in_order_is_refused_before_any_call(servers: dict[st
     found = batchrun(tmp_path, "-i", "in.jsonl", "-p", "summarize", "--pool", "fleet", "-o", "out.jsonl")
     assert found.returncode == 2
     assert "nobody" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("row", "chosen", "next_step"),
+    [
+        (
+            '{"custom_id": "a", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}',
+            BOTH,
+            "leave `model` out",
+        ),
+        ('{"messages": []}', ("--pool", "fleet"), "choose one with --model"),
+    ],
+)
+def test_requests_of_one_model_get_a_hint_that_can_be_followed(
+    row: str, chosen: tuple[str, ...], next_step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY_OF_ONE", "key-of-one")
+    monkeypatch.setenv("KEY_OF_TWO", "key-of-two")
+    servers = {"one": "http://127.0.0.1:9/v1", "two": "http://127.0.0.1:9/v1"}
+    (tmp_path / "batchrun.toml").write_text(POOL.format(**servers, members='"one", "other"'))
+    (tmp_path / "in.jsonl").write_text(row)
+    found = batchrun(tmp_path, "plan", "-i", "in.jsonl", *chosen)
+    assert found.returncode == 2
+    assert "ready-made requests are for one model" in found.stderr
+    assert next_step in found.stderr
 
 
 def test_a_plan_says_what_each_lane_would_cost_and_a_cap_needs_the_price_of_each(tmp_path: Path) -> None:

@@ -23,8 +23,10 @@ def pooled(plan: Plan, gathered: Gathered, model_of: Callable[[Profile], str | N
         return plan
     models = joined(lane["model"] for lane in lanes if not lane["fallback"])
     if plan.kind is not Kind.ROWS and joined(lane["model"] for lane in lanes) != lanes[0]["model"]:
+        named = "leave `model` out of their profiles: each OpenAI Batch request names its own"
         raise RefusedError(
-            "ready-made requests are for one model, but the endpoints have several", "choose one with --model"
+            "ready-made requests are for one model, but the endpoints have several",
+            named if plan.kind is Kind.BATCH else "choose one with --model",
         )
     if plan.batch:
         raise RefusedError(
