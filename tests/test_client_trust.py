@@ -6,11 +6,12 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import aiohttp
 import pytest
 from aiohttp import http_exceptions
-from engine import until
+from engine import PLAN, until
 from waiting import PATIENCE, a_while
 from wire import CA_FILE, FaultServer, Proxy, chat, hang, raw
 from yarl import URL
@@ -19,8 +20,11 @@ from batchrun.client import Client, wire
 from batchrun.client.late_certificates import LateContext
 from batchrun.client.trust import is_loopback, proxy_for
 from batchrun.client.wire import TooLargeError
+from batchrun.engine.connect import connected
 from batchrun.errors import HostError, RefusedError
 from batchrun.models import Endpoint, Fault, Request
+from batchrun.plan.keys import Key
+from batchrun.plan.resolve import Access
 from batchrun.secrecy import Mask
 
 ASK = Request(Endpoint.CHAT, b'{"model": "m"}', None)
@@ -193,6 +197,25 @@ async def test_ssl_cert_file_is_obeyed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SSL_CERT_FILE", CA_FILE)
     async with FaultServer(certificate="trusted") as server, Client(base_url=server.base_url, environ={}) as client:
         assert (await client.send(ASK, timeout=PATIENCE)).status == 200
+
+
+async def test_the_lanes_of_a_run_read_the_certificates_once_and_the_next_run_reads_them_again(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    contexts: list[ssl.SSLContext] = []
+    usual = ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda: contexts.append(usual()) or contexts[-1])
+    async with FaultServer(certificate="trusted") as first, FaultServer(certificate="trusted") as second:
+        lanes = tuple({"name": str(at), "base_url": server.base_url} for at, server in enumerate((first, second)))
+        plan = replace(PLAN, lanes=lanes, ca_file=CA_FILE)
+        access = Access(Key(KEY, "OPENAI_API_KEY"), {}, Mask([KEY]))
+        for run in (1, 2):
+            async with connected(plan, replace(access, lanes=(access, access)), None) as members:
+                assert len(contexts) == run
+                for member in members:
+                    assert member.client is not None
+                    assert (await member.client.send(ASK, timeout=PATIENCE)).status == 200
+        assert [len(server.calls) for server in (first, second)] == [2, 2]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import os
+import ssl
 import sys
 import time
 import zlib
@@ -51,6 +52,7 @@ class Client:
         token: Token | None = None,
         headers: Mapping[str, str] | None = None,
         ca_file: str | None = None,
+        tls_context: Callable[[str | None], ssl.SSLContext] = trust.tls_context,
         allow_insecure_http: bool = False,
         environ: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -64,7 +66,7 @@ class Client:
         self._headers = dict(headers or {})
         self._check_secrets(allow_insecure_http)
         self._proxy = trust.proxy_for(self._url, os.environ if environ is None else environ)
-        self._tls = trust.tls_context(ca_file) if self._url.scheme == "https" else None
+        self._tls = tls_context(ca_file) if self._url.scheme == "https" else None
         self._clock = clock
         self._max_reply_bytes = max_reply_bytes
         proxy_secrets = [] if self._proxy is None else [self._proxy.raw_password or "", self._proxy.password or ""]

@@ -6,11 +6,11 @@ import json
 import os
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from batchrun.child_processes import without_secrets
-from batchrun.client import Client
+from batchrun.client import Client, tls_context
 from batchrun.cluster.address import AUTO
 from batchrun.cluster.driver import driver_environ
 from batchrun.engine.lane import Member
@@ -45,12 +45,14 @@ async def connected(
 
             made = partial(RemoteClient, hub, elsewhere=plan.senders is not None)
         members: list[Member] = []
+        shared_context = cache(tls_context)  # reading the system's certificates takes 25 ms
         for lane, own in zip(lane_plans(plan), access.lanes or (access,), strict=True):
             client = made(
                 base_url=lane.plan.base_url or base_url,
                 api_key=own.key.value if own.key is not None else None,
                 headers=own.headers,
                 ca_file=plan.ca_file,
+                tls_context=shared_context,
                 allow_insecure_http=True,  # the plan has refused what the user did not allow
             )
             await stack.enter_async_context(client)
