@@ -10,6 +10,7 @@ import pytest
 import test_tui_screens as still
 import tui
 from textual.widgets import Input, OptionList, TextArea
+from waiting import PATIENCE
 
 from batchrun.errors import ExitCode
 from batchrun.registry import Summary
@@ -48,7 +49,7 @@ class Held:
 
         def held(*values: Any, **named: Any) -> Any:
             self.calls += 1
-            self.may.wait(60)
+            self.may.wait(PATIENCE)
             return real(*values, **named)
 
         self._monkeypatch.setattr(where, name, held)

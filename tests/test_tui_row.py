@@ -14,6 +14,7 @@ import pytest
 import test_tui_screens as still
 import tui
 from textual.pilot import Pilot
+from waiting import PATIENCE
 from wire import chat
 
 from batchrun import registry
@@ -173,7 +174,7 @@ async def test_a_key_that_comes_before_the_runs_were_read_acts_once_they_have_be
     may, shown = threading.Event(), list[object]()
 
     def slow(directory: object) -> Any:
-        may.wait(60)
+        may.wait(PATIENCE)
         return still.summaries(directory)
 
     monkeypatch.setattr(runs, "listed", slow)
