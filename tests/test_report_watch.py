@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import PATIENCE, read_up_to
+from waiting import PATIENCE, read_up_to, wait_until
 
 from batchrun import registry
 from batchrun.journal import Reader
@@ -71,10 +71,8 @@ def test_rows_in_flight_are_shown_as_such_by_who_looks_on() -> None:
     try:
         read_up_to(process, "run ")
         found = registry.find("last", None)
-        while True:
-            with Reader.open(found.path) as reader:
-                if reader.totals.unknown == 3:
-                    break
+        with Reader.open(found.path) as reader:
+            wait_until(lambda: reader.totals.unknown == 3)
         shown = asked("show", "last")
         assert "0 skipped + 3 in flight" in shown.replace("1 skipped", "0 skipped")
         assert "unknown" not in shown
@@ -106,8 +104,7 @@ def test_an_output_of_a_part_is_never_older_than_what_stands_beside_it() -> None
     process = begun("--concurrency", "2", "--concurrency-fixed", latency="0.2")
     read_up_to(process, "run ")
     with Reader.open(registry.find("last", None).path) as reader:
-        while reader.totals.done < 9:
-            pass
+        wait_until(lambda: reader.totals.done >= 9)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=PATIENCE)
     assert not Path("out.jsonl.partial").exists()

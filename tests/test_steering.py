@@ -8,13 +8,12 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import PATIENCE
+from waiting import PATIENCE, wait_until
 
 from batchrun import steering
 from batchrun.errors import RefusedError
@@ -43,14 +42,6 @@ def said(*args: str) -> tuple[int, str]:
     return process.returncode, out + err
 
 
-def until(seen: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE
-    while not (found := seen()):
-        assert time.monotonic() < deadline, "it did not happen"
-        moment(0.02)
-    return found
-
-
 def journal(folder: Path = Path(".batchrun")) -> Path | None:
     return next((path.with_suffix(".db") for path in folder.glob("*.sock")), None)
 
@@ -73,8 +64,8 @@ def running() -> Iterator[tuple[Process, Path]]:
     """A run of 400 rows at 2 in flight, which has a reply."""
     process = program("-i", "in.jsonl", "-p", "say.md", "--concurrency", "2", "-o", "out.jsonl")
     try:
-        path = until(journal)
-        until(lambda: has_replies(path))
+        path = wait_until(journal)
+        wait_until(lambda: has_replies(path))
         yield process, path
     finally:
         process.kill()
@@ -85,7 +76,7 @@ def test_a_run_is_paused_goes_on_under_other_limits_and_stops(running: tuple[Pro
     process, path = running
     code, text = said("steer", "last", "pause")
     assert (code, "paused" in text) == (0, True), text
-    until(lambda: status_of(path)["in_flight"] == 0)
+    wait_until(lambda: status_of(path)["in_flight"] == 0)
     before = status_of(path)
     assert before["state"] == "paused"
     assert sum(before[n] for n in ("done", "failed", "skipped", "pending", "in_batches", "in_flight")) == 400
@@ -96,7 +87,7 @@ def test_a_run_is_paused_goes_on_under_other_limits_and_stops(running: tuple[Pro
     code, text = said("steer", "out.jsonl", "resume", "--concurrency", "20", "--rpm", "9000", "--json")
     found = json.loads(text)
     assert (code, found["state"], found["concurrency"], found["rpm"], found["tpm"]) == (0, "running", 20, 9000, None)
-    until(lambda: status_of(path)["done"] > before["done"])
+    wait_until(lambda: status_of(path)["done"] > before["done"])
     assert "rpm auto" in said("steer", "last", "--rpm", "auto")[1]
 
     code, text = said("steer", "last", "stop")
@@ -160,7 +151,7 @@ def test_a_socket_left_by_a_killed_process_is_replaced(running: tuple[Process, P
             return False
 
     try:
-        until(answered)
+        wait_until(answered)
         steering.send(path, {"command": "stop-now"})
     finally:
         again.communicate(timeout=PATIENCE)
@@ -174,12 +165,12 @@ def test_a_path_too_long_for_a_socket_is_steered_where_descriptors_have_paths(tm
     process = program("-i", "in.jsonl", "-p", "say.md", "--concurrency", "2", "-o", str(output))
     try:
         if not Path("/proc/self/fd").is_dir():  # the run goes on without a socket
-            until(lambda: list(deep.glob(".batchrun/2*.db")))
+            wait_until(lambda: list(deep.glob(".batchrun/2*.db")))
             assert journal(deep / ".batchrun") is None
             process.send_signal(signal.SIGINT)
             return
-        path = until(lambda: journal(deep / ".batchrun"))
-        assert until(lambda: has_replies(path))
+        path = wait_until(lambda: journal(deep / ".batchrun"))
+        assert wait_until(lambda: has_replies(path))
         assert said("steer", str(output), "stop-now")[0] == 0
     finally:
         process.communicate(timeout=PATIENCE)

@@ -3,9 +3,24 @@
 import asyncio
 import os
 import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 PATIENCE = 240.0
 """Seconds for another process. They end what hangs and judge nothing: no test is slower for them, or measured by them."""
+
+
+def wait_until(seen: Callable[[], T]) -> T:
+    """What `seen` returns once that is true, for which it is asked every 10 ms."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := seen()):
+        assert time.monotonic() < deadline, "it did not happen"
+        threading.Event().wait(0.01)
+    return found
 
 
 async def a_while(seconds: float) -> None:
