@@ -633,7 +633,7 @@ def test_failed_rows_exit_3_and_go_beside_the_output(provider: Provider) -> None
     assert len(lines()) == 10
 
 
-@pytest.mark.parametrize(("fault", "said"), [("quota", "quota"), ("key", "key"), ("model", "model")])
+@pytest.mark.parametrize(("fault", "said"), [("402", "credit is used up"), ("key", "key"), ("model", "model")])
 def test_a_fatal_answer_exits_4_and_the_same_command_goes_on(provider: Provider, fault: str, said: str) -> None:
     given(50)
     sim.change(provider.base_url, faults=[f"{fault}=1"])
@@ -642,7 +642,7 @@ def test_a_fatal_answer_exits_4_and_the_same_command_goes_on(provider: Provider,
     assert said in stopped.err
     assert provider.calls <= 8
     assert stopped.account["pending"] == 50
-    if fault == "quota":
+    if fault == "402":
         calls = provider.calls
         sim.change(provider.base_url, faults=[])
         on = ran(*provider.args())
