@@ -237,6 +237,13 @@ def test_a_path_that_may_not_be_read_is_named_and_is_no_bug(
     assert re.search(rf"error: .*x.*: {os.strerror(number)}\n  hint: check the path", capsys.readouterr().err)
 
 
+def test_a_place_that_cannot_be_made_is_named_and_is_no_bug(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    for place in ("file", "file/folder"):
+        assert main(["sim", "--state", str(tmp_path / place)]) == ExitCode.STORAGE
+        assert "hint: check the path" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("args", "message", "hint"), REFUSED)
 def test_a_mistake_is_refused_with_what_to_do_next(
     args: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]

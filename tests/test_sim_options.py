@@ -2,6 +2,7 @@
 
 import json
 from statistics import mean, median
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -138,6 +139,15 @@ def test_latencies_follow_their_distribution() -> None:
     assert median(skewed) == pytest.approx(0.5, abs=0.001)
     assert mean(skewed) == pytest.approx(0.5 * 2.718281828 ** (0.4**2 / 2), abs=0.005)
     assert parse_latency("1+0.02/token").seconds(0.5, 100) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"time_scale": 0.0}, {"time_scale": -1.0}, {"enqueued_tokens": 0}, {"batch_seconds": -1.0}, {"empty_files": "no"}],
+)
+def test_a_setting_of_batches_that_means_nothing_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(RefusedError, match=next(iter(wrong))):
+        Settings(**wrong)
 
 
 def test_settings_survive_json() -> None:

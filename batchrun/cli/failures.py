@@ -10,7 +10,12 @@ import click
 
 from batchrun.errors import BatchrunError, ExitCode
 
-_NO_SUCH_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EROFS)
+_OF_PATHS = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG),
+        *(errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EROFS),
+    }
+)
 
 
 class ErrorBoundary:
@@ -71,9 +76,9 @@ class ErrorBoundary:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
             self.report(f"cannot write: {error.strerror}", "free some space, then repeat the command")
             return ExitCode.STORAGE
-        if isinstance(error, PermissionError) or error.errno in _NO_SUCH_PATH:
-            where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-            self.report(f"{where}{error.strerror}", "check the path, and that you may read and write there")
+        if error.errno in _OF_PATHS and error.filename is not None:
+            name = os.fsdecode(error.filename)
+            self.report(f"{name}: {error.strerror}", "check the path, and that you may read and write there")
             return ExitCode.STORAGE
         return self._unexpected(error)
 

@@ -128,7 +128,7 @@ def lines(found: Estimate) -> Iterable[str]:
         yield f"equal     {_duplicates(found)}"
     if stats.reuse is not None:
         yield f"reuse     {taken_over(stats.reused, stats.reuse.id)}"
-    yield f"to        {printable(stats.plan.base_url or stats.plan.profile)}, model {printable(stats.plan.model or '-')}"
+    yield f"to        {printable(stats.plan.base_url or stats.plan.profile)}, model {words.model_of(stats.plan)}"
     yield f"output    {printable(stats.plan.output)}"
     basis = "by the length of every request; --pilot 50 measures it"
     if expected.measured:

@@ -156,7 +156,7 @@ def run_lines(run: RunFile, values: dict[str, Any]) -> Iterable[str]:
     yield f"input    {printable(plan.input, 100)} ({plan.input_format}, {plan.kind})"
     yield f"prompt   {printable(plan.prompt_name or '-', 100)}"
     where = printable(plan.base_url, 100) or "(started by the run)"
-    yield f"model    {printable(plan.model or '-', 100)} with profile {plan.profile} {where}"
+    yield f"model    {words.model_of(plan)} with profile {plan.profile} {where}"
     if plan.processes > 1:
         yield f"senders  {plan.processes} processes"
     if plan.senders is not None:
@@ -261,7 +261,7 @@ def show_dry_run(found: "DryRun", *, as_json: bool) -> None:
     print(
         f"{counted(found.rows)} would be sent ({found.body_bytes:,} bytes), {found.skipped:,} skipped; nothing was sent"
     )
-    print(f"to {printable(plan.base_url or plan.profile)}, model {printable(plan.model or '-')}")
+    print(f"to {printable(plan.base_url or plan.profile)}, model {words.model_of(plan)}")
     print(f"output {printable(plan.output)}")
     if found.first is not None:
         print("the first request:")

@@ -12,7 +12,7 @@ from batchrun.account import MONEY
 from batchrun.display import counted, printable
 from batchrun.errors import ExitCode
 from batchrun.events import BatchChanged, LaneState, LimitsChanged, Notice, SendersChanged, Waiting, WaitReason
-from batchrun.models import Bill, Flag, Totals
+from batchrun.models import Bill, Flag, Kind, Totals
 from batchrun.plan import Plan
 from batchrun.pricing import usd
 from batchrun.progress import Progress
@@ -113,6 +113,12 @@ def planned(found: "Summary") -> dict[str, Any]:
     with suppress(ValueError, RecursionError):
         return json.loads(found.run.meta.plan)
     return {}
+
+
+def model_of(plan: Plan) -> str:
+    if plan.model is None and plan.kind is Kind.BATCH:
+        return "as each request says"
+    return printable(plan.model or "-", 100)
 
 
 def _quoted(text: str) -> str:

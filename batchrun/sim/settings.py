@@ -139,11 +139,13 @@ class Settings:
             "reply_tokens",
             "cache_minimum",
             "drip",
+            "time_scale",
+            "enqueued_tokens",
         ):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise RefusedError(f"Invalid {name} of the simulated provider: {value!r}", "use a number above 0")
-        for name in ("batch_validation", "batch_cancelling", "batch_listed", "batch_found"):
+        for name in ("batch_validation", "batch_seconds", "batch_cancelling", "batch_listed", "batch_found"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise RefusedError(
                     f"Invalid {name} of the simulated provider: {getattr(self, name)!r}", "use 0 or more"
@@ -162,6 +164,7 @@ class Settings:
             ("charge", self.charge, CHARGE),
             ("reply", self.reply, MODES),
             ("cache", self.cache, CACHES),
+            ("empty_files", self.empty_files, EMPTY_FILES),
         ):
             if value not in known:
                 raise RefusedError(f"Unknown {name}: {value!r}", f"one of {', '.join(known)}")
