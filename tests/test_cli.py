@@ -108,7 +108,9 @@ def test_a_run_that_lost_its_texts_gives_its_replies_and_can_be_deleted(
         {"output"},
         {"id", "text", "output"},
     ]
-    assert main(["rm", texts.name.removesuffix(".db-texts"), "--yes"]) == ExitCode.OK
+    run = texts.name.removesuffix(".db-texts")
+    assert main(["rm", run, run, "--yes"]) == ExitCode.OK
+    assert capsys.readouterr().err.count("deleted") == 1
     assert {path.name for path in Path(".batchrun").iterdir()} == {".gitignore", "registry.lock"}
 
 

@@ -151,7 +151,7 @@ def rm(refs: tuple[str, ...], older_than: str | None, yes: bool, runs_dir: str |
         found += registry.ended_before(time.time() - _age(older_than), registry.directory_for("-", runs_dir))
     if found and not yes and not sys.stdin.isatty():
         raise RefusedError("confirmation required and no terminal to ask on", "add --yes")
-    for run in found:
+    for run in {run.path.resolve(): run for run in found}.values():  # named twice, or also old enough
         if yes or click.confirm(f"Delete {pages.title(run)}?", err=True):
             registry.remove(run)
             click.echo(f"batchrun: deleted {run.id}", err=True)
