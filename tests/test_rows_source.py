@@ -247,6 +247,20 @@ def test_stdin_without_a_spool_leaves_nothing_behind(tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("error", [OSError("the terminal is gone"), KeyboardInterrupt()])
+def test_stdin_that_ends_with_an_error_leaves_nothing_behind(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_: int) -> bytes:
+        raise error
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=SimpleNamespace(read=read)))
+    monkeypatch.setattr(source.tempfile, "tempdir", str(tmp_path))
+    with pytest.raises((InputError, StorageError, KeyboardInterrupt)):
+        opened("-")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_empty_stdin_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\n")))
     with pytest.raises(InputError, match="stdin has no rows: it is empty"):

@@ -119,8 +119,13 @@ def spooled(source: str, spool: Path | None) -> Source:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
     except OSError as error:
         raise StorageError(f"Cannot write {printable(str(target))}: {error.strerror}.") from error
-    with open(descriptor, "wb", buffering=0) as sink, translated(name):
-        _copy(source, sink, target)
+    try:
+        with open(descriptor, "wb", buffering=0) as sink, translated(name):
+            _copy(source, sink, target)
+    except BaseException:
+        if spool is None:
+            target.unlink(missing_ok=True)
+        raise
     status = target.stat()
     found = Source(target, name, "", status.st_size, stamp_of(status))
     if spool is None:
