@@ -17,7 +17,7 @@ import pytest
 from waiting import PATIENCE
 
 from batchrun.errors import BusyError, DamagedError, RefusedError, StorageError
-from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, ingest, lock
+from batchrun.journal import End, IntakeRow, Journal, Meta, Reader, ingest, lock, sums
 from batchrun.journal.database import OLDEST_VERSION, SCHEMA_VERSION, refuse_network
 from batchrun.models import Outcome, State
 
@@ -234,7 +234,39 @@ def test_wrong_totals_are_found_by_the_check(finished: Path) -> None:
         connection.commit()
     with Reader.open(finished) as reader:
         (complaint,) = reader.check()
-    assert "totals are not the sums" in complaint
+    assert complaint == "the totals are not the sums of the rows: done 7 instead of 3,000"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_check_of_a_run_that_goes_on_sees_one_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    path = tmp_path / "r.db"
+    journal = Journal.create(path, META)
+    journal.ingest(ROWS)
+    journal.close()
+    recount = sums.recount
+
+    async def goes_on() -> None:
+        journal = Journal.open(path)
+        journal.start()
+        await journal.begin(1, 1)
+        await journal.end(1, 1, End(200, 0.1), '"reply"')
+        await journal.finish(1, DONE)
+        journal.close(0)
+
+    def beside(connection: sqlite3.Connection) -> object:
+        if first:
+            asyncio.run(goes_on())
+        found = recount(connection)
+        if not first:
+            asyncio.run(goes_on())
+        return found
+
+    monkeypatch.setattr(sums, "recount", beside)
+    with Reader.open(path) as reader:
+        assert reader.check() == []
+        assert reader.totals.done == 1
 
 
 SCHEMAS = {

@@ -4,6 +4,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -366,9 +367,17 @@ class Reader:
         try:
             found = [line for (line,) in self._all("PRAGMA integrity_check(20)") if line != "ok"]
             with database.translated(self.path):
-                counted = sums.recount(self._connection).totals()
-            if self.ingested and counted != self.totals:
-                found.append(f"the totals are not the sums of the rows: {self.totals} instead of {counted}")
+                self._connection.execute("BEGIN")  # both are of one moment, while a run goes on
+                try:
+                    stated = asdict(sums.read(self._connection).totals())
+                    counted = asdict(sums.recount(self._connection).totals())
+                finally:
+                    if self._connection.in_transaction:  # which some errors end
+                        self._connection.execute("ROLLBACK")
+            if self.ingested and counted != stated:
+                differ = [name for name in stated if stated[name] != counted[name]]
+                wrong = [f"{name} {stated[name]:,} instead of {counted[name]:,}" for name in differ]
+                found.append(f"the totals are not the sums of the rows: {', '.join(wrong)}")
             found += self._broken_texts(20)
         except DamagedError as error:
             return [error.message.rstrip(".")]
