@@ -86,7 +86,7 @@ async def test_the_setup_goes_to_what_is_missing_only_before_the_next_key(
             await pilot.press(key)
         held.may.set()
         await tui.until(pilot, lambda: "✗ tone" in tui.shown(pilot))
-        await pilot.app.workers.wait_for_complete()
+        await tui.quiet(pilot)
         await pilot.pause()
         entry = tui.setup(pilot).form.entry("variable:tone")
         assert pilot.app.focused is (entry if focused is None else tui.setup(pilot).query_one(f"#{focused}"))
@@ -160,7 +160,7 @@ async def test_the_setup_of_a_row_is_shown_once_its_run_was_read_and_not_over_an
                 await pilot.press(key)
                 await tui.until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
             held.may.set()
-            await pilot.app.workers.wait_for_complete()
+            await tui.quiet(pilot)
             await tui.until(pilot, lambda shown=shown: isinstance(pilot.app.screen, shown))
 
 

@@ -226,7 +226,7 @@ async def test_a_question_that_comes_late_does_not_open_over_another_screen(
         setup = pilot.app.screen
         assert isinstance(setup, SetupScreen)
         may.set()
-        await pilot.app.workers.wait_for_complete()
+        await tui.quiet(pilot)
         await pilot.pause()
         assert pilot.app.screen is setup
 

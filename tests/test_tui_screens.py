@@ -222,7 +222,7 @@ def test_the_start_page(
 def test_the_options(size: tuple[int, int], snap_compare: Callable[..., bool]) -> None:
     async def show(pilot: Pilot[Any]) -> None:
         await tui.until(pilot, lambda: "✗ prompt" in tui.shown(pilot))
-        await pilot.app.workers.wait_for_complete()  # what shows through the question stands still
+        await tui.quiet(pilot)  # what shows through the question stands still
         await pilot.press("ctrl+t")
         await tui.until(pilot, lambda: "--id-column" in tui.shown(pilot))
         await pilot.press("down")
@@ -250,7 +250,7 @@ def test_the_setup_screen(name: str, size: tuple[int, int], snap_compare: Callab
         }[name]
         assert isinstance(pilot.app.screen, SetupScreen)
         await tui.until(pilot, lambda: said in tui.shown(pilot).rpartition("$ batchrun")[0][-500:])
-        await pilot.app.workers.wait_for_complete()  # the prompt has been read as well
+        await tui.quiet(pilot)  # the prompt has been read as well
         # how far the form was scrolled depends on which came first, the focus or the description of the prompt
         pilot.app.screen.query_one("#fields").scroll_home(animate=False)
         await pilot.pause()

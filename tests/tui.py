@@ -65,6 +65,11 @@ async def until(pilot: Pilot[Any], seen: Callable[[], bool], seconds: float = PA
     raise AssertionError(f"never seen: {seen}\n{shown(pilot)}")
 
 
+async def quiet(pilot: Pilot[Any]) -> None:
+    """Nothing is read in the background; one reading may have been replaced by another meanwhile."""
+    await until(pilot, lambda: all(worker.is_finished for worker in pilot.app.workers))
+
+
 async def read(pilot: Pilot[Any], also: Callable[[Line], bool] = lambda _: True) -> Line:
     """The rows of the run screen have been read, and the one under the cursor is `also` so; that row."""
     outcomes = pilot.app.screen.query_one(Outcomes)
