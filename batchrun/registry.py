@@ -197,7 +197,7 @@ def deletable(reference: str, runs_dir: str | None) -> RunFile:
 
 
 def _raise_for_damaged(directory: Path, is_meant: Callable[[str], bool]) -> None:
-    for path, error in unreadable(directory).items():
+    for path, error in reversed(unreadable(directory).items()):  # the newest first
         if is_meant(path.stem):
             raise error
 

@@ -125,6 +125,10 @@ def test_a_damaged_run_is_deleted_by_its_whole_id_alone() -> None:
         with pytest.raises(DamagedError) as caught:
             registry.deletable(reference, None)
         assert (caught.value.hint or "").startswith("`batchrun rm 20260102-000000-bbbb` deletes it")
+    made("20260101-120000-cccc", "three.jsonl").write_bytes(b"rubbish" * 1000)
+    with pytest.raises(DamagedError, match="bbbb"):
+        registry.deletable("last", None)
+    registry.remove(registry.deletable("20260101-120000-cccc", None))
     found = registry.deletable("20260102-000000-bbbb", None)
     assert (found.id, found.reference) == ("20260102-000000-bbbb", "20260102-000000-bbbb")
     registry.remove(found)
