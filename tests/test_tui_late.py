@@ -94,6 +94,18 @@ async def test_the_setup_goes_to_what_is_missing_only_before_the_next_key(
         assert ("not started" in tui.told(pilot)) == ("f5" in keys)
 
 
+async def test_start_goes_from_another_pane_to_the_field_that_lacks_a_value(tmp_path: Path) -> None:
+    tui.place(tmp_path, tui.rows(2))
+    async with tui.app(set=[]).run_test(size=WIDE) as pilot:
+        await tui.until(pilot, lambda: "✗ tone" in tui.shown(pilot))
+        await tui.quiet(pilot)
+        await pilot.press("f7")
+        await tui.until(pilot, lambda: isinstance(pilot.app.focused, Editor))
+        await pilot.press("f5")
+        entry = tui.setup(pilot).form.entry("variable:tone")
+        await tui.until(pilot, lambda: "not started" in tui.told(pilot) and pilot.app.focused is entry)
+
+
 async def test_files_that_are_read_again_take_neither_cursor_nor_selected_rows_nor_a_choice(
     tmp_path: Path, held: Held
 ) -> None:

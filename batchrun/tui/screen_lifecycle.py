@@ -129,6 +129,7 @@ class PanedScreen(LifecycleScreen):
 
     def show_pane(self, name: str) -> None:
         self.query_one("#tabs", Tabs).active = f"tab-{name}"
+        self._choose(name)  # at once: the tab's message comes after keys and after a focus that is set next
 
     def action_pane(self, by: int = 1) -> None:
         names = list(self.PANES)
@@ -139,8 +140,12 @@ class PanedScreen(LifecycleScreen):
         self.show_pane(list(self.PANES)[place])
 
     @on(Tabs.TabActivated, "#tabs")
-    def _pane_chosen(self, event: Tabs.TabActivated) -> None:
-        chosen = str(event.tab.id).removeprefix("tab-")
+    def _pane_chosen(self) -> None:
+        chosen = self.query_one("#tabs", Tabs).active.removeprefix("tab-")
+        if not self.has_class(f"-at-{chosen}"):
+            self._choose(chosen)
+
+    def _choose(self, chosen: str) -> None:
         for name in self.PANES:
             self.query_one(f"#{name}").set_class(name == chosen, "-chosen")
             self.set_class(name == chosen, f"-at-{name}")
