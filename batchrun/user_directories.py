@@ -1,10 +1,10 @@
-"""Where a user's configuration and cache are: as XDG's variables say, else where the system has them."""
+"""Where a user's configuration, cache and state are: as XDG's variables say, else where the system has them."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from platformdirs import user_cache_path, user_config_path
+from platformdirs import user_cache_path, user_config_path, user_state_path
 
 
 def configuration() -> Path | None:
@@ -15,6 +15,11 @@ def configuration() -> Path | None:
 def cache() -> Path | None:
     """None for a user without a home directory."""
     return _directory("XDG_CACHE_HOME", user_cache_path)
+
+
+def state() -> Path | None:
+    """None for a user without a home directory."""
+    return _directory("XDG_STATE_HOME", user_state_path)
 
 
 def _directory(variable: str, usual: Callable[..., Path]) -> Path | None:

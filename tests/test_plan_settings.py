@@ -15,11 +15,13 @@ from batchrun import user_directories
 from batchrun.documents.segment import Existing
 from batchrun.errors import RefusedError
 from batchrun.models import Blank, Endpoint, Flag
+from batchrun.plan import signed_settings
 from batchrun.plan.config import OF_PROFILES, ONLY_FLAGS, every_profile
 from batchrun.plan.durations import parse_time
 from batchrun.plan.profiles import BUILT_IN, Profile
 from batchrun.plan.settings import OPTIONS, InvalidSettingsError, settings_of
 from batchrun.plan.sources import ENVIRONMENT, FLAGS, Layer, gather, merge, settle
+from batchrun.prompts import available
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +44,10 @@ def without_home(*_: object, **__: object) -> Path:
     raise RuntimeError("could not determine the home directory")
 
 
-@pytest.mark.parametrize("usual", [without_home, lambda *_, **__: Path("~/.config/batchrun")])
+WITHOUT_HOME: list[Callable[..., Path]] = [without_home, lambda *_, **__: Path("~/.config/batchrun")]
+
+
+@pytest.mark.parametrize("usual", WITHOUT_HOME)
 def test_a_user_without_a_home_directory_has_no_file(
     here: Path, usual: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,6 +58,20 @@ def test_a_user_without_a_home_directory_has_no_file(
     assert gather({}).settings.rpm is None
     (here / "batchrun.toml").write_text('notify = "beep"\n')
     assert refusal().endswith("or set it in $XDG_CONFIG_HOME/batchrun/batchrun.toml")
+    (here / "~/.config/batchrun/prompts").mkdir()
+    (here / "~/.config/batchrun/prompts/mine.txt").write_text("{{ text }}")
+    assert "translate" in {found.name for found in available()}
+    assert "mine" not in {found.name for found in available()}
+
+
+@pytest.mark.parametrize("usual", WITHOUT_HOME)
+def test_a_user_without_a_home_directory_signs_nothing(
+    here: Path, usual: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(user_directories, "user_state_path", usual)
+    assert signed_settings.sign(["f.py:f"]) is None
+    assert not (here / "~").exists()
 
 
 # Two values for every source, each different from all others and from the default.

@@ -14,8 +14,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_state_path
-
+from batchrun import user_directories
 from batchrun.errors import RefusedError
 from batchrun.plan.record import Plan
 from batchrun.plan.settings import RAY, Settings
@@ -38,7 +37,11 @@ def is_signed(names: Sequence[str], found: str | None, ray: str | None) -> bool:
 
 
 def _secret() -> bytes | None:
-    path = user_state_path("batchrun", appauthor=False) / "seal"
+    folder = user_directories.state()
+    if folder is None:
+        log.warning("functions and clusters are not signed, so resume will refuse them: there is no home directory")
+        return None
+    path = folder / "seal"
     try:
         if not path.exists():
             _make(path)

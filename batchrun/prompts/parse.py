@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, cast
 
-import platformdirs
-
+from batchrun import user_directories
 from batchrun.display import printable
 from batchrun.errors import PromptError
 from batchrun.models import Endpoint
@@ -275,7 +274,8 @@ class Listing(NamedTuple):
 def default_places() -> tuple[Path, ...]:
     installed = _PACKAGE / "_prompts"
     shipped = installed if installed.is_dir() else _PACKAGE.parent / "prompts"
-    return Path("prompts"), Path(platformdirs.user_config_dir("batchrun")) / "prompts", shipped
+    user = user_directories.configuration()
+    return (Path("prompts"), *(() if user is None else (user / "prompts",)), shipped)
 
 
 def load(name: str, *, places: Sequence[Path] | None = None) -> Prompt:
