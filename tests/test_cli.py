@@ -192,6 +192,7 @@ REFUSED = [
     (["prompts", "show", "translat"], "translat", "translate"),
     (["sim", "--falt", "503=1"], "unknown option: --falt", "did you mean --fault?"),
     (["sim", "--rpm", "many"], "--rpm must be a number, not many", ""),
+    (["app", "-i", "x"], "app takes the input as an argument, without -i", "batchrun app [OPTIONS] [PROMPT] [INPUT]"),
     (["--api-key", CANARY, "--input", "x"], "--api-key does not exist", "set OPENAI_API_KEY"),
     ([f"--api-key={CANARY}"], "--api-key does not exist", "api_key_file"),
     (

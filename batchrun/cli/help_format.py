@@ -148,8 +148,13 @@ def no_such_option(error: click.NoSuchOption, params: Sequence[click.Parameter])
     of_run = {} if run is None else {spelling: param for param in run.params for spelling in param.opts}
     # What concerns the command alone, such as --json, changes nothing about a run.
     if error.ctx is not None and name in of_run and getattr(of_run[name], "section", "") != "This command":
+        command, usage = error.ctx.command, error.ctx.command.collect_usage_pieces(error.ctx)
+        what = of_run[name].name
+        if any(isinstance(param, click.Argument) and param.name == what for param in command.params):
+            hint = f"{error.ctx.command_path} {' '.join(usage)}"
+            return RefusedError(f"{command.name} takes the {what} as an argument, without {name}", hint)
         return RefusedError(
-            f"{name} is an option of run, not of {error.ctx.command.name}",
+            f"{name} is an option of run, not of {command.name}",
             "repeat the command that started the run, with this option",
         )
     known = [option for param in params for option in param.opts if option.startswith("--")]
